@@ -1,0 +1,1 @@
+"""The controller: re-imports through the mirrors what the platform could not import."""
