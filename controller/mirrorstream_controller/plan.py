@@ -1,0 +1,282 @@
+"""What to do about each tag of a stream: a pure function of the stream, the mirror rules, the settings and the time.
+
+Reading its result is the way to try an idea without a cluster. Whatever it needs to remember (how long an import has been
+pending, since when a source fails) comes in as a Memory; nothing here reads a clock.
+"""
+
+import dataclasses
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+
+from mirrorstream.candidates import Candidate
+from mirrorstream.imagestreams import Condition, ImageStream, SpecTag, StatusTag
+from mirrorstream.policy import MirrorPolicy
+from mirrorstream.references import ReferenceError, parse_reference
+
+from mirrorstream_controller.failures import Failure, FailureClass, classify
+
+WHOLE_REPOSITORY = ""
+"""The name under which a plan for `spec.dockerImageRepository` goes: no tag has an empty name."""
+
+
+class Action(StrEnum):
+    """What the controller does about a tag."""
+
+    NOTHING = "nothing"
+    WAIT = "wait"
+    IMPORT = "import"
+    REFUSE = "refuse"
+
+
+@dataclass(frozen=True, slots=True)
+class PlanSettings:
+    """The settings that decisions depend on; durations in seconds."""
+
+    bypass_not_found: bool = False
+    recorded_reference: str = "auto"
+    stuck_after: float = 180
+    replace_after: float = 3600
+
+
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """What was seen of a stream before; times in seconds since the epoch.
+
+    `pending_since`: when each tag's import was first seen pending at its present generation. `failing_since`: when each tag's
+    source was first seen failing without a success of the platform's in between; a condition's own time is younger whenever
+    the message changed (an ephemeral port in it is enough).
+    """
+
+    pending_since: Mapping[str, float] = field(default_factory=dict)
+    failing_since: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class TagPlan:
+    """The decision about one tag (or, with an empty `tag`, about the whole repository) and its reasons."""
+
+    tag: str
+    action: Action
+    why: str
+    source: str = ""
+    """`from.name` as the user wrote it."""
+    generation: int = 0
+    """What the recorded item's generation will be; the platform imports again unless it is the spec tag's."""
+    failure: Failure | None = None
+    candidates: tuple[Candidate, ...] = ()
+    import_mode: str = ""
+    reference_policy: str = ""
+    newest_image: str = ""
+    """The image that the tag points to now, by digest; empty when there is none."""
+    failing_since: float | None = None
+    again_at: float | None = None
+    """For WAIT: when to look again, in seconds since the epoch; None: when the stream changes."""
+    condition_generation: int | None = None
+
+    @property
+    def fingerprint(self) -> tuple[object, ...]:
+        """What a new attempt is worth trying for at once: everything else waits for its turn."""
+        return (self.source, self.generation, self.condition_generation, self.candidates, self.action)
+
+
+def plan_stream(
+    stream: ImageStream, policy: MirrorPolicy, settings: PlanSettings, memory: Memory, now: float
+) -> tuple[TagPlan, ...]:
+    """Decide about every tag of `stream` that has a DockerImage source, and about its whole repository.
+
+    Tags that are never touched (tracking tags, ImageStreamImage, `reference: true`, pushed tags) are not in the result: a
+    tracking tag follows when its target is recorded.
+    """
+    if stream.annotations.importing == "disabled":
+        return ()
+    plans = [_plan_tag(stream, tag, policy, settings, memory, now) for tag in stream.spec_tags if tag.importable]
+    repository = _plan_repository(stream, policy, settings, memory, now)
+    return (*plans, repository) if repository else tuple(plans)
+
+
+def is_pending(tag: SpecTag, status: StatusTag | None) -> bool:
+    """Whether the platform still has to import the tag at its present generation (its own test)."""
+    return (tag.generation or 0) > _observed_generation(status)
+
+
+def _observed_generation(status: StatusTag | None) -> int:
+    if status is None:
+        return 0
+    newest, condition = status.newest, status.import_condition
+    return max(newest.generation if newest else 0, condition.generation if condition else 0)
+
+
+def _plan_tag(
+    stream: ImageStream, tag: SpecTag, policy: MirrorPolicy, settings: PlanSettings, memory: Memory, now: float
+) -> TagPlan:
+    assert tag.from_ is not None  # noqa: S101  importable tags have a source
+    status = stream.status_tag(tag.name)
+    condition = status.failure if status else None
+    newest = status.newest if status else None
+    source = tag.from_.name
+    base = TagPlan(
+        tag=tag.name,
+        action=Action.NOTHING,
+        why="imported",
+        source=source,
+        generation=tag.generation if tag.generation is not None else stream.metadata.generation,
+        import_mode=tag.import_policy.import_mode,
+        reference_policy=tag.reference_policy.type,
+        newest_image=newest.image if newest else "",
+        condition_generation=condition.generation if condition else None,
+    )
+    if is_pending(tag, status):
+        since = memory.pending_since.get(tag.name, now)
+        if waiting := _still_waiting(base, since, settings, now):
+            return waiting
+        failure = Failure(FailureClass.STUCK, f"no answer from the platform's import for {now - since:.0f} s")
+        return _import_or_refuse(base, failure, since, policy, settings, insecure=tag.import_policy.insecure)
+    if condition is None:
+        return base if newest else _with(base, why="the platform has nothing to import")
+    spellings = (source, _normalised(source))
+    failure = classify(condition.reason, condition.message, spellings)
+    since = min(_seconds(condition, now), memory.failing_since.get(tag.name, now))
+    return _import_or_refuse(base, failure, since, policy, settings, insecure=tag.import_policy.insecure)
+
+
+def _plan_repository(
+    stream: ImageStream, policy: MirrorPolicy, settings: PlanSettings, memory: Memory, now: float
+) -> TagPlan | None:
+    """Decide about `spec.dockerImageRepository`.
+
+    The platform tries it once, writes no condition and never tries again, so a stream that has been checked and has no tag in
+    its status is the only sign of a failure. Once there are tags, nothing more is done.
+    """
+    source = stream.spec.docker_image_repository
+    if not source or any(tag.items for tag in stream.status.tags or ()):
+        return None
+    base = TagPlan(WHOLE_REPOSITORY, Action.NOTHING, "", source, stream.metadata.generation)
+    checked = bool(stream.annotations.repository_check)
+    since = memory.pending_since.get(WHOLE_REPOSITORY, now)
+    if not checked and (waiting := _still_waiting(base, since, settings, now)):
+        return waiting
+    failure = Failure(FailureClass.UNKNOWN, "the platform's import of the repository left no tag")
+    insecure = stream.annotations.insecure_repository == "true"
+    return _import_or_refuse(base, failure, since, policy, settings, insecure=insecure)
+
+
+def _still_waiting(base: TagPlan, since: float, settings: PlanSettings, now: float) -> TagPlan | None:
+    """The plan to wait for the platform's pending import; None once it counts as stuck."""
+    why = "the platform's import is pending"
+    if not settings.stuck_after:
+        return _with(base, Action.WAIT, why)
+    if now < since + settings.stuck_after:
+        return _with(base, Action.WAIT, why, again_at=since + settings.stuck_after)
+    return None
+
+
+def _import_or_refuse(
+    base: TagPlan, failure: Failure, since: float, policy: MirrorPolicy, settings: PlanSettings, *, insecure: bool
+) -> TagPlan:
+    """Decide about a failed import: through which candidates, or why not."""
+    base = _with(base, failure=failure, failing_since=since)
+    candidates = tuple(policy.import_candidates(base.source)) if _parses(base.source) else ()
+    if not candidates:
+        # Said first: whoever has no mirror for an image did not ask for anything, and wants no Event about it.
+        return _with(base, why="no mirror covers the source")
+    if not failure.may_be_bypassed(bypass_not_found=settings.bypass_not_found):
+        return _with(base, Action.REFUSE, f"the failure ({failure.kind}) must not be bypassed: {failure.message}")
+    if refusal := policy.refusal(base.source):
+        return _with(base, Action.REFUSE, refusal)
+    if not policy.import_allowed(base.source, insecure=insecure):
+        return _with(base, Action.REFUSE, _not_allowed(base.source))
+    recordable = tuple(
+        candidate
+        for candidate in candidates
+        if recorded_name(base.source, candidate, policy, settings) == written_name(base.source)
+        or policy.import_allowed(candidate.reference, insecure=insecure)
+    )
+    if not recordable:
+        return _with(base, Action.REFUSE, _not_allowed(candidates[0].reference))
+    return _with(base, Action.IMPORT, f"the platform's import failed ({failure.kind})", candidates=recordable)
+
+
+def _not_allowed(reference: str) -> str:
+    host = reference.split("/", 1)[0]
+    return f"{host} is not in spec.allowedRegistriesForImport of the Image config, so {reference} must not be recorded"
+
+
+def recorded_name(source: str, candidate: Candidate, policy: MirrorPolicy, settings: PlanSettings) -> str:
+    """The repository, without tag or digest, that goes into the tag's history for an image that `candidate` served.
+
+    The source's own name is what the platform records; nodes, builds and the internal registry resolve it through the mirrors
+    when a digest mirror covers it. A tag mirror or a wildcard does not serve the platform's pull by digest, so the mirror itself
+    must be named there.
+    """
+    by_source = settings.recorded_reference == "source" or (
+        settings.recorded_reference == "auto" and policy.digest_mirrors_cover(source)
+    )
+    return written_name(source if by_source else candidate.reference)
+
+
+def written_name(reference: str) -> str:
+    """`reference` without its tag and digest, otherwise as written: the platform does not normalise what it records."""
+    name = reference.partition("@")[0]
+    slash, colon = name.rfind("/"), name.rfind(":")
+    return name[:colon] if colon > slash else name
+
+
+@dataclass(frozen=True, slots=True)
+class Replacement:
+    """Whether an imported digest may become the tag's newest item."""
+
+    allowed: bool
+    only_condition: bool = False
+    """The item stays as it is; only the condition goes and the generation rises."""
+    again_at: float | None = None
+
+
+def replacement(plan: TagPlan, digest: str, *, newest_is_ours: bool, settings: PlanSettings, now: float) -> Replacement:
+    """Decide whether `digest`, which a mirror answered, replaces the tag's newest item.
+
+    `newest_is_ours`: the newest item's Image was made by mirrorstream. What the platform itself imported is replaced only
+    after the source has failed for `replace_after` seconds: a short outage must not roll a tag back to a stale mirror, and
+    forward again.
+    """
+    if not plan.newest_image:
+        return Replacement(allowed=True)
+    if plan.newest_image == digest:
+        return Replacement(allowed=True, only_condition=not newest_is_ours)
+    due = (plan.failing_since if plan.failing_since is not None else now) + settings.replace_after
+    if newest_is_ours or now >= due:
+        return Replacement(allowed=True)
+    return Replacement(allowed=False, again_at=due)
+
+
+def failing_tags(stream: ImageStream) -> Iterable[str]:
+    """The importable tags whose last import failed, for the gauge of what is still broken."""
+    for tag in stream.spec_tags:
+        status = stream.status_tag(tag.name) if tag.importable else None
+        if status and status.failure and not is_pending(tag, status):
+            yield tag.name
+
+
+def _seconds(condition: Condition, now: float) -> float:
+    """When the condition was set, in seconds since the epoch; `now` when it does not say."""
+    try:
+        return datetime.fromisoformat(condition.last_transition_time or "").timestamp()
+    except ValueError:
+        return now
+
+
+def _normalised(source: str) -> str:
+    return str(parse_reference(source)) if _parses(source) else source
+
+
+def _parses(source: str) -> bool:
+    try:
+        parse_reference(source)
+    except ReferenceError:
+        return False
+    return True
+
+
+def _with(plan: TagPlan, action: Action | None = None, why: str | None = None, **changes: object) -> TagPlan:
+    return dataclasses.replace(plan, action=action or plan.action, why=why if why is not None else plan.why, **changes)  # type: ignore[arg-type]

@@ -1,0 +1,198 @@
+"""Reading mirror sets and the Image config from API objects, however broken they are.
+
+One malformed entry must never disable another, so everything that cannot be used becomes a warning that names the object and
+the field, and the rest goes on.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from mirrorstream.references import is_location
+
+DIGEST, TAG = "digest", "tag"
+
+KINDS = {
+    "ImageContentSourcePolicy": ("repositoryDigestMirrors", DIGEST),
+    "ImageDigestMirrorSet": ("imageDigestMirrors", DIGEST),
+    "ImageTagMirrorSet": ("imageTagMirrors", TAG),
+}
+"""Mirror set kinds: the field of the spec with their entries, and for which references they count."""
+
+NEVER_CONTACT, ALLOW_CONTACT = "NeverContactSource", "AllowContactingSource"
+
+
+@dataclass(frozen=True, slots=True)
+class PolicyWarning:
+    """Something in an object that cannot be used: `object` is `Kind/name`, `field` its path in that object."""
+
+    object: str
+    field: str
+    message: str
+
+    def __str__(self) -> str:
+        return f"{self.object}: {self.field}: {self.message}"
+
+
+@dataclass(frozen=True, slots=True)
+class MirrorEntry:
+    """One usable entry of a mirror set; slashes at the end are trimmed, unusable mirrors left out."""
+
+    origin: str
+    kind: str
+    source: str
+    mirrors: tuple[str, ...]
+    never_contact_source: bool
+
+
+@dataclass(frozen=True, slots=True)
+class ImportRegistry:
+    """An entry of the Image config's `allowedRegistriesForImport`."""
+
+    domain: str
+    insecure: bool
+
+
+@dataclass(slots=True)
+class RuleObjects:
+    """What a set of API objects says, in a form that needs no further checking."""
+
+    entries: list[MirrorEntry] = field(default_factory=list)
+    insecure: list[str] = field(default_factory=list)
+    blocked: list[str] = field(default_factory=list)
+    allowed: list[str] = field(default_factory=list)
+    import_registries: list[ImportRegistry] = field(default_factory=list)
+    warnings: list[PolicyWarning] = field(default_factory=list)
+
+
+def read_objects(objects: Iterable[Any]) -> RuleObjects:
+    """Read ICSP, IDMS, ITMS and Image config objects, in any order; others, and `Image`s not named `cluster`, are ignored."""
+    read = RuleObjects()
+    mirror_sets = []
+    for index, item in enumerate(objects):
+        if not isinstance(item, Mapping):
+            read.warnings.append(PolicyWarning(f"object {index}", "", f"expected a mapping, found {_type(item)}"))
+            continue
+        kind, metadata = item.get("kind"), item.get("metadata")
+        name = metadata.get("name") if isinstance(metadata, Mapping) else None
+        name = name if isinstance(name, str) and name else "(no name)"
+        if kind in KINDS:
+            mirror_sets.append((f"{kind}/{name}", str(kind), item))
+        elif kind == "Image" and name == "cluster":
+            _read_image_config(item, read)
+    # In the order of their names, so that warnings and the choice among equals never depend on the order of events.
+    for origin, kind, item in sorted(mirror_sets, key=lambda found: found[0]):
+        read.entries.extend(_entries(origin, kind, item, read.warnings))
+    return read
+
+
+def _entries(origin: str, kind: str, item: Mapping[str, Any], warnings: list[PolicyWarning]) -> Iterator[MirrorEntry]:
+    list_field, reference_kind = KINDS[kind]
+    path = f"spec.{list_field}"
+    spec = item.get("spec")
+    if spec is not None and not isinstance(spec, Mapping):
+        warnings.append(PolicyWarning(origin, "spec", f"expected a mapping, found {_type(spec)}"))
+        return
+    entries = (spec or {}).get(list_field) or []
+    if not isinstance(entries, list):
+        warnings.append(PolicyWarning(origin, path, f"expected a list, found {_type(entries)}"))
+        return
+    for index, entry in enumerate(entries):
+        if not isinstance(entry, Mapping):
+            warnings.append(PolicyWarning(origin, f"{path}[{index}]", f"expected a mapping, found {_type(entry)}"))
+        elif found := _entry(origin, reference_kind, entry, f"{path}[{index}]", warnings):
+            yield found
+
+
+def _entry(origin: str, kind: str, entry: Mapping[str, Any], path: str, warnings: list[PolicyWarning]) -> MirrorEntry | None:
+    source = _source(entry.get("source"), origin, f"{path}.source", warnings)
+    if source is None:
+        return None
+    listed = entry.get("mirrors") or []
+    if not isinstance(listed, list):
+        warnings.append(PolicyWarning(origin, f"{path}.mirrors", f"expected a list, found {_type(listed)}"))
+        listed = []
+    mirrors = []
+    for index, mirror in enumerate(listed):
+        trimmed = mirror.rstrip("/") if isinstance(mirror, str) else ""
+        if trimmed == source or is_location(trimmed):
+            mirrors.append(trimmed)
+        else:
+            warnings.append(
+                PolicyWarning(origin, f"{path}.mirrors[{index}]", f"{mirror!r} is not a registry host with an optional repository")
+            )
+    policy = entry.get("mirrorSourcePolicy") or ALLOW_CONTACT
+    if policy not in (NEVER_CONTACT, ALLOW_CONTACT):
+        warnings.append(
+            PolicyWarning(origin, f"{path}.mirrorSourcePolicy", f"{policy!r} is neither {NEVER_CONTACT} nor {ALLOW_CONTACT}")
+        )
+    if all(mirror == source for mirror in mirrors):
+        # Only the source itself, or nothing: not a mirror set, and its mirrorSourcePolicy goes with it, as on the node.
+        return None
+    return MirrorEntry(origin, kind, source, tuple(mirrors), policy == NEVER_CONTACT)
+
+
+def _source(value: Any, origin: str, path: str, warnings: list[PolicyWarning]) -> str | None:
+    if not isinstance(value, str) or not value:
+        warnings.append(PolicyWarning(origin, path, "a source is required" if value in (None, "") else f"{value!r} is not text"))
+        return None
+    scope = value.rstrip("/")
+    if not is_scope(scope):
+        warnings.append(PolicyWarning(origin, path, f"{value!r} is not a registry host with an optional repository, nor *.DOMAIN"))
+        return None
+    return scope
+
+
+def is_scope(scope: str) -> bool:
+    """Whether `scope` can select references: `host[:port][/path]`, or `*.domain` for the subdomains of a domain."""
+    if scope.startswith("*."):
+        rest = scope[2:]
+        return bool(rest) and not set(rest) & set("/@:*") and is_location(f"{rest}:443")
+    return is_location(scope) or is_location(f"{scope.partition('/')[0]}:443{scope[len(scope.partition('/')[0]) :]}")
+
+
+def _read_image_config(item: Mapping[str, Any], read: RuleObjects) -> None:
+    origin = "Image/cluster"
+    spec = item.get("spec") or {}
+    if not isinstance(spec, Mapping):
+        read.warnings.append(PolicyWarning(origin, "spec", f"expected a mapping, found {_type(spec)}"))
+        return
+    sources = spec.get("registrySources") or {}
+    if not isinstance(sources, Mapping):
+        read.warnings.append(PolicyWarning(origin, "spec.registrySources", f"expected a mapping, found {_type(sources)}"))
+        sources = {}
+    for name, scopes in (
+        ("insecureRegistries", read.insecure),
+        ("blockedRegistries", read.blocked),
+        ("allowedRegistries", read.allowed),
+    ):
+        scopes.extend(read_scopes(sources.get(name), origin, f"spec.registrySources.{name}", read.warnings))
+    allowed = spec.get("allowedRegistriesForImport") or []
+    for index, entry in enumerate(allowed if isinstance(allowed, list) else [allowed]):
+        domain = entry.get("domainName") if isinstance(entry, Mapping) else None
+        if isinstance(domain, str) and domain.count(":") <= 1:
+            read.import_registries.append(ImportRegistry(domain, bool(entry.get("insecure"))))
+        else:
+            path = f"spec.allowedRegistriesForImport[{index}].domainName"
+            read.warnings.append(PolicyWarning(origin, path, f"{domain!r} is not a registry host"))
+
+
+def read_scopes(scopes: Any, origin: str, path: str, warnings: list[PolicyWarning]) -> Iterator[str]:
+    """The usable scopes of a list from an object; slashes at the end are trimmed."""
+    if scopes is None:
+        return
+    if not isinstance(scopes, list | tuple):
+        warnings.append(PolicyWarning(origin, path, f"expected a list, found {_type(scopes)}"))
+        return
+    for index, scope in enumerate(scopes):
+        trimmed = scope.rstrip("/") if isinstance(scope, str) else ""
+        if is_scope(trimmed):
+            yield trimmed
+        else:
+            warnings.append(PolicyWarning(origin, f"{path}[{index}]", f"{scope!r} is not a registry host, repository or *.DOMAIN"))
+
+
+def _type(value: object) -> str:
+    return {"str": "text", "dict": "a mapping", "list": "a list", "NoneType": "nothing"}.get(
+        type(value).__name__, type(value).__name__
+    )

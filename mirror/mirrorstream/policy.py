@@ -1,0 +1,269 @@
+"""The mirror rules of a cluster: which places stand for a pull spec.
+
+The reference semantics are the node's (registries.conf as the machine-config operator renders it), because the node is what
+pulls the image in the end. Where the native code has a bug that helps nobody (a single unparsable mirror discards all of them,
+a nested scope inherits the least specific mirrors) this one is better, and says so beside the rule.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+from typing import Any
+
+from mirrorstream.candidates import Candidate, LeftOut, PullSource
+from mirrorstream.mirrorlists import merge_mirror_lists
+from mirrorstream.objects import DIGEST, TAG, ImportRegistry, MirrorEntry, PolicyWarning, RuleObjects, read_objects, read_scopes
+from mirrorstream.references import Reference, has_registry_host, parse_exact, parse_reference
+from mirrorstream.scopes import beyond_scope, enclosing_scopes, lies_in, longest_match
+
+__all__ = ["Candidate", "MirrorPolicy", "PolicyWarning", "PullSource"]
+
+
+@dataclass(frozen=True, slots=True)
+class _Mirror:
+    """A mirror in a rule; `scope` is what it replaces, which for an inherited mirror is the enclosing rule's."""
+
+    location: str
+    kind: str
+    scope: str
+    insecure: bool
+    origins: tuple[str, ...]
+
+
+@dataclass(slots=True)
+class _Rule:
+    """What registries.conf says of one scope."""
+
+    scope: str
+    insecure: bool = False
+    blocked: bool = False
+    mirrors: list[_Mirror] = field(default_factory=list)
+    origins: list[str] = field(default_factory=list)
+
+
+class MirrorPolicy:
+    """An immutable snapshot of the mirror rules; build it with `from_objects`, compare snapshots with `==`."""
+
+    def __init__(self, objects: RuleObjects, *, tags_through_digest_mirrors: bool = True) -> None:
+        """Prefer `from_objects`; this takes what has been read and checked already."""
+        self._rules = _rules(objects)
+        self._blocked = dict.fromkeys(objects.blocked, True)
+        self._allowed = dict.fromkeys(objects.allowed, True)
+        self._import_registries = tuple(objects.import_registries)
+        self._tags_through_digest_mirrors = tags_through_digest_mirrors
+        self.warnings: tuple[PolicyWarning, ...] = tuple(objects.warnings)
+
+    @classmethod
+    def from_objects(
+        cls,
+        objects: Iterable[Mapping[str, Any]],
+        *,
+        insecure_registries: Iterable[str] = (),
+        blocked_registries: Iterable[str] = (),
+        tags_through_digest_mirrors: bool = True,
+    ) -> "MirrorPolicy":
+        """Build the policy from API objects as dicts: ICSP, IDMS and ITMS in any order, and the `Image` config `cluster`.
+
+        `insecure_registries` and `blocked_registries` add to those of the Image config. Never raises for a malformed object: what
+        cannot be used is in `warnings`, and the rest counts.
+        """
+        read = read_objects(objects)
+        for scopes, target, name in (
+            (insecure_registries, read.insecure, "insecure_registries"),
+            (blocked_registries, read.blocked, "blocked_registries"),
+        ):
+            target.extend(read_scopes(list(scopes), "arguments", name, read.warnings))
+        return cls(read, tags_through_digest_mirrors=tags_through_digest_mirrors)
+
+    def _key(self) -> tuple[object, ...]:
+        return (
+            self._rules,
+            self._blocked,
+            self._allowed,
+            self._import_registries,
+            self._tags_through_digest_mirrors,
+            self.warnings,
+        )
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, MirrorPolicy) and self._key() == other._key()
+
+    __hash__ = None  # type: ignore[assignment]  # compared when rules change, never a key
+
+    def pull_sources(self, reference: str) -> list[PullSource]:
+        """Where a node pulls `reference` from, in its order, the source itself last.
+
+        Mirrors for digests count for references by digest only, those for tags for the others only; `name:tag@digest` is by digest.
+        Raises ReferenceError.
+        """
+        parsed = parse_reference(reference)
+        rule = self._rule_for(parsed.name)
+        kind = DIGEST if parsed.digest else TAG
+        sources = [
+            self._pull_source(text, mirror.insecure)
+            for mirror in (rule.mirrors if rule else ())
+            if mirror.kind == kind and (text := _rewrite(parsed, mirror)) is not None
+        ]
+        return [*sources, self._pull_source(str(parsed), insecure=False)]
+
+    def import_candidates(self, reference: str) -> list[Candidate]:
+        """What the controller imports `reference` through, in order; never the source, which the platform has just tried.
+
+        For a tag the tag mirrors, then the digest mirrors (unless tags_through_digest_mirrors is off: a mirror's tag can be stale);
+        for a digest the digest mirrors, then the tag mirrors, which is safe since the content is its own name. Raises ReferenceError.
+        """
+        return self.assess(reference)[0]
+
+    def assess(self, reference: str) -> tuple[list[Candidate], list[LeftOut]]:
+        """The import candidates of `reference`, in order, and the mirrors that are left out, each with the reason."""
+        parsed = parse_reference(reference)
+        rule = self._rule_for(parsed.name)
+        candidates: dict[str, Candidate] = {}
+        left_out: list[LeftOut] = []
+        kinds = (DIGEST, TAG) if parsed.digest else (TAG, DIGEST)
+        for mirror in sorted(rule.mirrors if rule else (), key=lambda m: kinds.index(m.kind)):
+            text = _rewrite(parsed, mirror)
+            unusable = self._unusable(text, mirror, parsed)
+            if unusable:
+                left_out.append(LeftOut(text or mirror.location, mirror.origins[0], unusable))
+            elif text is not None and text not in candidates:
+                source = self._pull_source(text, mirror.insecure)
+                candidates[text] = Candidate(text, source.insecure, mirror.origins[0])
+        return list(candidates.values()), left_out
+
+    def _unusable(self, text: str | None, mirror: _Mirror, parsed: Reference) -> str:
+        """Why a mirror is not a candidate; empty if it is one."""
+        if text is None:
+            return f"{mirror.location} in place of {mirror.scope} does not make a valid reference"
+        if text == str(parsed):
+            return "it is the source itself"
+        if not parsed.digest and mirror.kind == DIGEST and not self._tags_through_digest_mirrors:
+            return "a digest mirror, and mirrors.tagsThroughDigestMirrors is off"
+        blocking = self._rule_for(parse_reference(text).name)
+        if blocking and blocking.blocked:
+            return f"{blocking.scope} is blocked"
+        return ""
+
+    def refusal(self, reference: str) -> str | None:
+        """Why the platform refuses the source itself by the Image config's registrySources; None if it does not.
+
+        A source blocked by NeverContactSource is the normal disconnected cluster and no refusal. Raises ReferenceError.
+        """
+        name = parse_reference(reference).name
+        for scope in enclosing_scopes(name):
+            if scope in self._blocked:
+                return f"{name} is blocked by {scope} in spec.registrySources.blockedRegistries of the Image config"
+        if self._allowed and not any(scope in self._allowed for scope in enclosing_scopes(name)):
+            return f"{name} is not in spec.registrySources.allowedRegistries of the Image config"
+        return None
+
+    def import_allowed(self, reference: str, *, insecure: bool = False) -> bool:
+        """Whether the Image config's `allowedRegistriesForImport` admits `reference`; an empty list admits everything.
+
+        `insecure` is the *tag's* import policy (or the stream's), as in the API server's validation: entries are globs of host and
+        port; one without a port means 443, or 80 if it is marked insecure; an insecure tag matches both.
+        """
+        if not self._import_registries:
+            return True
+        host = reference.partition("/")[0] if has_registry_host(reference) else "docker.io"
+        bare, _, port = host.rpartition(":") if ":" in host and not host.endswith("]") else (host, "", "")
+        if not port and not insecure:
+            port = "443"
+        return any(_admits(entry, bare, port) for entry in self._import_registries)
+
+    def digest_mirrors_cover(self, reference: str) -> bool:
+        """Whether the platform itself resolves the reference's repository by digest through a mirror.
+
+        Nodes, builds and the internal registry do for ICSP and IDMS entries, but the platform's importer and its registry never
+        match wildcard sources. Raises ReferenceError.
+        """
+        return any(not mirror.scope.startswith("*.") for mirror in self._real_mirrors(reference, DIGEST))
+
+    def tag_mirrors_cover(self, reference: str) -> bool:
+        """Whether a node finds the reference's tag through a mirror by itself. Raises ReferenceError."""
+        return bool(self._real_mirrors(reference, TAG))
+
+    def covering_objects(self, reference: str) -> tuple[str, tuple[str, ...]]:
+        """The scope that decides about `reference`, and the objects it comes from; empty if no rule does."""
+        rule = self._rule_for(parse_reference(reference).name)
+        return (rule.scope, tuple(sorted(set(rule.origins)))) if rule else ("", ())
+
+    def mirror_origins(self, reference: str) -> dict[str, tuple[str, ...]]:
+        """For each reference that a mirror stands for `reference` with: all objects that name that mirror."""
+        parsed = parse_reference(reference)
+        rule = self._rule_for(parsed.name)
+        found: dict[str, set[str]] = defaultdict(set)
+        for mirror in rule.mirrors if rule else ():
+            if (text := _rewrite(parsed, mirror)) is not None:
+                found[text].update(mirror.origins)
+        return {text: tuple(sorted(origins)) for text, origins in found.items()}
+
+    def _real_mirrors(self, reference: str, kind: str) -> list[_Mirror]:
+        parsed = parse_reference(reference)
+        rule = self._rule_for(parsed.name)
+        mirrors = rule.mirrors if rule else ()
+        return [m for m in mirrors if m.kind == kind and _rewrite(parsed, m) not in (None, str(parsed))]
+
+    def _rule_for(self, name: str) -> _Rule | None:
+        """The one rule that counts for a repository: the longest scope over all kinds together."""
+        return longest_match(name, self._rules)
+
+    def _pull_source(self, text: str, insecure: bool) -> PullSource:
+        """A pull source as the node's client sees it: its own location's rule adds to what the mirror says."""
+        rule = self._rule_for(parse_reference(text).name)
+        return PullSource(text, insecure or (rule is not None and rule.insecure), rule is not None and rule.blocked)
+
+
+def _rewrite(reference: Reference, mirror: _Mirror) -> str | None:
+    """`reference` at the mirror, or None where the node could not parse the result (a bare host for a whole repository, say)."""
+    parsed = parse_exact(mirror.location + beyond_scope(reference.name, mirror.scope) + reference.suffix)
+    return str(parsed) if parsed else None
+
+
+def _admits(entry: ImportRegistry, host: str, port: str) -> bool:
+    domain, _, entry_port = entry.domain.partition(":")
+    entry_port = entry_port or ("80" if entry.insecure else "443")
+    if not fnmatchcase(host, domain.replace("[", "[[]")):
+        return False
+    return fnmatchcase(port, entry_port.replace("[", "[[]")) if port else entry_port in ("80", "443", "*")
+
+
+def _rules(objects: RuleObjects) -> dict[str, _Rule]:
+    """One rule for each scope that a mirror set or the Image config names."""
+    rules: dict[str, _Rule] = {}
+
+    def rule_for(scope: str) -> _Rule:
+        return rules.setdefault(scope, _Rule(scope))
+
+    for kind in (DIGEST, TAG):
+        for source, entries in sorted(_by_source(objects.entries, kind).items()):
+            rule = rule_for(source)
+            rule.blocked |= any(entry.never_contact_source for entry in entries)
+            rule.origins += [entry.origin for entry in entries]
+            for location in merge_mirror_lists(source, [entry.mirrors for entry in entries]):
+                origins = tuple(sorted({entry.origin for entry in entries if location in entry.mirrors}))
+                insecure = any(lies_in(location, scope) for scope in objects.insecure)
+                # Only a mirror that is the source, added as the end of somebody's chain, is in nobody's list.
+                rule.mirrors.append(_Mirror(location, kind, source, insecure, origins or tuple(sorted(rule.origins))))
+    mirrored = {scope: rule for scope, rule in rules.items() if rule.mirrors}
+    for scope in (*objects.blocked, *objects.insecure):
+        rule_for(scope)
+    insecure_scopes, blocked_scopes = set(objects.insecure), set(objects.blocked)
+    for rule in rules.values():
+        scopes = enclosing_scopes(rule.scope)
+        rule.insecure |= not insecure_scopes.isdisjoint(scopes)
+        rule.blocked |= not blocked_scopes.isdisjoint(scopes)
+        # The most specific enclosing source's mirrors, which would count here without this rule.
+        if not rule.mirrors and (enclosing := longest_match(rule.scope, mirrored)):
+            rule.mirrors = list(enclosing.mirrors)
+            rule.origins = list(enclosing.origins)
+    return rules
+
+
+def _by_source(entries: Iterable[MirrorEntry], kind: str) -> dict[str, list[MirrorEntry]]:
+    found: dict[str, list[MirrorEntry]] = defaultdict(list)
+    for entry in entries:
+        if entry.kind == kind:
+            found[entry.source].append(entry)
+    return found
