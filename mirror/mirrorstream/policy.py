@@ -111,7 +111,9 @@ class MirrorPolicy:
         """What the controller imports `reference` through, in order; never the source, which the platform has just tried.
 
         For a tag the tag mirrors, then the digest mirrors (unless tags_through_digest_mirrors is off: a mirror's tag can be stale);
-        for a digest the digest mirrors, then the tag mirrors, which is safe since the content is its own name. Raises ReferenceError.
+        for a digest the digest mirrors, then the tag mirrors, which is safe since the content is its own name.
+
+        Raises ReferenceError.
         """
         return self.assess(reference)[0]
 

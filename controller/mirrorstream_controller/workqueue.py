@@ -1,0 +1,169 @@
+"""Which stream is looked at next: each once at a time, none lost, no namespace ahead of another.
+
+The dirty and processing sets are client-go's: a key that changes while it is processed is processed once more, never twice at
+once. On top of it: a turn for each namespace, so that a tenant with a thousand failing streams delays nobody, and an urgent
+lane for what a user has just asked for.
+"""
+
+import heapq
+import random
+import threading
+import time
+from collections import OrderedDict, deque
+from collections.abc import Callable
+
+Key = tuple[str, str]
+
+
+class WorkQueue:
+    """Keys (namespace, name) waiting for a worker; safe to use from many threads."""
+
+    def __init__(
+        self,
+        *,
+        initial: float = 5,
+        maximum: float = 300,
+        clock: Callable[[], float] = time.monotonic,
+        uniform: Callable[[float, float], float] = random.uniform,
+    ) -> None:
+        """`initial` and `maximum` bound the back-off of `add_rate_limited`, in seconds; both may be changed while in use."""
+        self.initial = initial
+        self.maximum = maximum
+        self._clock = clock
+        self._uniform = uniform
+        self._condition = threading.Condition()
+        self._urgent: deque[Key] = deque()
+        self._turns: OrderedDict[str, deque[Key]] = OrderedDict()
+        self._dirty: dict[Key, float] = {}
+        self._processing: set[Key] = set()
+        self._urgent_after: set[Key] = set()
+        self._delayed: list[tuple[float, int, Key]] = []
+        self._due: dict[Key, float] = {}
+        self._failures: dict[Key, int] = {}
+        self._sequence = 0
+        self._shut_down = False
+
+    def add(self, key: Key, *, urgent: bool = False) -> None:
+        """Have `key` processed as soon as its turn comes, or, if urgent, before all others."""
+        with self._condition:
+            self._add(key, urgent)
+
+    def _add(self, key: Key, urgent: bool) -> None:
+        if self._shut_down:
+            return
+        if key in self._dirty:
+            if urgent and key not in self._processing and key not in self._urgent:
+                self._turns[key[0]].remove(key)
+                self._urgent.append(key)
+            elif urgent:
+                self._urgent_after.add(key)
+            return
+        self._dirty[key] = self._clock()
+        if key in self._processing:
+            if urgent:
+                self._urgent_after.add(key)
+            return
+        self._enqueue(key, urgent)
+
+    def _enqueue(self, key: Key, urgent: bool) -> None:
+        if urgent:
+            self._urgent.append(key)
+        else:
+            self._turns.setdefault(key[0], deque()).append(key)
+        self._condition.notify()
+
+    def add_after(self, key: Key, seconds: float) -> None:
+        """Have `key` processed in `seconds`; of several such requests the earliest counts."""
+        with self._condition:
+            if self._shut_down:
+                return
+            if seconds <= 0:
+                self._add(key, urgent=False)
+                return
+            due = self._clock() + seconds
+            if self._due.get(key, due + 1) <= due:
+                return
+            self._due[key] = due
+            self._sequence += 1
+            heapq.heappush(self._delayed, (due, self._sequence, key))
+            self._condition.notify()
+
+    def backoff(self, failures: int) -> float:
+        """The wait, in seconds, after so many failures in a row: exponential, with jitter of a fifth."""
+        return min(self.maximum, self.initial * 2.0 ** min(failures - 1, 30)) * self._uniform(0.8, 1.2)
+
+    def add_rate_limited(self, key: Key) -> None:
+        """Have `key` processed after its back-off, which grows with each call until `forget`."""
+        with self._condition:
+            self._failures[key] = self._failures.get(key, 0) + 1
+            seconds = self.backoff(self._failures[key])
+        self.add_after(key, seconds)
+
+    def forget(self, key: Key) -> None:
+        """Start the back-off of `key` from the beginning."""
+        with self._condition:
+            self._failures.pop(key, None)
+
+    def get(self, timeout: float | None = None) -> Key | None:
+        """The next key, which must be given back with `done`; None after `timeout` seconds or once shut down."""
+        end = None if timeout is None else self._clock() + timeout
+        with self._condition:
+            while True:
+                self._release_due()
+                if (key := self._next()) is not None:
+                    del self._dirty[key]
+                    self._processing.add(key)
+                    return key
+                if self._shut_down:
+                    return None
+                waits = [due - self._clock() for due in (self._delayed[0][0] if self._delayed else None, end) if due is not None]
+                if end is not None and self._clock() >= end:
+                    return None
+                self._condition.wait(max(0.0, min(waits)) if waits else None)
+
+    def _release_due(self) -> None:
+        now = self._clock()
+        while self._delayed and self._delayed[0][0] <= now:
+            due, _, key = heapq.heappop(self._delayed)
+            if self._due.get(key) == due:
+                del self._due[key]
+                self._add(key, urgent=False)
+
+    def _next(self) -> Key | None:
+        if self._urgent:
+            return self._urgent.popleft()
+        if not self._turns:
+            return None
+        namespace, waiting = self._turns.popitem(last=False)
+        key = waiting.popleft()
+        if waiting:
+            self._turns[namespace] = waiting
+        return key
+
+    def done(self, key: Key) -> None:
+        """Give `key` back; it is queued again if it was added meanwhile."""
+        with self._condition:
+            self._processing.discard(key)
+            urgent = key in self._urgent_after
+            self._urgent_after.discard(key)
+            if key in self._dirty and not self._shut_down:
+                self._enqueue(key, urgent)
+
+    def shut_down(self) -> None:
+        """Wake everybody; `get` answers None from now on."""
+        with self._condition:
+            self._shut_down = True
+            self._urgent.clear()
+            self._turns.clear()
+            self._dirty.clear()
+            self._condition.notify_all()
+
+    def __len__(self) -> int:
+        """Keys that wait for a worker now."""
+        with self._condition:
+            return len(self._dirty)
+
+    def longest_wait(self) -> float:
+        """Seconds that the oldest waiting key has waited."""
+        with self._condition:
+            return self._clock() - min(self._dirty.values(), default=self._clock())

@@ -1,0 +1,324 @@
+"""A small client for the Kubernetes API: JSON over kept-alive connections, with a limit on every wait.
+
+The generated classes of the kubernetes package decode whole objects and have no timeouts by default; here a request names the
+type that it wants its answer in, and none can hang for ever.
+"""
+
+import contextlib
+import random
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, TypeVar, overload
+from urllib.parse import urlencode, urlsplit
+
+import msgspec
+import urllib3
+from urllib3.connection import HTTPConnection
+
+from mirrorstream.kube.credentials import Configuration, Loader, find_credentials
+from mirrorstream.kube.errors import ApiError, ApiUnreachable, ClientError, ConfigurationError
+from mirrorstream.kube.limiter import RateLimiter
+
+__all__ = ["ApiError", "ApiUnreachable", "Client", "ClientError", "ConfigurationError", "Watch", "load_client"]
+
+T = TypeVar("T")
+CONNECT_TIMEOUT = 5.0
+REQUEST_TIMEOUT = 30.0
+THROTTLE_RETRIES = 3
+THROTTLE_LIMIT = 10.0
+JSON, JSON_PATCH, MERGE_PATCH = "application/json", "application/json-patch+json", "application/merge-patch+json"
+
+Observer = Callable[[str, int, float], None]
+"""Called after each request with the HTTP method, the status code (0: no answer) and the seconds it took."""
+
+_KEEPALIVE = [
+    *HTTPConnection.default_socket_options,
+    (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
+    # A peer that vanished is noticed after a minute, also on a watch that would read nothing for long.
+    (socket.IPPROTO_TCP, getattr(socket, "TCP_KEEPIDLE", 4), 30),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 10),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 3),
+]
+
+
+class Client:
+    """Requests to one API server; safe to use from many threads.
+
+    `observe` is told of every request. `limiter` delays requests; a client without one is for what must not wait, such as leases.
+    """
+
+    def __init__(
+        self,
+        load: Loader,
+        *,
+        user_agent: str = "mirrorstream",
+        pool_size: int = 32,
+        limiter: RateLimiter | None = None,
+        observe: Observer = lambda method, code, seconds: None,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        self._load = load
+        self._user_agent = user_agent
+        self._pool_size = pool_size
+        self.limiter = limiter
+        self._observe = observe
+        self._sleep = sleep
+        self._lock = threading.Lock()
+        self._configuration, self._pool = self._connect()
+
+    @property
+    def server(self) -> str:
+        """The API server's URL, as errors name it."""
+        return str(self._configuration.host).rstrip("/")
+
+    def unlimited(self) -> "Client":
+        """A client of the same server and credentials, with connections of its own and no rate limit."""
+        return Client(self._load, user_agent=self._user_agent, pool_size=2, observe=self._observe)
+
+    def _connect(self) -> tuple[Configuration, urllib3.PoolManager]:
+        configuration = self._load()
+        if not configuration.host or not urlsplit(configuration.host).hostname:
+            raise ConfigurationError(f"the cluster's server is not a URL: {configuration.host!r}")
+        options: dict[str, Any] = {
+            "num_pools": 2,
+            "maxsize": self._pool_size,
+            "retries": False,
+            "socket_options": _KEEPALIVE,
+        }
+        if configuration.host.startswith("https:"):
+            options |= {
+                "cert_reqs": "CERT_REQUIRED" if configuration.verify_ssl else "CERT_NONE",
+                "ca_certs": configuration.ssl_ca_cert,
+                "cert_file": configuration.cert_file,
+                "key_file": configuration.key_file,
+            }
+            if configuration.tls_server_name:
+                options |= {"server_hostname": configuration.tls_server_name, "assert_hostname": configuration.tls_server_name}
+        if configuration.proxy:
+            return configuration, urllib3.ProxyManager(configuration.proxy, **options)
+        return configuration, urllib3.PoolManager(**options)
+
+    def _reconnect(self, seen: Configuration) -> None:
+        """Read the credentials again, unless another thread has since `seen`."""
+        with self._lock:
+            if self._configuration is seen:
+                self._configuration, self._pool = self._connect()
+
+    def _headers(self, configuration: Configuration, accept: str = JSON) -> dict[str, str]:
+        headers = {"Accept": accept, "User-Agent": self._user_agent}
+        with self._lock:
+            # The package refreshes expiring tokens in here, and not under a lock of its own.
+            authorization = configuration.get_api_key_with_prefix("authorization")
+            basic = configuration.get_basic_auth_token() if configuration.username else None
+        if authorization or basic:
+            headers["Authorization"] = str(authorization or basic)
+        return headers
+
+    @overload
+    def request(self, method: str, path: str, *, params: Mapping[str, str] | None = None, body: Any = None,
+                content_type: str = JSON, timeout: float = REQUEST_TIMEOUT) -> Any: ...  # fmt: skip
+    @overload
+    def request(self, method: str, path: str, *, type: type[T], params: Mapping[str, str] | None = None, body: Any = None,
+                content_type: str = JSON, timeout: float = REQUEST_TIMEOUT) -> T: ...  # fmt: skip
+    def request(
+        self,
+        method: str,
+        path: str,
+        *,
+        type: Any = Any,  # noqa: A002  what it is
+        params: Mapping[str, str] | None = None,
+        body: Any = None,
+        content_type: str = JSON,
+        timeout: float = REQUEST_TIMEOUT,
+    ) -> Any:
+        """Send one request and decode its answer as `type` (JSON values by default).
+
+        `timeout` bounds, in seconds, the wait for the answer's next bytes. Expired credentials are read again and a 429 is
+        obeyed, both a bounded number of times. Raises ApiError for an error answer, ApiUnreachable when none came.
+        """
+        encoded = body if isinstance(body, bytes) else None if body is None else msgspec.json.encode(body)
+        throttled = 0.0
+        for attempt in range(THROTTLE_RETRIES + 1):
+            try:
+                data = self._send(method, path, params, encoded, content_type, timeout)
+            except ApiError as error:
+                delay = error.retry_after
+                if error.status != 429 or attempt == THROTTLE_RETRIES:
+                    raise
+                # Spread out those who were refused together.
+                delay = (delay if delay is not None else 1.0) + random.uniform(0, 0.25)  # noqa: S311
+                throttled += delay
+                if throttled > THROTTLE_LIMIT:
+                    raise
+                self._sleep(delay)
+            else:
+                break
+        try:
+            return msgspec.json.decode(data, type=type) if data else None
+        except msgspec.MsgspecError as error:
+            raise ApiUnreachable(f"{self.server}: {method} {path}: the answer cannot be read: {error}") from error
+
+    def _send(
+        self, method: str, path: str, params: Mapping[str, str] | None, body: bytes | None, content_type: str, timeout: float
+    ) -> bytes:
+        """One exchange; a 401 is answered once by reading the credentials again."""
+        for attempt in (1, 2):
+            if self.limiter:
+                self.limiter.wait()
+            configuration = self._configuration
+            response = self._exchange(configuration, method, path, params, body, content_type, timeout, stream=False)
+            if response.status == 401 and attempt == 1:
+                self._reconnect(configuration)
+                continue
+            break
+        if response.status >= 400:
+            raise _api_error(response.status, response.data, response.headers)
+        return response.data
+
+    def _exchange(
+        self,
+        configuration: Configuration,
+        method: str,
+        path: str,
+        params: Mapping[str, str] | None,
+        body: bytes | None,
+        content_type: str,
+        timeout: float,
+        *,
+        stream: bool,
+    ) -> urllib3.BaseHTTPResponse:
+        url = str(configuration.host).rstrip("/") + path + (f"?{urlencode(params)}" if params else "")
+        headers = self._headers(configuration)
+        if body is not None:
+            headers["Content-Type"] = content_type
+        started = time.monotonic()
+        code = 0
+        try:
+            response = self._pool.request(
+                method,
+                url,
+                body=body,
+                headers=headers,
+                timeout=urllib3.Timeout(connect=CONNECT_TIMEOUT, read=timeout),
+                preload_content=not stream,
+                redirect=False,
+            )
+            code = response.status
+        except (urllib3.exceptions.HTTPError, OSError) as error:
+            raise ApiUnreachable(f"{self.server}: {method} {path}: {_cause(error)}") from error
+        finally:
+            self._observe(method, code, time.monotonic() - started)
+        return response
+
+    def get(self, path: str, params: Mapping[str, str] | None = None, *, timeout: float = REQUEST_TIMEOUT) -> Any:
+        """GET `path`; the answer as JSON values."""
+        return self.request("GET", path, params=params, timeout=timeout)
+
+    def watch(self, path: str, params: Mapping[str, str], *, read_timeout: float) -> "Watch":
+        """Start a watch; no bytes for `read_timeout` seconds end it with ApiUnreachable. Raises as `request` does."""
+        for attempt in (1, 2):
+            if self.limiter:
+                self.limiter.wait()
+            configuration = self._configuration
+            response = self._exchange(configuration, "GET", path, params, None, JSON, read_timeout, stream=True)
+            if response.status == 401 and attempt == 1:
+                response.drain_conn()
+                self._reconnect(configuration)
+                continue
+            break
+        if response.status >= 400:
+            try:
+                data = response.read()
+            except (urllib3.exceptions.HTTPError, OSError):
+                data = b""
+            raise _api_error(response.status, data, response.headers)
+        return Watch(response, f"{self.server}: watch {path}")
+
+    def close(self) -> None:
+        """Drop idle connections."""
+        self._pool.clear()
+
+
+class Watch:
+    """The events of a running watch, as raw lines of JSON; `close` from any thread ends it at once."""
+
+    def __init__(self, response: urllib3.BaseHTTPResponse, name: str) -> None:
+        self._response = response
+        self._name = name
+        self._closed = False
+
+    def __iter__(self) -> Iterator[bytes]:
+        """Each event's bytes. Raises ApiUnreachable when the connection breaks; ends when the server or `close` ends it."""
+        rest = b""
+        try:
+            for chunk in self._response.stream(65536):
+                *lines, rest = (rest + chunk).split(b"\n")
+                for line in lines:
+                    if line.strip():
+                        yield line
+        except (urllib3.exceptions.HTTPError, OSError, ValueError, AttributeError) as error:
+            # A response that another thread shuts down fails in many ways, all of which mean that it was closed.
+            if not self._closed:
+                raise ApiUnreachable(f"{self._name}: {_cause(error)}") from error
+        finally:
+            self._response.close()
+        if rest.strip() and not self._closed:
+            raise ApiUnreachable(f"{self._name}: the stream ended in the middle of an event")
+
+    def close(self) -> None:
+        """End the watch, waking a reader that waits for bytes."""
+        self._closed = True
+        with contextlib.suppress(Exception):  # already ended
+            self._response.shutdown()
+
+
+def load_client(
+    kubeconfig: str | None = None,
+    context: str | None = None,
+    *,
+    in_cluster: bool = True,
+    user_agent: str = "mirrorstream",
+    requests_per_second: float | None = None,
+    observe: Observer = lambda method, code, seconds: None,
+) -> Client:
+    """A client for the cluster that `kubeconfig` and `context`, the pod or the user's own configuration name.
+
+    Raises ConfigurationError with one line that names the file and what is wrong with it.
+    """
+    limiter = RateLimiter(requests_per_second) if requests_per_second else None
+    load = find_credentials(kubeconfig, context, in_cluster=in_cluster)
+    return Client(load, user_agent=user_agent, limiter=limiter, observe=observe)
+
+
+def _api_error(status: int, data: bytes, headers: Mapping[str, str]) -> ApiError:
+    """The error that an answer describes: from its Status object, or from its text where something else answered."""
+    try:
+        retry_after = float(headers.get("Retry-After", ""))
+    except ValueError:
+        retry_after = None
+    try:
+        body = msgspec.json.decode(data)
+    except msgspec.MsgspecError:
+        body = None
+    if isinstance(body, dict) and body.get("kind") == "Status":
+        details = body["details"] if isinstance(body.get("details"), dict) else {}
+        if retry_after is None and isinstance(details.get("retryAfterSeconds"), int):
+            retry_after = float(details["retryAfterSeconds"])
+        return ApiError(status, str(body.get("reason") or ""), str(body.get("message") or ""), details, retry_after)
+    text = " ".join(data[:300].decode(errors="replace").split())
+    return ApiError(status, "", f"HTTP status {status}: {text}" if text else f"HTTP status {status}", {}, retry_after)
+
+
+def _cause(error: BaseException) -> str:
+    """The innermost reason of a transport error, in one line."""
+    reason = getattr(error, "reason", None)
+    if isinstance(reason, BaseException):
+        return _cause(reason)
+    text = " ".join(str(error).split())
+    return (
+        text.rpartition(": ")[2]
+        if text.startswith(("HTTPConnectionPool", "HTTPSConnectionPool", "<urllib3"))
+        else text or repr(error)
+    )

@@ -1,0 +1,73 @@
+"""Where the API server is and who we are: kubeconfig or service account, as kubectl finds them.
+
+Reading credentials (exec plugins, token files, client certificates, merged kubeconfigs) is the kubernetes package's business;
+this module picks the place and turns its errors into one clear line.
+"""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import yaml
+from kubernetes import client as kubernetes_client
+from kubernetes import config as kubernetes_config
+from kubernetes.config.config_exception import ConfigException
+
+from mirrorstream.kube.errors import ConfigurationError
+
+SERVICE_ACCOUNT_TOKEN = Path("/var/run/secrets/kubernetes.io/serviceaccount/token")
+
+Configuration = kubernetes_client.Configuration
+Loader = Callable[[], Configuration]
+
+
+def find_credentials(kubeconfig: str | None, context: str | None, *, in_cluster: bool) -> Loader:
+    """The function that (re)loads the credentials of this process.
+
+    `kubeconfig` names a file; without it, and with `in_cluster`, the pod's service account is used where there is one; then
+    $KUBECONFIG and ~/.kube/config, as kubectl does. Raises ConfigurationError when nothing usable is found.
+    """
+    if kubeconfig is None and in_cluster and os.environ.get("KUBERNETES_SERVICE_HOST") and SERVICE_ACCOUNT_TOKEN.exists():
+        return _load_in_cluster
+    path = kubeconfig or os.environ.get("KUBECONFIG") or str(Path.home() / ".kube" / "config")
+    return lambda: _load_kubeconfig(path, context)
+
+
+def _load_in_cluster() -> Configuration:
+    configuration = Configuration()
+    try:
+        kubernetes_config.load_incluster_config(  # type: ignore[no-untyped-call]
+            client_configuration=configuration
+        )
+    except (ConfigException, OSError) as error:
+        raise ConfigurationError(f"in-cluster credentials: {error}") from error
+    return configuration
+
+
+def _load_kubeconfig(path: str, context: str | None) -> Configuration:
+    readable = [name for name in path.split(os.pathsep) if name and Path(name).exists()]
+    if not readable:
+        raise ConfigurationError(f"kubeconfig {path}: no such file")
+    for name in readable:
+        _check_yaml(name)
+    configuration = Configuration()
+    try:
+        kubernetes_config.load_kube_config(  # type: ignore[no-untyped-call]
+            os.pathsep.join(readable), context=context, client_configuration=configuration, persist_config=False
+        )
+    except ConfigException as error:
+        raise ConfigurationError(f"kubeconfig {path}: {' '.join(str(error).split())}") from error
+    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+        raise ConfigurationError(f"kubeconfig {path}: {type(error).__name__}: {error}") from error
+    return configuration
+
+
+def _check_yaml(name: str) -> None:
+    try:
+        document = yaml.safe_load(Path(name).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigurationError(f"kubeconfig {name}: cannot be read: {error.strerror}") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigurationError(f"kubeconfig {name}: not valid YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(document, dict):
+        raise ConfigurationError(f"kubeconfig {name}: expected a mapping at the top, found {type(document).__name__}")

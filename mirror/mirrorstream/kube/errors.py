@@ -1,0 +1,32 @@
+"""What can go wrong between us and the API server, in three kinds that callers treat differently."""
+
+from typing import Any
+
+
+class ConfigurationError(Exception):
+    """The kubeconfig or the in-cluster credentials cannot be used; one line that names the file and what is wrong."""
+
+
+class ClientError(Exception):
+    """A request that did not succeed."""
+
+
+class ApiUnreachable(ClientError):  # noqa: N818  a state of the world, as in the kubectl message
+    """No answer came: connection refused, a timeout, a TLS failure. Whether a write took effect is unknown."""
+
+
+class ApiError(ClientError):
+    """The API server answered with an error; fields as in its Status object.
+
+    `retry_after` is in seconds, or None if the server did not say.
+    """
+
+    def __init__(
+        self, status: int, reason: str, message: str, details: dict[str, Any] | None = None, retry_after: float | None = None
+    ) -> None:
+        super().__init__(message or reason or f"HTTP status {status}")
+        self.status = status
+        self.reason = reason
+        self.message = message
+        self.details = details or {}
+        self.retry_after = retry_after

@@ -1,0 +1,369 @@
+"""A local, current copy of one kind of object: paged list, then a watch that resumes where it broke off.
+
+Objects are projected while they are decoded, so that what is not used is never kept, and one at a time, so that a single
+malformed object is skipped, said and counted, never the whole list. Handlers are told a key and only enqueue it.
+"""
+
+import contextlib
+import random
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+import msgspec
+import structlog
+
+from mirrorstream.kube.client import ApiError, ApiUnreachable, Client, ClientError, Watch
+
+log = structlog.get_logger(__name__)
+
+T = TypeVar("T")
+Key = tuple[str, str]
+"""Namespace (empty for cluster-wide objects) and name."""
+
+PAGE_SIZE = 500
+BACKOFF_INITIAL, BACKOFF_MAXIMUM = 0.5, 30.0
+WATCH_SECONDS = (300, 600)
+"""The server ends a watch after a random time in here, so that the watches of many clients do not end together."""
+SILENCE_SECONDS = 120.0
+"""Bookmarks come every minute: a watch with no bytes for so long is dead, whatever its connection says."""
+ABSENT_SECONDS = 60.0
+"""How often a kind that the cluster does not serve, or does not let us see, is looked for again."""
+
+
+class _Meta(msgspec.Struct, rename="camel"):
+    name: str = ""
+    namespace: str = ""
+    resource_version: str = ""
+
+
+class _Identity(msgspec.Struct):
+    metadata: _Meta = msgspec.field(default_factory=_Meta)
+
+
+class _ListMeta(msgspec.Struct, rename="camel"):
+    resource_version: str = ""
+    continue_: str = msgspec.field(name="continue", default="")
+
+
+class _Page(msgspec.Struct):
+    metadata: _ListMeta = msgspec.field(default_factory=_ListMeta)
+    items: list[msgspec.Raw] | None = None
+
+
+class _Event(msgspec.Struct):
+    type: str
+    object: msgspec.Raw
+
+
+class _StatusObject(msgspec.Struct):
+    code: int = 0
+    reason: str = ""
+    message: str = ""
+
+
+_IDENTITY = msgspec.json.Decoder(_Identity)
+_EVENT = msgspec.json.Decoder(_Event)
+_STATUS = msgspec.json.Decoder(_StatusObject)
+
+
+@dataclass(frozen=True, slots=True)
+class Change(Generic[T]):
+    """An object that appeared, changed or went away; `old` and `new` are None where there is none."""
+
+    key: Key
+    old: T | None
+    new: T | None
+
+
+class Informer(Generic[T]):
+    """Keeps every object under `path` as a `T`, and tells `on_change` of each difference, from one thread.
+
+    `read` makes a T of an object's JSON (a msgspec decoder's `decode`). With `optional`, a cluster that does not serve the kind
+    counts as synced with no objects. `clock`, `sleep` (returns whether to stop) and `uniform` are injected for tests.
+    """
+
+    def __init__(
+        self,
+        client: Client,
+        path: str,
+        read: Callable[[bytes], T],
+        on_change: Callable[[Change[T]], None],
+        *,
+        name: str,
+        optional: bool = False,
+        clock: Callable[[], float] = time.monotonic,
+        wait: Callable[[threading.Event, float], bool] = threading.Event.wait,
+        uniform: Callable[[float, float], float] = random.uniform,
+    ) -> None:
+        self.name = name
+        self._client = client
+        self._path = path
+        self._read = read
+        self._on_change = on_change
+        self._optional = optional
+        self._clock = clock
+        self._wait = wait
+        self._uniform = uniform
+        self._objects: dict[Key, tuple[str, T]] = {}
+        self._stopped = threading.Event()
+        self._thread: threading.Thread | None = None
+        self._watch: Watch | None = None
+        self._started = clock()
+        self.synced = threading.Event()
+        self.settled = threading.Event()
+        """Set once the first attempt has had a definite outcome: a list, or that there is none to be had."""
+        self.problem: str | None = None
+        self.last_contact = clock()
+        self.lists = self.watches = self.malformed = 0
+
+    # What others read.
+
+    def get(self, key: Key) -> T | None:
+        """The object, or None."""
+        found = self._objects.get(key)
+        return found[1] if found else None
+
+    def objects(self) -> list[T]:
+        """All objects as they are now."""
+        return [value for _, value in list(self._objects.values())]
+
+    def keys(self) -> list[Key]:
+        """The keys of all objects as they are now."""
+        return list(self._objects)
+
+    def staleness(self) -> float:
+        """Seconds since the API server last said anything."""
+        return self._clock() - self.last_contact
+
+    # The thread.
+
+    def start(self) -> None:
+        """List and watch in a thread of its own."""
+        self._thread = threading.Thread(target=self._run, name=f"informer-{self.name}", daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End the thread, waking it from whatever it reads."""
+        self._stopped.set()
+        if self._watch:
+            self._watch.close()
+        if self._thread:
+            self._thread.join(timeout=5)
+
+    def _run(self) -> None:
+        failures = 0
+        version = ""
+        while not self._stopped.is_set():
+            began = self._clock()
+            try:
+                if not version:
+                    version = self._list()
+                version = self._follow(version)
+                # A watch that the server ended after a while is normal; one that ends at once must not become a tight loop.
+                failures = 0 if self._clock() - began >= 1 else failures + 1
+            except _Expired as expired:
+                version = ""
+                failures += 1
+                log.info("the watch is too far behind, listing again", resource=self.name, reason=str(expired))
+            except _Broken as broken:
+                # Resuming from the last good event loses nothing.
+                version = broken.version
+                failures = 1 if self._clock() - began >= 1 else failures + 1
+                log.debug("the watch broke off", resource=self.name, error=str(broken))
+            except ClientError as error:
+                failures += 1
+                if self._absent(error):
+                    version = ""
+                    if self._wait(self._stopped, self._uniform(0.8, 1.2) * ABSENT_SECONDS):
+                        return
+                    continue
+                self._report(str(error))
+            except Exception:  # a bug must not end the watch for good: say it whole and start over
+                failures += 1
+                version = ""
+                log.exception("the informer failed", resource=self.name)
+            if failures and self._wait(self._stopped, self._backoff(failures)):
+                return
+
+    def _backoff(self, failures: int) -> float:
+        """Exponential, with full jitter above a floor, so that clients that were cut off together come back apart."""
+        ceiling = min(BACKOFF_MAXIMUM, BACKOFF_INITIAL * 2 ** min(failures - 1, 10))
+        return self._uniform(ceiling / 2, ceiling)
+
+    def _report(self, problem: str | None) -> None:
+        """Log a new state once."""
+        if problem == self.problem:
+            return
+        self.problem = problem
+        if problem:
+            log.warning("cannot watch, trying again", resource=self.name, error=problem)
+        else:
+            log.info("watching again", resource=self.name)
+
+    def _absent(self, error: ClientError) -> bool:
+        """Whether the cluster has said for sure that there is nothing for us to see."""
+        if not isinstance(error, ApiError) or error.status not in (403, 404):
+            return False
+        if error.status == 403:
+            self._report(f"not allowed to list and watch {self.name}: {error.message}")
+        elif self._optional:
+            if self.problem is None:
+                log.info("the cluster does not serve this kind, going on without", resource=self.name)
+            self.problem = f"the cluster does not serve {self.name}"
+        else:
+            self._report(f"the cluster does not serve {self.name}")
+        self._replace({})
+        self.settled.set()
+        if error.status == 404 and self._optional:
+            self.last_contact = self._clock()
+            self.synced.set()
+        return True
+
+    def _list(self) -> str:
+        """Read all pages, replace what is known; the resourceVersion to watch from."""
+        fresh: dict[Key, tuple[str, T]] = {}
+        params = {"limit": str(PAGE_SIZE)}
+        self.lists += 1
+        while True:
+            try:
+                page = self._client.request("GET", self._path, params=params, type=_Page)
+            except ApiError as error:
+                if error.status != 410 or "continue" not in params:
+                    raise
+                raise _Expired("the list's pages expired while they were read") from error
+            self.last_contact = self._clock()
+            for raw in page.items or ():
+                if (found := self._decode(bytes(raw))) is not None:
+                    fresh[found[0]] = found[1]
+            if not page.metadata.continue_:
+                break
+            params["continue"] = page.metadata.continue_
+            if self._stopped.is_set():
+                return ""
+        if self.problem is not None:
+            self._report(None)
+        self._replace(fresh)
+        self.settled.set()
+        self.synced.set()
+        return page.metadata.resource_version
+
+    def _replace(self, fresh: dict[Key, tuple[str, T]]) -> None:
+        """Take a whole list, telling of every difference; what is not in it was deleted unseen."""
+        for key in [key for key in self._objects if key not in fresh]:
+            self._apply(key, None)
+        for key, value in fresh.items():
+            known = self._objects.get(key)
+            if known is None or known[0] != value[0]:
+                self._apply(key, value)
+
+    def _follow(self, version: str) -> str:
+        """Watch from `version` until the server ends it; the version to resume from."""
+        seconds = int(self._uniform(*WATCH_SECONDS))
+        params = {"watch": "1", "resourceVersion": version, "allowWatchBookmarks": "true", "timeoutSeconds": str(seconds)}
+        self.watches += 1
+        try:
+            self._watch = self._client.watch(self._path, params, read_timeout=SILENCE_SECONDS)
+        except ApiError as error:
+            if error.status == 410:
+                raise _Expired(error.message) from error
+            raise
+        if self.problem is not None:
+            self._report(None)
+        try:
+            for reached in self._events(self._watch, version):
+                version = reached
+                if self._stopped.is_set():
+                    break
+        finally:
+            with contextlib.suppress(ClientError):
+                self._watch.close()
+        return version
+
+    def _events(self, watch: Watch, version: str) -> Iterator[str]:
+        """Apply each event, yielding the resourceVersion that it brings us to."""
+        try:
+            for line in watch:
+                try:
+                    event = _EVENT.decode(line)
+                except msgspec.MsgspecError as error:
+                    raise ApiUnreachable(f"an event cannot be read: {error}") from error
+                self.last_contact = self._clock()
+                if event.type == "ERROR":
+                    raise _watch_error(event)
+                identity = _IDENTITY.decode(event.object).metadata
+                version = identity.resource_version or version
+                if event.type != "BOOKMARK":
+                    self._on_event(event, identity)
+                yield version
+        except (ApiUnreachable, msgspec.MsgspecError) as error:
+            raise _Broken(str(error), version) from error
+
+    def _on_event(self, event: _Event, identity: _Meta) -> None:
+        key = (identity.namespace, identity.name)
+        known = self._objects.get(key)
+        if known is not None and _older(identity.resource_version, known[0]):
+            return
+        if event.type == "DELETED":
+            self._apply(key, None)
+        elif known is None or known[0] != identity.resource_version:
+            found = self._decode(bytes(event.object))
+            # One that cannot be read any more is not what we knew either.
+            self._apply(key, found[1] if found else None)
+
+    def _decode(self, raw: bytes) -> tuple[Key, tuple[str, T]] | None:
+        try:
+            meta = _IDENTITY.decode(raw).metadata
+            return (meta.namespace, meta.name), (meta.resource_version, self._read(raw))
+        except (msgspec.MsgspecError, TypeError) as error:
+            self.malformed += 1
+            name = ""
+            with contextlib.suppress(msgspec.MsgspecError):
+                meta = _IDENTITY.decode(raw).metadata
+                name = f"{meta.namespace}/{meta.name}" if meta.namespace else meta.name
+            log.warning("an object cannot be read and is left out", resource=self.name, object=name, error=str(error))
+            return None
+
+    def _apply(self, key: Key, value: tuple[str, T] | None) -> None:
+        old = self._objects.get(key)
+        if value is None:
+            if old is None:
+                return
+            del self._objects[key]
+        else:
+            self._objects[key] = value
+        self._on_change(Change(key, old[1] if old else None, value[1] if value else None))
+
+
+class _Expired(Exception):  # noqa: N818  internal control flow
+    """The resourceVersion is no longer served: only a new list helps."""
+
+
+class _Broken(Exception):  # noqa: N818  internal control flow
+    """The watch ended in the middle; `version` is the last one seen whole."""
+
+    def __init__(self, message: str, version: str) -> None:
+        super().__init__(message)
+        self.version = version
+
+
+def _watch_error(event: _Event) -> Exception:
+    status = _STATUS.decode(event.object)
+    if status.code == 410 or status.reason in ("Expired", "Gone"):
+        return _Expired(status.message)
+    return ApiUnreachable(f"the watch ended with an error: {status.message or status.reason}")
+
+
+def _older(version: str, than: str) -> bool:
+    """Whether an event is older than what is known, where both versions are numbers (all servers in use have them so)."""
+    return version.isdigit() and than.isdigit() and int(version) < int(than)
+
+
+def json_objects(raw: bytes) -> dict[str, Any]:
+    """A `read` for kinds that are wanted whole."""
+    value = msgspec.json.decode(raw)
+    if not isinstance(value, dict):
+        raise TypeError(f"expected an object, found {type(value).__name__}")
+    return value
