@@ -147,10 +147,11 @@ def _plan_repository(
     """Decide about `spec.dockerImageRepository`.
 
     The platform tries it once, writes no condition and never tries again, so a stream that has been checked and has no tag in
-    its status is the only sign of a failure. Once there are tags, nothing more is done.
+    its status is the only sign of a failure. Once there are tags, nothing more is done. (A successful import of the
+    platform's adds every tag to the spec, and a stream that has tags in its spec by hand may have them in its status.)
     """
     source = stream.spec.docker_image_repository
-    if not source or any(tag.items for tag in stream.status.tags or ()):
+    if not source or listed_tags(stream):
         return None
     base = TagPlan(WHOLE_REPOSITORY, Action.NOTHING, "", source, stream.metadata.generation)
     checked = bool(stream.annotations.repository_check)
@@ -160,6 +161,12 @@ def _plan_repository(
     failure = Failure(FailureClass.UNKNOWN, "the platform's import of the repository left no tag")
     insecure = stream.annotations.insecure_repository == "true"
     return _import_or_refuse(base, failure, since, policy, settings, insecure=insecure)
+
+
+def listed_tags(stream: ImageStream) -> list[str]:
+    """The tags of the status that no tag of the spec asked for: those that a whole-repository import brought."""
+    asked_for = {tag.name for tag in stream.spec_tags}
+    return [tag.tag for tag in stream.status.tags or () if tag.items and tag.tag not in asked_for]
 
 
 def _still_waiting(base: TagPlan, since: float, settings: PlanSettings, now: float) -> TagPlan | None:

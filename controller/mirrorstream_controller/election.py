@@ -1,0 +1,166 @@
+"""Leader election by a Lease: of several replicas one acts, and it stops acting in time.
+
+A leader that cannot renew must stop before another may start, also while its request hangs: so the deadline is watched by a thread
+of its own, on a clock that the machine's time of day does not move. Observing follows client-go: what counts is when *we* saw
+the record change, never the times written in it, since nobody's clocks agree.
+"""
+
+import datetime
+import random
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+import structlog
+from mirrorstream.kube.client import ApiError, Client, ClientError
+
+log = structlog.get_logger(__name__)
+
+LEASE_SECONDS, RENEW_SECONDS, RETRY_SECONDS = 15.0, 10.0, 2.0
+"""Others may take over after LEASE without a change; the leader gives up after RENEW without a success; it tries every RETRY."""
+
+
+class Election:
+    """Takes part in the election for the Lease `namespace`/`name` as `identity`.
+
+    `on_started` is called, from the election's thread, when we become the leader; `on_lost`, from the watchdog's thread, once
+    we may no longer act: it must end the process. `client` must not be rate-limited.
+    """
+
+    def __init__(
+        self,
+        client: Client,
+        *,
+        namespace: str,
+        name: str,
+        identity: str,
+        on_started: Callable[[], None],
+        on_lost: Callable[[str], None],
+        clock: Callable[[], float] = time.monotonic,
+        now: Callable[[], datetime.datetime] = lambda: datetime.datetime.now(datetime.UTC),
+    ) -> None:
+        self._client = client
+        self._collection = f"/apis/coordination.k8s.io/v1/namespaces/{namespace}/leases"
+        self._path = f"{self._collection}/{name}"
+        self._namespace, self._name, self._identity = namespace, name, identity
+        self._on_started, self._on_lost = on_started, on_lost
+        self._clock, self._now = clock, now
+        self._stopped = threading.Event()
+        self._threads: list[threading.Thread] = []
+        self._observed: Any = None
+        self._observed_at = clock()
+        self._renewed_at = 0.0
+        self._problem = ""
+        self.leading = False
+
+    def start(self) -> None:
+        """Take part, in threads of its own."""
+        for target in (self._run, self._watch_deadline):
+            thread = threading.Thread(target=target, name=f"election-{target.__name__}", daemon=True)
+            thread.start()
+            self._threads.append(thread)
+
+    def _run(self) -> None:
+        while not self._stopped.is_set():
+            self.attempt()
+            self._stopped.wait(RETRY_SECONDS * random.uniform(0.9, 1.1))  # noqa: S311
+
+    def attempt(self) -> None:
+        """Acquire or renew once, if that is possible now."""
+        # The deadline counts from before the request: the server may have stored it then.
+        began = self._clock()
+        try:
+            renewed = self._acquire_or_renew()
+        except ClientError as error:
+            self._report(f"the lease cannot be reached: {error}")
+            return
+        if not renewed:
+            if self.leading:
+                self._lose("another replica holds the lease")
+            return
+        self._problem = ""
+        self._renewed_at = began
+        if not self.leading and not self._stopped.is_set():
+            self.leading = True
+            log.info("leading", lease=f"{self._namespace}/{self._name}", identity=self._identity)
+            self._on_started()
+
+    def _report(self, problem: str) -> None:
+        if problem != self._problem:
+            self._problem = problem
+            log.warning(problem)
+
+    def _acquire_or_renew(self) -> bool:
+        """Whether we hold the lease after one attempt. Raises ClientError when the API did not answer."""
+        try:
+            lease = self._client.request("GET", self._path, timeout=RETRY_SECONDS)
+        except ApiError as error:
+            if error.status != 404:
+                raise
+            lease = None
+        if lease is None:
+            return self._write("POST", self._collection, {"metadata": {"name": self._name, "namespace": self._namespace}}, {})
+        spec = lease.get("spec") or {}
+        if spec != self._observed:
+            self._observed, self._observed_at = spec, self._clock()
+        holder = spec.get("holderIdentity") or ""
+        duration = float(spec.get("leaseDurationSeconds") or LEASE_SECONDS)
+        if holder and holder != self._identity and self._clock() < self._observed_at + duration:
+            self._report(f"waiting for the lease that {holder} holds")
+            return False
+        return self._write("PUT", self._path, lease, spec)
+
+    def _write(self, method: str, path: str, lease: dict[str, Any], old: dict[str, Any]) -> bool:
+        now = self._now().strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+        ours = old.get("holderIdentity") == self._identity
+        spec = {
+            "holderIdentity": self._identity,
+            "leaseDurationSeconds": int(LEASE_SECONDS),
+            "acquireTime": old.get("acquireTime", now) if ours else now,
+            "renewTime": now,
+            "leaseTransitions": int(old.get("leaseTransitions") or 0) + (0 if ours or not old else 1),
+        }
+        body = {**lease, "apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "spec": spec}
+        try:
+            written = self._client.request(method, path, body=body, timeout=RETRY_SECONDS)
+        except ApiError as error:
+            if error.status == 409:
+                # Somebody was faster. Whether it was us, with an answer that got lost, the next look tells.
+                return self.leading and ours
+            raise
+        self._observed, self._observed_at = written.get("spec"), self._clock()
+        return True
+
+    def _watch_deadline(self) -> None:
+        while not self._stopped.wait(0.1):
+            self.check_deadline()
+
+    def check_deadline(self) -> None:
+        """Give up the lead when it has not been renewed in time, whatever the renewing thread is waiting for."""
+        if self.leading and self._clock() - self._renewed_at > RENEW_SECONDS:
+            self._lose(f"the lease could not be renewed for {RENEW_SECONDS:.0f} s")
+
+    def _lose(self, reason: str) -> None:
+        self.leading = False
+        self._stopped.set()
+        self._on_lost(reason)
+
+    def stop(self) -> None:
+        """Leave the election; a lease that we hold is given up, so that another replica takes over at once."""
+        was_leading, self.leading = self.leading, False
+        self._stopped.set()
+        for thread in self._threads:
+            if thread is not threading.current_thread():
+                thread.join(timeout=RETRY_SECONDS + 1)
+        if not was_leading:
+            return
+        try:
+            lease = self._client.request("GET", self._path, timeout=RETRY_SECONDS)
+            spec = lease.get("spec") or {}
+            if spec.get("holderIdentity") == self._identity:
+                lease["spec"] = {**spec, "holderIdentity": "", "leaseDurationSeconds": 1}
+                self._client.request("PUT", self._path, body=lease, timeout=RETRY_SECONDS)
+                log.info("released the lease")
+        except ClientError as error:
+            log.warning("the lease could not be released, it will expire", error=str(error))

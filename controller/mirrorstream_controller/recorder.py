@@ -1,0 +1,203 @@
+"""Writing what was imported into a stream's status, and nothing else.
+
+A status PUT also stores annotations and `spec.lookupPolicy` from its body, so the body is always a stream that was read just before,
+changed only where a tag's history and its failure are. Everything that the plan took for granted is checked again on it.
+"""
+
+import datetime
+import random
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+from mirrorstream.imagestreams import IMPORT_SUCCESS, ImageStream, followed_tag, imagestream_from
+from mirrorstream.kube.client import ApiError, ApiUnreachable, Client
+
+from mirrorstream_controller.importer import API
+from mirrorstream_controller.plan import TagPlan, is_pending, listed_tags
+
+CONFLICT_RETRIES = 5
+
+
+@dataclass(frozen=True, slots=True)
+class TagResult:
+    """An image to record: for the tag of `plan`, or, for a whole repository, for `tag`."""
+
+    plan: TagPlan
+    tag: str
+    digest: str
+    reference: str
+    """The recorded `repository@digest`."""
+    through: str
+    """The candidate that served it."""
+    mirror_set: str
+    only_condition: bool = False
+
+
+class Outcome(StrEnum):
+    """What became of a status write."""
+
+    WRITTEN = "written"
+    NOTHING_LEFT = "nothing-left"
+    CONFLICT = "conflict"
+    GONE = "gone"
+
+
+@dataclass(frozen=True, slots=True)
+class Applied:
+    """The results that are in the changed stream, and why others are not."""
+
+    recorded: tuple[TagResult, ...]
+    skipped: tuple[tuple[TagResult, str], ...]
+
+
+def apply_results(stream: dict[str, Any], results: Sequence[TagResult], created: str) -> Applied:
+    """Change `stream`, a whole ImageStream as just read, in place so that it says `results`.
+
+    `created` is the time of the new tag events, RFC 3339. Only `status.tags` changes: an item in front (or, for the same image under
+    the same reference, only a higher generation), no ImportSuccess=False, and tags that follow a recorded one follow it.
+    """
+    projection = imagestream_from(stream)
+    recorded: list[TagResult] = []
+    skipped: list[tuple[TagResult, str]] = []
+    for result in results:
+        if changed := _changed_meanwhile(projection, result):
+            skipped.append((result, changed))
+            continue
+        entry = _entry(stream, result.tag)
+        event = {
+            "created": created,
+            "dockerImageReference": result.reference,
+            "image": result.digest,
+            "generation": result.plan.generation,
+        }
+        moved = _add_event(entry, event, only_generation=result.only_condition)
+        _drop_failure(entry)
+        if moved:
+            _follow(stream, projection, result.tag, event, {result.tag})
+        recorded.append(result)
+    return Applied(tuple(recorded), tuple(skipped))
+
+
+def _changed_meanwhile(stream: ImageStream, result: TagResult) -> str:
+    """Why `result` no longer belongs into `stream`; empty if it does."""
+    plan = result.plan
+    if plan.tag != result.tag:
+        if stream.spec.docker_image_repository != plan.source or stream.metadata.generation != plan.generation:
+            return "the repository was changed meanwhile"
+        if any(tag.name == result.tag for tag in stream.spec_tags):
+            return "the spec has a tag of its own of that name"
+        return "the repository was imported meanwhile" if listed_tags(stream) else ""
+    tag = next((tag for tag in stream.spec_tags if tag.name == result.tag), None)
+    if tag is None or not tag.importable or tag.from_ is None or tag.from_.name != plan.source:
+        return "the tag was changed meanwhile"
+    if (tag.generation if tag.generation is not None else stream.metadata.generation) != plan.generation:
+        return "the tag's generation rose meanwhile"
+    status = stream.status_tag(result.tag)
+    newest = status.newest if status else None
+    if (newest.image if newest else "") != plan.newest_image:
+        return "another image was imported meanwhile"
+    if not is_pending(tag, status) and not (status and status.failure):
+        return "the platform imported the tag meanwhile"
+    return ""
+
+
+def _entry(stream: dict[str, Any], tag: str) -> dict[str, Any]:
+    """The tag's entry in the status, made if there is none."""
+    status = stream.setdefault("status", {})
+    tags = status.get("tags")
+    if tags is None:
+        tags = status["tags"] = []
+    for entry in tags:
+        if entry.get("tag") == tag:
+            found: dict[str, Any] = entry
+            return found
+    made: dict[str, Any] = {"tag": tag, "items": None}
+    tags.append(made)
+    return made
+
+
+def _add_event(entry: dict[str, Any], event: dict[str, Any], *, only_generation: bool) -> bool:
+    """Put `event` in front of the tag's history; whether the tag points elsewhere now."""
+    items = entry.get("items") or []
+    if items:
+        newest = items[0]
+        same = newest.get("image") == event["image"] and newest.get("dockerImageReference") == event["dockerImageReference"]
+        if same or only_generation:
+            newest["generation"] = max(int(newest.get("generation") or 0), event["generation"])
+            return False
+    entry["items"] = [event, *items]
+    return True
+
+
+def _drop_failure(entry: dict[str, Any]) -> None:
+    conditions = entry.get("conditions") or []
+    kept = [c for c in conditions if not (c.get("type") == IMPORT_SUCCESS and c.get("status") == "False")]
+    if kept:
+        entry["conditions"] = kept
+    else:
+        entry.pop("conditions", None)
+
+
+def _follow(stream: dict[str, Any], projection: ImageStream, target: str, event: dict[str, Any], seen: set[str]) -> None:
+    """Move the tags that follow `target`, and those that follow them: a status write does not do that on the platform."""
+    metadata = projection.metadata
+    for tag in projection.spec_tags:
+        if tag.name in seen or followed_tag(metadata.name, metadata.namespace, tag) != target:
+            continue
+        seen.add(tag.name)
+        _add_event(_entry(stream, tag.name), dict(event), only_generation=False)
+        _follow(stream, projection, tag.name, event, seen)
+
+
+class Recorder:
+    """Reads, changes and writes one stream's status."""
+
+    def __init__(
+        self,
+        client: Client,
+        *,
+        now: Callable[[], datetime.datetime] = lambda: datetime.datetime.now(datetime.UTC),
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        self._client = client
+        self._now = now
+        self._sleep = sleep
+
+    def record(self, namespace: str, name: str, uid: str, results: Sequence[TagResult]) -> tuple[Outcome, Applied]:
+        """Record `results` in the stream `namespace`/`name`, if it still has that `uid`: one GET and one status PUT.
+
+        A conflict starts over from a fresh GET, where everything is checked again; so does a lost answer, after which the GET tells
+        whether the write took effect. Raises ClientError, ApiError above all when the write is refused.
+        """
+        path = f"{API}/namespaces/{namespace}/imagestreams/{name}"
+        applied = Applied((), ())
+        for attempt in range(CONFLICT_RETRIES):
+            try:
+                stream = self._client.get(path)
+            except ApiError as error:
+                if error.status == 404:
+                    return Outcome.GONE, Applied((), ())
+                raise
+            if stream["metadata"].get("uid") != uid:
+                return Outcome.GONE, Applied((), ())
+            before = applied
+            applied = apply_results(stream, results, self._now().strftime("%Y-%m-%dT%H:%M:%SZ"))
+            if not applied.recorded:
+                # After a lost answer: what we wanted is there, because it was us who wrote it.
+                return (Outcome.WRITTEN, before) if before.recorded and attempt else (Outcome.NOTHING_LEFT, applied)
+            try:
+                self._client.request("PUT", f"{path}/status", body=stream)
+            except ApiError as error:
+                if error.status != 409:
+                    raise
+                applied = Applied((), ())
+            except ApiUnreachable:
+                if attempt == CONFLICT_RETRIES - 1:
+                    raise
+            else:
+                return Outcome.WRITTEN, applied
+            self._sleep(random.uniform(0, 0.05) * (attempt + 1))  # noqa: S311
+        return Outcome.CONFLICT, Applied((), ())

@@ -1,0 +1,139 @@
+"""Events on the objects that users look at: what was imported, from where, or why not.
+
+They are written by a thread of their own with a bounded queue: a decision never waits for an Event, and an API server that
+refuses them costs us a line in the log, no more.
+"""
+
+import collections
+import datetime
+import queue
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+from uuid import uuid4
+
+import structlog
+
+from mirrorstream.kube.client import MERGE_PATCH, ApiError, Client, ClientError
+
+log = structlog.get_logger(__name__)
+
+QUEUE_LIMIT = 5000
+REMEMBERED = 5000
+MESSAGE_LIMIT = 1024
+NORMAL, WARNING = "Normal", "Warning"
+
+
+@dataclass(frozen=True, slots=True)
+class Involved:
+    """The object that an Event is about."""
+
+    api_version: str
+    kind: str
+    namespace: str
+    name: str
+    uid: str = ""
+
+
+class EventRecorder:
+    """Writes core/v1 Events; the same Event again raises the count of the one that there is."""
+
+    def __init__(
+        self,
+        client: Client,
+        component: str,
+        instance: str,
+        *,
+        on_drop: Callable[[], None] = lambda: None,
+        now: Callable[[], datetime.datetime] = lambda: datetime.datetime.now(datetime.UTC),
+    ) -> None:
+        self._client = client
+        self._component = component
+        self._instance = instance
+        self._on_drop = on_drop
+        self._now = now
+        self._queue: queue.Queue[tuple[Involved, str, str, str] | None] = queue.Queue(QUEUE_LIMIT)
+        self._written: collections.OrderedDict[tuple[Involved, str, str], tuple[str, int]] = collections.OrderedDict()
+        self._thread: threading.Thread | None = None
+
+    def start(self) -> None:
+        """Write in a thread of its own."""
+        self._thread = threading.Thread(target=self._run, name="events", daemon=True)
+        self._thread.start()
+
+    def event(self, involved: Involved, event_type: str, reason: str, message: str) -> None:
+        """Queue an Event; never blocks and never raises. When the queue is full it is dropped and counted."""
+        if len(message) > MESSAGE_LIMIT:
+            message = message[: MESSAGE_LIMIT - 1] + "…"
+        try:
+            self._queue.put_nowait((involved, event_type, reason, message))
+        except queue.Full:
+            self._on_drop()
+
+    def stop(self, timeout: float = 3.0) -> None:
+        """Write what is queued, for at most `timeout` seconds."""
+        try:
+            self._queue.put_nowait(None)
+        except queue.Full:
+            return
+        if self._thread:
+            self._thread.join(timeout)
+
+    def _run(self) -> None:
+        while (item := self._queue.get()) is not None:
+            try:
+                self._write(*item)
+            except ClientError as error:
+                self._on_drop()
+                log.warning(
+                    "an Event could not be written", reason=item[2], object=f"{item[0].namespace}/{item[0].name}", error=str(error)
+                )
+
+    def _write(self, involved: Involved, event_type: str, reason: str, message: str) -> None:
+        key = (involved, reason, message)
+        path = f"/api/v1/namespaces/{involved.namespace}/events"
+        known = self._written.get(key)
+        if known and self._count_up(f"{path}/{known[0]}", known[1] + 1):
+            self._written[key] = (known[0], known[1] + 1)
+            self._written.move_to_end(key)
+            return
+        stamp = self._now().strftime("%Y-%m-%dT%H:%M:%SZ")
+        name = f"{involved.name[:200]}.{uuid4().hex[:16]}"
+        body: dict[str, Any] = {
+            "apiVersion": "v1",
+            "kind": "Event",
+            "metadata": {"name": name, "namespace": involved.namespace},
+            "involvedObject": {
+                "apiVersion": involved.api_version,
+                "kind": involved.kind,
+                "namespace": involved.namespace,
+                "name": involved.name,
+                **({"uid": involved.uid} if involved.uid else {}),
+            },
+            "type": event_type,
+            "reason": reason,
+            "message": message,
+            "source": {"component": self._component},
+            "reportingComponent": self._component,
+            "reportingInstance": self._instance[:128],
+            "firstTimestamp": stamp,
+            "lastTimestamp": stamp,
+            "count": 1,
+        }
+        self._client.request("POST", path, body=body, timeout=10)
+        self._written[key] = (name, 1)
+        if len(self._written) > REMEMBERED:
+            self._written.popitem(last=False)
+
+    def _count_up(self, path: str, count: int) -> bool:
+        """Whether the Event was still there to be counted up."""
+        stamp = self._now().strftime("%Y-%m-%dT%H:%M:%SZ")
+        patch = {"count": count, "lastTimestamp": stamp}
+        try:
+            self._client.request("PATCH", path, body=patch, content_type=MERGE_PATCH, timeout=10)
+        except ApiError as error:
+            if error.status == 404:
+                return False
+            raise
+        return True
