@@ -11,9 +11,10 @@ from typing import Any
 from mirrorstream.candidates import Candidate
 from mirrorstream.imagestreams import IMPORTED_THROUGH_ANNOTATION
 from mirrorstream.kube.client import ApiError, Client
+from mirrorstream.references import written_name
 
 from mirrorstream_controller.failures import Failure, classify
-from mirrorstream_controller.plan import WHOLE_REPOSITORY, TagPlan, written_name
+from mirrorstream_controller.plan import WHOLE_REPOSITORY, TagPlan
 
 API = "/apis/image.openshift.io/v1"
 IMAGE_SECONDS = 60.0

@@ -13,7 +13,7 @@ from enum import StrEnum
 from mirrorstream.candidates import Candidate
 from mirrorstream.imagestreams import Condition, ImageStream, SpecTag, StatusTag
 from mirrorstream.policy import MirrorPolicy
-from mirrorstream.references import ReferenceError, parse_reference
+from mirrorstream.references import ReferenceError, parse_reference, written_name
 
 from mirrorstream_controller.failures import Failure, FailureClass, classify
 
@@ -197,7 +197,7 @@ def _import_or_refuse(
     recordable = tuple(
         candidate
         for candidate in candidates
-        if recorded_name(base.source, candidate, policy, settings) == written_name(base.source)
+        if policy.recorded_name(base.source, candidate, settings.recorded_reference) == written_name(base.source)
         or policy.import_allowed(candidate.reference, insecure=insecure)
     )
     if not recordable:
@@ -208,26 +208,6 @@ def _import_or_refuse(
 def _not_allowed(reference: str) -> str:
     host = reference.split("/", 1)[0]
     return f"{host} is not in spec.allowedRegistriesForImport of the Image config, so {reference} must not be recorded"
-
-
-def recorded_name(source: str, candidate: Candidate, policy: MirrorPolicy, settings: PlanSettings) -> str:
-    """The repository, without tag or digest, that goes into the tag's history for an image that `candidate` served.
-
-    The source's own name is what the platform records; nodes, builds and the internal registry resolve it through the mirrors
-    when a digest mirror covers it. A tag mirror or a wildcard does not serve the platform's pull by digest, so the mirror itself
-    must be named there.
-    """
-    by_source = settings.recorded_reference == "source" or (
-        settings.recorded_reference == "auto" and policy.digest_mirrors_cover(source)
-    )
-    return written_name(source if by_source else candidate.reference)
-
-
-def written_name(reference: str) -> str:
-    """`reference` without its tag and digest, otherwise as written: the platform does not normalise what it records."""
-    name = reference.partition("@")[0]
-    slash, colon = name.rfind("/"), name.rfind(":")
-    return name[:colon] if colon > slash else name
 
 
 @dataclass(frozen=True, slots=True)

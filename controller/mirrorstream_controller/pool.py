@@ -1,7 +1,8 @@
 """Which import runs next: many at once, but no mirror and no namespace ahead of the others.
 
 The platform imports serially at two per second within one request, so every image is a request of its own, and many run at
-once. At most half of the slots go to one mirror host, so that a slow mirror leaves room for the fast ones, and namespaces take turns.
+once. At most half of the slots go to one mirror host, so that a slow mirror leaves room for the fast ones, and namespaces
+take turns.
 """
 
 import threading

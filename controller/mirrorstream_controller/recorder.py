@@ -1,7 +1,7 @@
 """Writing what was imported into a stream's status, and nothing else.
 
-A status PUT also stores annotations and `spec.lookupPolicy` from its body, so the body is always a stream that was read just before,
-changed only where a tag's history and its failure are. Everything that the plan took for granted is checked again on it.
+A status PUT also stores annotations and `spec.lookupPolicy` from its body, so the body is always a stream that was read just
+before, changed only where a tag's history and its failure are. Everything that the plan took for granted is checked again on it.
 """
 
 import datetime
@@ -56,8 +56,8 @@ class Applied:
 def apply_results(stream: dict[str, Any], results: Sequence[TagResult], created: str) -> Applied:
     """Change `stream`, a whole ImageStream as just read, in place so that it says `results`.
 
-    `created` is the time of the new tag events, RFC 3339. Only `status.tags` changes: an item in front (or, for the same image under
-    the same reference, only a higher generation), no ImportSuccess=False, and tags that follow a recorded one follow it.
+    `created` is the time of the new tag events, RFC 3339. Only `status.tags` changes: an item in front (or, for the same image
+    under the same reference, only a higher generation), no ImportSuccess=False, and tags that follow a recorded one follow it.
     """
     projection = imagestream_from(stream)
     recorded: list[TagResult] = []

@@ -14,7 +14,7 @@ from typing import Any
 from mirrorstream.candidates import Candidate, LeftOut, PullSource
 from mirrorstream.mirrorlists import merge_mirror_lists
 from mirrorstream.objects import DIGEST, TAG, ImportRegistry, MirrorEntry, PolicyWarning, RuleObjects, read_objects, read_scopes
-from mirrorstream.references import Reference, has_registry_host, parse_exact, parse_reference
+from mirrorstream.references import Reference, has_registry_host, parse_exact, parse_reference, written_name
 from mirrorstream.scopes import beyond_scope, enclosing_scopes, lies_in, longest_match
 
 __all__ = ["Candidate", "MirrorPolicy", "PolicyWarning", "PullSource"]
@@ -181,6 +181,16 @@ class MirrorPolicy:
         match wildcard sources. Raises ReferenceError.
         """
         return any(not mirror.scope.startswith("*.") for mirror in self._real_mirrors(reference, DIGEST))
+
+    def recorded_name(self, source: str, candidate: Candidate, recorded_reference: str = "auto") -> str:
+        """The repository, without tag or digest, that goes into a tag's history for an image of `source` that `candidate` served.
+
+        With `auto` the source's own name, as the platform records it, where nodes, builds and the internal registry resolve it
+        through a digest mirror. A tag mirror or a wildcard does not serve the platform's pull by digest, so there the mirror itself must be
+        named. Raises ReferenceError.
+        """
+        by_source = recorded_reference == "source" or (recorded_reference == "auto" and self.digest_mirrors_cover(source))
+        return written_name(source if by_source else candidate.reference)
 
     def tag_mirrors_cover(self, reference: str) -> bool:
         """Whether a node finds the reference's tag through a mirror by itself. Raises ReferenceError."""

@@ -84,6 +84,13 @@ def parse_reference(text: str) -> Reference:
     return Reference(host, path, tag or "", digest or "")
 
 
+def written_name(reference: str) -> str:
+    """`reference` without its tag and digest, otherwise as written: the platform does not normalise what it records."""
+    name = reference.partition("@")[0]
+    slash, colon = name.rfind("/"), name.rfind(":")
+    return name[:colon] if colon > slash else name
+
+
 def parse_exact(text: str) -> Reference | None:
     """Parse a pull spec that must be in its normal form already, except for a defaulted tag; None if it is not.
 

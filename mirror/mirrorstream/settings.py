@@ -183,26 +183,23 @@ class SettingsFile:
     """The settings in force, kept current with the file they came from.
 
     The file is compared by content every `interval` seconds: a mounted ConfigMap changes by a swap of symbolic links, which
-    notifications on the file itself miss. `on_change` is called from the watching thread with the new settings, `on_result`
-    after every reload with whether it was accepted.
+    notifications on the file itself miss.
     """
 
-    def __init__(
-        self,
-        path: str | None,
-        *,
-        on_change: Callable[[Settings], None] = lambda settings: None,
-        on_result: Callable[[bool], None] = lambda accepted: None,
-        interval: float = 2.0,
-    ) -> None:
+    def __init__(self, path: str | None, *, interval: float = 2.0) -> None:
+        """Read the file for the first time. Raises SettingsError."""
         self._path = path
-        self._on_change = on_change
-        self._on_result = on_result
+        self._on_change: Callable[[Settings], None] = lambda settings: None
+        self._on_result: Callable[[bool], None] = lambda accepted: None
         self._interval = interval
         self._stopped = threading.Event()
         self._thread: threading.Thread | None = None
         self._seen = self._fingerprint()
         self.current = read_settings(path)
+
+    def subscribe(self, on_change: Callable[[Settings], None], on_result: Callable[[bool], None]) -> None:
+        """Have `on_change` told of new settings, and `on_result` whether a reload was accepted, both from the watching thread."""
+        self._on_change, self._on_result = on_change, on_result
 
     def _fingerprint(self) -> str:
         """What the file's content is recognised by; the text of the error when it cannot be read."""

@@ -102,7 +102,8 @@ def test_a_broken_new_file_leaves_the_old_settings_in_force(tmp_path: Path) -> N
     path.write_text("mode: observe")
     changes: list[Settings] = []
     results: list[bool] = []
-    file = SettingsFile(str(path), on_change=changes.append, on_result=results.append)
+    file = SettingsFile(str(path))
+    file.subscribe(changes.append, results.append)
     path.write_text("mode: [")
     file.check()
     assert (file.current.mode, changes, results) == ("observe", [], [False])
@@ -118,7 +119,8 @@ def test_a_file_that_vanishes_and_returns_changes_nothing(tmp_path: Path) -> Non
     path = tmp_path / "config.yaml"
     path.write_text("mode: observe")
     results: list[bool] = []
-    file = SettingsFile(str(path), on_result=results.append)
+    file = SettingsFile(str(path))
+    file.subscribe(lambda settings: None, results.append)
     path.unlink()
     file.check()
     path.write_text("mode: observe")

@@ -130,7 +130,7 @@ class Informer(Generic[T]):
         """All objects as they are now."""
         return [value for _, value in list(self._objects.values())]
 
-    def keys(self) -> list[Key]:
+    def all_keys(self) -> list[Key]:
         """The keys of all objects as they are now."""
         return list(self._objects)
 

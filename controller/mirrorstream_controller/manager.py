@@ -1,0 +1,213 @@
+"""The controller as a process: what it is made of, in which order it starts, and how it ends."""
+
+import os
+import signal
+import socket
+import threading
+import time
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import msgspec
+import structlog
+from mirrorstream.health import HealthServer
+from mirrorstream.imagestreams import ImageStream
+from mirrorstream.kube.client import load_client
+from mirrorstream.kube.events import EventRecorder
+from mirrorstream.kube.informer import Informer
+from mirrorstream.metrics import Live, Metrics
+from mirrorstream.settings import Settings, SettingsFile
+from mirrorstream.sources import PolicySource
+
+from mirrorstream_controller.election import Election
+from mirrorstream_controller.pool import ImportPool
+from mirrorstream_controller.reconciler import Reconciler
+from mirrorstream_controller.workqueue import WorkQueue
+
+log = structlog.get_logger(__name__)
+
+WORKERS = 8
+LEASE = "mirrorstream-controller"
+EVENTS_PER_SECOND = 50
+STALE_SECONDS = 600.0
+"""An informer that has heard nothing for so long, though bookmarks come every minute, makes the process unhealthy."""
+STREAMS = "/apis/image.openshift.io/v1/imagestreams"
+SERVICE_ACCOUNT_NAMESPACE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
+
+
+class Manager:
+    """Wires the controller together; `run` blocks until a signal or the loss of the lease ends it."""
+
+    def __init__(
+        self,
+        settings: SettingsFile,
+        *,
+        kubeconfig: str | None = None,
+        namespace: str | None = None,
+        leader_election: bool = True,
+        metrics_port: int = 8080,
+        metrics_certificate: str | None = None,
+        metrics_key: str | None = None,
+    ) -> None:
+        """Raises ConfigurationError, or OSError when the port is taken."""
+        self.metrics = metrics = Metrics()
+        self._settings_file = settings
+        self._leader_election = leader_election
+        self._namespace = namespace or _own_namespace()
+        self._identity = f"{os.environ.get('POD_NAME') or socket.gethostname()}_{uuid4().hex[:8]}"
+        current = settings.current
+        self._client = load_client(
+            kubeconfig,
+            user_agent="mirrorstream-controller",
+            requests_per_second=current.controller.apiRequestsPerSecond,
+            observe=metrics.observe_request,
+        )
+        events_client = load_client(
+            kubeconfig, user_agent="mirrorstream-events", requests_per_second=EVENTS_PER_SECOND, observe=metrics.observe_request
+        )
+        self._events = EventRecorder(events_client, "mirrorstream", self._identity, on_drop=metrics.events_dropped.inc)
+        retry = current.controller.retry
+        self._queue = WorkQueue(initial=retry.initialSeconds, maximum=retry.maximumSeconds)
+        self._pool = ImportPool(current.controller.concurrentImports)
+        self._reconciler = Reconciler(self._client, self._queue, self._pool, self._events, metrics, current)
+        self._streams = Informer(
+            self._client,
+            STREAMS,
+            msgspec.json.Decoder(ImageStream).decode,
+            self._reconciler.on_stream,
+            name="imagestreams.image.openshift.io",
+        )
+        self._reconciler.informer = self._streams
+        self._policy = PolicySource(
+            self._client, self._reconciler.on_policy, tags_through_digest_mirrors=current.mirrors.tagsThroughDigestMirrors
+        )
+        self._election = Election(
+            self._client.unlimited(),
+            namespace=self._namespace,
+            name=LEASE,
+            identity=self._identity,
+            on_started=self._lead,
+            on_lost=self._lost,
+        )
+        self._ended = threading.Event()
+        self._exit_status = 0
+        self._workers: list[threading.Thread] = []
+        metrics.gauges(self._gauges)
+        self._health = HealthServer(
+            metrics_port,
+            metrics.registry,
+            healthy=self._healthy,
+            ready=self._ready,
+            certificate=metrics_certificate,
+            key=metrics_key,
+        )
+
+    def run(self) -> int:
+        """Run until SIGTERM or SIGINT (0) or the loss of the lease (1); the process's exit status."""
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda signum, frame: self._ended.set())
+        settings = self._settings_file.current
+        log.info("starting", server=self._client.server, mode=settings.mode, identity=self._identity)
+        self._settings_file.subscribe(self._configure, self._reloaded)
+        self._settings_file.start()
+        self._health.start()
+        self._events.start()
+        self._streams.start()
+        self._policy.start()
+        if self._leader_election:
+            self._election.start()
+        else:
+            self._lead()
+        # A timeout lets signals through on every platform.
+        while not self._ended.wait(1.0):
+            pass
+        self._stop()
+        log.info("stopped", status=self._exit_status)
+        return self._exit_status
+
+    def _stop(self) -> None:
+        """End in the order that leaves nothing half done: no new work, what runs, the lease, the rest."""
+        self._queue.shut_down()
+        self._pool.stop()
+        deadline = time.monotonic() + 5
+        for worker in self._workers:
+            worker.join(timeout=max(0.0, deadline - time.monotonic()))
+        if self._leader_election:
+            self._election.stop()
+        self._streams.stop()
+        self._policy.stop()
+        self._events.stop()
+        self._settings_file.stop()
+        self._health.stop()
+
+    def _lead(self) -> None:
+        self.metrics.leader.set(1)
+        self._workers = [threading.Thread(target=self._work, name=f"worker-{n}", daemon=True) for n in range(WORKERS)]
+        for worker in self._workers:
+            worker.start()
+
+    def _lost(self, reason: str) -> None:
+        """End the process at once: whatever still runs here must not act beside a new leader."""
+        log.error("no longer the leader, ending", reason=reason)
+        os._exit(1)
+
+    def _work(self) -> None:
+        while (key := self._queue.get()) is not None:
+            try:
+                self._reconciler.reconcile(key)
+            finally:
+                self._queue.done(key)
+
+    def _configure(self, settings: Settings) -> None:
+        if self._client.limiter:
+            self._client.limiter.rate = settings.controller.apiRequestsPerSecond
+        self._policy.configure(tags_through_digest_mirrors=settings.mirrors.tagsThroughDigestMirrors)
+        self._reconciler.configure(settings)
+
+    def _reloaded(self, accepted: bool) -> None:
+        self.metrics.reloads.labels("true" if accepted else "false").inc()
+
+    def _informers(self) -> list[Informer[Any]]:
+        return [self._streams, *self._policy.informers.values()]
+
+    def _ready(self) -> str | None:
+        if not self._streams.synced.is_set():
+            return self._streams.problem or "not synced yet: imagestreams.image.openshift.io"
+        return self._policy.problem()
+
+    def _healthy(self) -> str | None:
+        for informer in self._informers():
+            if informer.problem is None and informer.staleness() > STALE_SECONDS:
+                return f"nothing heard of {informer.name} for {informer.staleness():.0f} s"
+        return None
+
+    def _gauges(self) -> Iterable[Live]:
+        state = self._reconciler.gauges()
+        none = ()
+        yield "mirrorstream_failing_tags", "Importable tags whose last import failed", none, {none: state["failing_tags"]}
+        yield "mirrorstream_running_imports", "Imports that wait or run", none, {none: state["running_imports"]}
+        yield "mirrorstream_queue_depth", "Streams waiting to be looked at", none, {none: float(len(self._queue))}
+        yield "mirrorstream_queue_wait_seconds", "How long the oldest has waited", none, {none: self._queue.longest_wait()}
+        by_resource = (
+            ("mirrorstream_informer_staleness_seconds", "Seconds since the API server was heard", Informer.staleness),
+            ("mirrorstream_informer_objects", "Objects known", lambda informer: len(informer.all_keys())),
+            (
+                "mirrorstream_informer_malformed_objects",
+                "Objects left out: they cannot be read",
+                lambda informer: informer.malformed,
+            ),
+        )
+        for name, text, value in by_resource:
+            yield name, text, ("resource",), {(informer.name,): float(value(informer)) for informer in self._informers()}
+
+
+def _own_namespace() -> str:
+    """The pod's namespace; `mirrorstream` where there is none to be found."""
+    if namespace := os.environ.get("POD_NAMESPACE"):
+        return namespace
+    try:
+        return SERVICE_ACCOUNT_NAMESPACE.read_text(encoding="utf-8").strip()
+    except OSError:
+        return "mirrorstream"

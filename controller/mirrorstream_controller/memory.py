@@ -1,0 +1,88 @@
+"""What the controller remembers of a stream between two looks at it; all of it may be lost in a restart without harm."""
+
+from dataclasses import dataclass, field
+
+from mirrorstream.imagestreams import ImageStream
+
+from mirrorstream_controller.plan import WHOLE_REPOSITORY, Action, Memory, TagPlan, is_pending, listed_tags
+from mirrorstream_controller.recorder import TagResult
+
+
+@dataclass(slots=True)
+class StreamMemory:
+    """One stream's attempts. Times of tags are in seconds since the epoch, those of attempts on a monotonic clock."""
+
+    uid: str
+    retry: str = ""
+    """The retry annotation as last seen."""
+    pending: dict[str, tuple[int, float]] = field(default_factory=dict)
+    """For each tag whose import is pending: at which generation, and since when."""
+    failing: dict[str, tuple[float, int | None]] = field(default_factory=dict)
+    """For each tag whose source fails: since when, and the generation that we healed it at, if we did."""
+    tried: dict[str, tuple[object, ...]] = field(default_factory=dict)
+    """The fingerprint of the plan that was last tried, refused or held, by tag."""
+    held_until: dict[str, float] = field(default_factory=dict)
+    running: dict[str, tuple[object, ...]] = field(default_factory=dict)
+    """The fingerprint of the import that runs, by tag."""
+    results: list[TagResult] = field(default_factory=list)
+    first_result: float = 0.0
+    seen_failing: dict[str, float] = field(default_factory=dict)
+    """When we first saw the tag's present failure, for the time that a heal took."""
+    failures: int = 0
+    next_attempt: float = 0.0
+
+    def look(self, stream: ImageStream, now: float) -> Memory:
+        """Take in the stream as it is now; what the plan needs to know of the past."""
+        pending: dict[str, tuple[int, float]] = {}
+        failing: dict[str, tuple[float, int | None]] = {}
+        for tag in stream.spec_tags:
+            if not tag.importable:
+                continue
+            status = stream.status_tag(tag.name)
+            generation = tag.generation or 0
+            known = self.failing.get(tag.name)
+            if is_pending(tag, status):
+                before = self.pending.get(tag.name)
+                pending[tag.name] = before if before and before[0] == generation else (generation, now)
+                if known:
+                    failing[tag.name] = known
+            elif status and status.failure:
+                failing[tag.name] = known or (now, None)
+            elif known and status and status.newest and status.newest.generation == known[1]:
+                # Well only because we recorded it: the source has not answered since.
+                failing[tag.name] = known
+        if stream.spec.docker_image_repository and not listed_tags(stream):
+            generation = stream.metadata.generation
+            before = self.pending.get(WHOLE_REPOSITORY)
+            pending[WHOLE_REPOSITORY] = before if before and before[0] == generation else (generation, now)
+        self.pending, self.failing = pending, failing
+        return Memory({tag: since for tag, (_, since) in pending.items()}, {tag: since for tag, (since, _) in failing.items()})
+
+    def healed(self, result: TagResult, now: float) -> None:
+        """Remember that a tag is well because of us."""
+        since = result.plan.failing_since
+        self.failing[result.tag] = (since if since is not None else now, result.plan.generation)
+        self.tried.pop(result.plan.tag, None)
+        self.held_until.pop(result.plan.tag, None)
+
+    def is_due(self, plan: TagPlan, *, now: float, monotonic: float) -> bool:
+        """Whether `plan` should be tried now rather than wait for its turn."""
+        if plan.action is not Action.IMPORT or self.running.get(plan.tag) == plan.fingerprint:
+            return False
+        if self.tried.get(plan.tag) != plan.fingerprint:
+            return True
+        if (held := self.held_until.get(plan.tag)) is not None:
+            return now >= held
+        return monotonic >= self.next_attempt
+
+    def forget_attempts(self) -> None:
+        """Let everything be tried again at once."""
+        self.tried.clear()
+        self.held_until.clear()
+        self.failures = 0
+        self.next_attempt = 0.0
+
+    @property
+    def idle(self) -> bool:
+        """Whether nothing needs to be remembered."""
+        return not (self.pending or self.failing or self.running or self.results or self.retry)

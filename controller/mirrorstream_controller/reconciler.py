@@ -1,0 +1,402 @@
+"""One stream's way from a failure to a recorded import.
+
+A look at a stream never waits for a registry: it starts what is due and returns, and results bring the stream back. So a slow
+mirror holds up no worker, and a stream whose slowest tag takes long is recorded in parts.
+"""
+
+import math
+import random
+import threading
+import time
+from collections.abc import Callable
+
+import structlog
+from mirrorstream.candidates import Candidate
+from mirrorstream.imagestreams import ImageStream
+from mirrorstream.kube.client import ApiError, Client, ClientError
+from mirrorstream.kube.events import NORMAL, WARNING, EventRecorder, Involved
+from mirrorstream.kube.informer import Change, Informer
+from mirrorstream.metrics import Metrics
+from mirrorstream.policy import MirrorPolicy
+from mirrorstream.settings import Settings
+
+from mirrorstream_controller.failures import Failure
+from mirrorstream_controller.importer import FetchedImage, Importer, ImportFailed
+from mirrorstream_controller.memory import StreamMemory
+from mirrorstream_controller.plan import (
+    WHOLE_REPOSITORY,
+    Action,
+    PlanSettings,
+    Replacement,
+    TagPlan,
+    failing_tags,
+    is_pending,
+    listed_tags,
+    plan_stream,
+    replacement,
+)
+from mirrorstream_controller.pool import ImportPool
+from mirrorstream_controller.recorder import Outcome, Recorder, TagResult
+from mirrorstream_controller.workqueue import Key, WorkQueue
+
+log = structlog.get_logger(__name__)
+
+PART_SECONDS = 2.0
+"""A stream's first results wait at most this long for the others."""
+SPREAD_PER_SECOND = 50
+"""After a change of the rules, failed streams are looked at again at this rate."""
+IMPORTED, FAILED, REFUSED = "ImportedFromMirror", "MirrorImportFailed", "MirrorImportRefused"
+
+Tried = tuple[tuple[Candidate, Failure], ...]
+
+
+def plan_settings(settings: Settings) -> PlanSettings:
+    """The part of the configuration that plans depend on."""
+    return PlanSettings(
+        bypass_not_found=settings.mirrors.bypassNotFound,
+        recorded_reference=settings.controller.recordedReference,
+        stuck_after=settings.controller.stuckAfterSeconds,
+        replace_after=settings.controller.replaceAfterSeconds,
+    )
+
+
+class Reconciler:
+    """Looks at streams, starts imports and records their results."""
+
+    def __init__(
+        self,
+        client: Client,
+        queue: WorkQueue,
+        pool: ImportPool,
+        events: EventRecorder,
+        metrics: Metrics,
+        settings: Settings,
+        *,
+        now: Callable[[], float] = time.time,
+        clock: Callable[[], float] = time.monotonic,
+        uniform: Callable[[float, float], float] = random.uniform,
+    ) -> None:
+        self._importer = Importer(client)
+        self._recorder = Recorder(client)
+        self._queue, self._pool, self._events, self._metrics = queue, pool, events, metrics
+        self._settings = settings
+        self._now, self._clock, self._uniform = now, clock, uniform
+        self._lock = threading.Lock()
+        self._streams: dict[Key, StreamMemory] = {}
+        self._policy: MirrorPolicy | None = None
+        self._passes = 0
+        self.informer: Informer[ImageStream]
+
+    # What brings a stream here.
+
+    def on_stream(self, change: Change[ImageStream]) -> None:
+        """Queue a stream that changed, if there may be something to do about it."""
+        if change.key in self._streams or (change.new and self._interesting(change.new)):
+            retried = change.old and change.new and change.old.annotations.retry != change.new.annotations.retry
+            self._queue.add(change.key, urgent=bool(retried))
+
+    def on_policy(self, policy: MirrorPolicy) -> None:
+        """Take over new mirror rules and look again at every stream that has something failed."""
+        first, self._policy = self._policy is None, policy
+        self._metrics.policy_warnings.set(len(policy.warnings))
+        self._requeue(spread=not first)
+
+    def configure(self, settings: Settings) -> None:
+        """Take over a changed configuration."""
+        self._settings = settings
+        self._queue.initial = settings.controller.retry.initialSeconds
+        self._queue.maximum = settings.controller.retry.maximumSeconds
+        self._pool.resize(settings.controller.concurrentImports)
+        with self._lock:
+            for memory in self._streams.values():
+                memory.forget_attempts()
+        self._requeue(spread=True)
+
+    def _requeue(self, *, spread: bool) -> None:
+        failing = [key for key in self.informer.all_keys() if (s := self.informer.get(key)) and self._interesting(s)]
+        for number, key in enumerate(failing):
+            self._queue.add_after(key, number / SPREAD_PER_SECOND if spread else 0)
+
+    def _interesting(self, stream: ImageStream) -> bool:
+        if not self._settings.controller.namespaces.cover(stream.metadata.namespace):
+            return False
+        for tag in stream.spec_tags:
+            if tag.importable:
+                status = stream.status_tag(tag.name)
+                if is_pending(tag, status) or (status and status.failure):
+                    return True
+        return bool(stream.spec.docker_image_repository and not listed_tags(stream))
+
+    def gauges(self) -> dict[str, float]:
+        """What the metrics show of the present state."""
+        failing = sum(1 for stream in self.informer.objects() for _ in failing_tags(stream))
+        return {"failing_tags": failing, "running_imports": len(self._pool)}
+
+    # A look at one stream.
+
+    def reconcile(self, key: Key) -> None:
+        """Record what has been imported for a stream and start what is due. Raises nothing; failures are tried again later."""
+        self._passes += 1
+        with structlog.contextvars.bound_contextvars(namespace=key[0], stream=key[1], reconcile_id=f"{self._passes:x}"):
+            try:
+                self._reconcile(key)
+            except ClientError as error:
+                log.warning("the API server could not be asked, trying again", error=str(error))
+                self._queue.add_rate_limited(key)
+            except Exception:
+                log.exception("a stream could not be dealt with, trying again")
+                self._queue.add_rate_limited(key)
+            else:
+                self._queue.forget(key)
+
+    def _reconcile(self, key: Key) -> None:
+        stream, policy, settings = self.informer.get(key), self._policy, self._settings
+        if stream is None or not settings.controller.namespaces.cover(key[0]):
+            with self._lock:
+                self._streams.pop(key, None)
+            return
+        if policy is None:
+            return
+        if results := self._take_results(key):
+            self._record(key, results)
+        now, monotonic = self._now(), self._clock()
+        with self._lock:
+            memory = self._streams.get(key)
+            if memory is None or memory.uid != stream.metadata.uid:
+                memory = self._streams[key] = StreamMemory(stream.metadata.uid, retry=stream.annotations.retry)
+            if memory.retry != stream.annotations.retry:
+                memory.retry = stream.annotations.retry
+                memory.forget_attempts()
+            past = memory.look(stream, now)
+            plans = plan_stream(stream, policy, plan_settings(settings), past, now)
+            due = [plan for plan in plans if memory.is_due(plan, now=now, monotonic=monotonic)]
+            for plan in due:
+                memory.running[plan.tag] = plan.fingerprint
+                memory.seen_failing.setdefault(plan.tag, monotonic)
+            waits = self._waits(memory, plans, now=now, monotonic=monotonic)
+            if memory.idle:
+                del self._streams[key]
+        for plan in due:
+            log.info("importing through mirrors", tag=plan.tag, source=plan.source, why=plan.why, candidates=len(plan.candidates))
+            self._submit(key, stream, plan, policy, 0, ())
+        for plan in plans:
+            if plan.action is Action.REFUSE:
+                self._refuse(key, stream, memory, plan)
+        if waits:
+            self._queue.add_after(key, min(waits))
+
+    def _waits(self, memory: StreamMemory, plans: tuple[TagPlan, ...], *, now: float, monotonic: float) -> list[float]:
+        """In how many seconds the stream must be looked at again though nothing changed."""
+        waits = [plan.again_at - now for plan in plans if plan.action is Action.WAIT and plan.again_at is not None]
+        for plan in plans:
+            if plan.action is Action.IMPORT and plan.tag not in memory.running:
+                held = memory.held_until.get(plan.tag)
+                waits.append(held - now if held is not None else memory.next_attempt - monotonic)
+        # A look that comes a moment early would find nothing due and not come back.
+        return [max(wait, 0.0) + 0.01 for wait in waits if wait < math.inf]
+
+    def _refuse(self, key: Key, stream: ImageStream, memory: StreamMemory, plan: TagPlan) -> None:
+        """Say once why a tag is left failed."""
+        with self._lock:
+            if memory.tried.get(plan.tag) == (*plan.fingerprint, plan.why):
+                return
+            memory.tried[plan.tag] = (*plan.fingerprint, plan.why)
+        log.info("not importing through mirrors", tag=plan.tag, source=plan.source, why=plan.why)
+        self._count("refused", plan)
+        self._say(
+            key, stream.metadata.uid, WARNING, REFUSED, f"{_what(plan)}: {plan.source} is not imported through a mirror: {plan.why}"
+        )
+
+    # An import, on one of the pool's threads.
+
+    def _submit(self, key: Key, stream: ImageStream, plan: TagPlan, policy: MirrorPolicy, index: int, tried: Tried) -> None:
+        candidate = plan.candidates[index]
+        self._pool.submit(key[0], candidate.host, lambda: self._try(key, stream, plan, policy, index, tried))
+
+    def _try(self, key: Key, stream: ImageStream, plan: TagPlan, policy: MirrorPolicy, index: int, tried: Tried) -> None:
+        """Import through one candidate; the next one's turn comes when this one does not serve the image."""
+        candidate = plan.candidates[index]
+        with structlog.contextvars.bound_contextvars(namespace=key[0], stream=key[1], tag=plan.tag, candidate=candidate.reference):
+            try:
+                fetched = self._importer.fetch(*key, plan, candidate)
+                results = self._prepare(plan, policy, candidate, fetched)
+            except ImportFailed as error:
+                tried = (*tried, (candidate, error.failure))
+                log.info("the mirror does not serve it", failure=str(error.failure.kind), error=error.failure.message)
+                if index + 1 < len(plan.candidates):
+                    self._submit(key, stream, plan, policy, index + 1, tried)
+                else:
+                    self._failed(key, stream, plan, tried)
+            except ClientError as error:
+                log.warning("the import could not be made", error=str(error))
+                self._not_made(key, stream, plan, error)
+            except Exception:
+                log.exception("the import could not be made")
+                self._not_made(key, stream, plan, None)
+            else:
+                self._fetched(key, plan, results)
+
+    def _prepare(
+        self, plan: TagPlan, policy: MirrorPolicy, candidate: Candidate, fetched: list[FetchedImage]
+    ) -> list[TagResult] | Replacement:
+        """Create the Images of what was fetched, unless it must not replace what the tag has. Raises ClientError."""
+        settings = plan_settings(self._settings)
+        name = policy.recorded_name(plan.source, candidate, settings.recorded_reference)
+        only_condition = False
+        if plan.newest_image:
+            ours = self._importer.is_ours(plan.newest_image)
+            decision = replacement(plan, fetched[0].digest, newest_is_ours=ours, settings=settings, now=self._now())
+            if not decision.allowed:
+                return decision
+            only_condition = decision.only_condition
+        results = []
+        for image in fetched:
+            if self._settings.mode == "active" and not only_condition:
+                self._importer.create_images(image, name, candidate)
+            reference = f"{name}@{image.digest}"
+            results.append(
+                TagResult(plan, image.tag, image.digest, reference, candidate.reference, candidate.mirror_set, only_condition)
+            )
+        return results
+
+    def _fetched(self, key: Key, plan: TagPlan, results: list[TagResult] | Replacement) -> None:
+        with self._lock:
+            memory = self._streams.get(key)
+            if memory is None or memory.running.get(plan.tag) != plan.fingerprint:
+                return  # the stream or the tag is another one by now
+            del memory.running[plan.tag]
+            memory.tried[plan.tag] = plan.fingerprint
+            if isinstance(results, Replacement):
+                memory.held_until[plan.tag] = results.again_at or 0.0
+            elif self._settings.mode == "active":
+                memory.first_result = memory.first_result if memory.results else self._clock()
+                memory.results.extend(results)
+            else:
+                memory.held_until[plan.tag] = math.inf
+            wait = 0.0 if not memory.running else PART_SECONDS if memory.results else None
+        if isinstance(results, Replacement):
+            log.info("kept what the source served: it has not failed for long enough", tag=plan.tag)
+            self._count("held", plan)
+        elif self._settings.mode == "observe":
+            for result in results:
+                log.info("would record", tag=result.tag, reference=result.reference, through=result.through)
+                self._count("observed", plan)
+        if wait is not None:
+            self._queue.add_after(key, wait)
+
+    def _failed(self, key: Key, stream: ImageStream, plan: TagPlan, tried: Tried) -> None:
+        """Every candidate has failed: say so once for each new set of reasons, and try again later."""
+        self._back_off(key, plan)
+        self._count("failed", plan)
+        reasons = "; ".join(f"{candidate.reference}: {failure.kind}: {failure.message}" for candidate, failure in tried)
+        why = plan.failure.kind if plan.failure else "failed"
+        message = f"{_what(plan)}: {plan.source} ({why}) is in no mirror: {reasons}"
+        self._say(key, stream.metadata.uid, WARNING, FAILED, message)
+
+    def _not_made(self, key: Key, stream: ImageStream, plan: TagPlan, error: ClientError | None) -> None:
+        """The API server did not let us, or could not be asked: nothing is known about the mirrors."""
+        self._back_off(key, plan)
+        self._count("error", plan)
+        if isinstance(error, ApiError) and error.status < 500:
+            self._say(key, stream.metadata.uid, WARNING, FAILED, f"{_what(plan)}: the API server refused the import: {error}")
+
+    def _back_off(self, key: Key, plan: TagPlan) -> None:
+        with self._lock:
+            memory = self._streams.get(key)
+            if memory is None or memory.running.get(plan.tag) != plan.fingerprint:
+                return
+            del memory.running[plan.tag]
+            memory.tried[plan.tag] = plan.fingerprint
+            if self._clock() >= memory.next_attempt:
+                # Once for all tags of a stream that fail together.
+                memory.failures += 1
+                memory.next_attempt = self._clock() + self._queue.backoff(memory.failures)
+        self._queue.add(key)
+
+    # Recording.
+
+    def _take_results(self, key: Key) -> list[TagResult]:
+        """The results to record now: all, once nothing runs any more or the first has waited long enough."""
+        with self._lock:
+            memory = self._streams.get(key)
+            if memory is None or not memory.results:
+                return []
+            if memory.running and self._clock() < memory.first_result + PART_SECONDS:
+                return []
+            results, memory.results = memory.results, []
+            return results
+
+    def _record(self, key: Key, results: list[TagResult]) -> None:
+        with self._lock:
+            uid = self._streams[key].uid
+        try:
+            outcome, applied = self._recorder.record(*key, uid, results)
+        except ApiError as error:
+            self._metrics.status_writes.labels("refused").inc()
+            log.warning("the status write was refused", error=str(error))
+            self._record_refused(key, uid, results, error)
+            return
+        except ClientError:
+            self._metrics.status_writes.labels("error").inc()
+            self._again(key)
+            raise
+        self._metrics.status_writes.labels(outcome).inc()
+        if outcome is Outcome.CONFLICT:
+            log.info("others keep writing the stream, planning again")
+            self._again(key)
+            return
+        for skipped, why in applied.skipped:
+            log.info("not recorded", tag=skipped.tag, why=why)
+        if applied.skipped:
+            self._again(key)
+        for result in applied.recorded:
+            self._recorded(key, uid, result)
+
+    def _recorded(self, key: Key, uid: str, result: TagResult) -> None:
+        with self._lock:
+            memory = self._streams.get(key)
+            if memory is not None:
+                memory.healed(result, self._now())
+                memory.failures = 0
+                seen = memory.seen_failing.pop(result.plan.tag, None)
+                if seen is not None:
+                    self._metrics.heal_seconds.observe(self._clock() - seen)
+                # Until the watch brings our own write, the stream we know still looks failed.
+                memory.tried[result.plan.tag] = result.plan.fingerprint
+                memory.next_attempt = max(memory.next_attempt, self._clock() + self._queue.backoff(1))
+        self._count("imported", result.plan)
+        log.info("imported", tag=result.tag, reference=result.reference, through=result.through, mirror_set=result.mirror_set)
+        why = result.plan.failure.kind if result.plan.failure else "failed"
+        message = (
+            f"tag {result.tag}: {result.reference} through {result.through} ({result.mirror_set}), since the source failed: {why}"
+        )
+        self._say(key, uid, NORMAL, IMPORTED, message)
+
+    def _record_refused(self, key: Key, uid: str, results: list[TagResult], error: ApiError) -> None:
+        self._again(key)
+        tags = ", ".join(sorted(result.tag for result in results))
+        for result in results:
+            self._count("refused", result.plan)
+        self._say(key, uid, WARNING, REFUSED, f"tags {tags}: the API server refused to record the import: {error}")
+
+    def _again(self, key: Key) -> None:
+        """Have what was not recorded planned again after the back-off, unless the stream's change is seen before."""
+        with self._lock:
+            memory = self._streams.get(key)
+            if memory is not None:
+                memory.failures += 1
+                memory.next_attempt = self._clock() + self._queue.backoff(memory.failures)
+
+    # Telling.
+
+    def _count(self, result: str, plan: TagPlan) -> None:
+        self._metrics.imports.labels(result, plan.failure.kind if plan.failure else "").inc()
+
+    def _say(self, key: Key, uid: str, event_type: str, reason: str, message: str) -> None:
+        if self._settings.mode == "active":
+            involved = Involved("image.openshift.io/v1", "ImageStream", key[0], key[1], uid)
+            self._events.event(involved, event_type, reason, message)
+
+
+def _what(plan: TagPlan) -> str:
+    return "repository" if plan.tag == WHOLE_REPOSITORY else f"tag {plan.tag}"

@@ -1,0 +1,1 @@
+"""The subcommands: each reads, asks a pure module, and prints."""

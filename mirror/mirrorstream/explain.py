@@ -1,0 +1,184 @@
+"""Why an image comes from where it comes from: the mirror rules' answer to one reference, for people and for programs."""
+
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from mirrorstream.candidates import Candidate, LeftOut
+from mirrorstream.imagestreams import ImageStream
+from mirrorstream.policy import MirrorPolicy, PolicyWarning
+from mirrorstream.references import parse_reference
+
+
+@dataclass(frozen=True, slots=True)
+class ExplainedSource:
+    """A pull source of a node; `objects` name the mirror, empty for the source itself."""
+
+    reference: str
+    insecure: bool
+    blocked: bool
+    objects: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ExplainedCandidate:
+    """An import candidate, and the reference that would be recorded (`@DIGEST` stands for the image's digest)."""
+
+    reference: str
+    insecure: bool
+    mirrorSet: str  # noqa: N815  spelled as in the JSON output
+    recordedAs: str  # noqa: N815
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """The whole answer for one reference; `stream` and `state` are set when it came from an ImageStream's tag."""
+
+    reference: str
+    scope: str
+    objects: tuple[str, ...]
+    pullSources: tuple[ExplainedSource, ...]  # noqa: N815
+    candidates: tuple[ExplainedCandidate, ...]
+    leftOut: tuple[LeftOut, ...]  # noqa: N815
+    refused: str | None
+    importAllowed: bool  # noqa: N815
+    stream: str | None = None
+    state: str | None = None
+
+    def document(self) -> dict[str, Any]:
+        """The JSON and YAML form, with the fields' names as above; `stream` and `state` only for a tag."""
+        found = asdict(self)
+        for entry in found["leftOut"]:
+            entry["mirrorSet"] = entry.pop("mirror_set")
+        return {key: value for key, value in found.items() if key not in ("stream", "state") or value is not None}
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What `explain` prints: explanations, and the warnings about the rules in general."""
+
+    explanations: tuple[Explanation, ...]
+    warnings: tuple[PolicyWarning, ...]
+    notes: tuple[str, ...] = field(default=())
+
+    def document(self) -> dict[str, Any]:
+        """The JSON and YAML form."""
+        return {
+            "explanations": [explanation.document() for explanation in self.explanations],
+            "warnings": [asdict(warning) for warning in self.warnings],
+            "notes": list(self.notes),
+        }
+
+
+def explain_reference(
+    policy: MirrorPolicy, reference: str, *, insecure: bool = False, stream: str | None = None, state: str | None = None
+) -> Explanation:
+    """Explain one pull spec under `policy`. Raises ReferenceError."""
+    scope, objects = policy.covering_objects(reference)
+    candidates, left_out = policy.assess(reference)
+    origins = policy.mirror_origins(reference)
+    normalised = str(parse_reference(reference))
+    return Explanation(
+        reference=normalised,
+        scope=scope,
+        objects=objects,
+        pullSources=tuple(
+            ExplainedSource(s.reference, s.insecure, s.blocked, () if s.reference == normalised else origins.get(s.reference, ()))
+            for s in policy.pull_sources(reference)
+        ),
+        candidates=tuple(_candidate(policy, reference, candidate) for candidate in candidates),
+        leftOut=tuple(left_out),
+        refused=policy.refusal(reference),
+        importAllowed=policy.import_allowed(reference, insecure=insecure),
+        stream=stream,
+        state=state,
+    )
+
+
+def _candidate(policy: MirrorPolicy, reference: str, candidate: Candidate) -> ExplainedCandidate:
+    recorded = f"{policy.recorded_name(reference, candidate)}@DIGEST"
+    return ExplainedCandidate(candidate.reference, candidate.insecure, candidate.mirror_set, recorded)
+
+
+def explain_stream(policy: MirrorPolicy, stream: ImageStream, only_tag: str | None = None) -> list[Explanation]:
+    """Explain every importable tag of `stream` (or `only_tag`), and its whole repository. Raises ReferenceError."""
+    name = f"{stream.metadata.namespace}/{stream.metadata.name}"
+    found = []
+    for tag in stream.spec_tags:
+        if only_tag not in (None, tag.name) or not tag.importable or tag.from_ is None:
+            continue
+        insecure = tag.import_policy.insecure
+        state = _state(stream, tag.name)
+        found.append(explain_reference(policy, tag.from_.name, insecure=insecure, stream=f"{name}:{tag.name}", state=state))
+    if stream.spec.docker_image_repository and only_tag is None:
+        state = "imported" if stream.status.tags else "no tag was imported"
+        found.append(explain_reference(policy, stream.spec.docker_image_repository, stream=name, state=state))
+    return found
+
+
+def _state(stream: ImageStream, tag: str) -> str:
+    status = stream.status_tag(tag)
+    newest = status.newest if status else None
+    has = f"; it has {newest.docker_image_reference}" if newest else ""
+    if status and status.failure:
+        failure = status.failure
+        since = f" since {failure.last_transition_time}" if failure.last_transition_time else ""
+        return f"the import fails{since}: {failure.reason}: {failure.message}{has}"
+    return f"imported{has}" if newest else "not imported yet"
+
+
+def render(answer: Answer) -> str:
+    """The text for people; plain, so that it reads the same in a pipe."""
+    lines: list[str] = []
+    for explanation in answer.explanations:
+        lines += [*_render(explanation), ""]
+    if answer.warnings:
+        lines += ["Parts of the mirror rules that cannot be used:", *(f"  {warning}" for warning in answer.warnings), ""]
+    lines += [f"Note: {note}" for note in answer.notes]
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def _render(explanation: Explanation) -> Iterable[str]:
+    if explanation.stream:
+        yield f"{explanation.stream}  from {explanation.reference}"
+        yield f"  State: {explanation.state}"
+    else:
+        yield explanation.reference
+    if explanation.scope:
+        yield f"  Rule: {explanation.scope}  ({', '.join(explanation.objects) or 'Image/cluster'})"
+    else:
+        yield "  Rule: none covers this image"
+    yield "  A node pulls from, in this order:"
+    yield from _numbered(
+        (source.reference, _flags(", ".join(source.objects) or "the source", source.insecure, source.blocked))
+        for source in explanation.pullSources
+    )
+    if explanation.refused:
+        yield f"  The platform refuses it, and so does the controller: {explanation.refused}"
+    elif not explanation.importAllowed:
+        yield "  Not in spec.allowedRegistriesForImport of the Image config: the controller does not import it."
+    elif explanation.candidates:
+        yield "  If its import fails, the controller imports through, in this order:"
+        yield from _numbered((c.reference, _flags(c.mirrorSet, c.insecure, False)) for c in explanation.candidates)
+        recorded = list(dict.fromkeys(candidate.recordedAs for candidate in explanation.candidates))
+        yield f"  and records {' or '.join(recorded)}"
+    else:
+        yield "  The controller has nothing to import it through."
+    if explanation.leftOut:
+        yield "  Left out:"
+        yield from _columns("    - ", [(left.reference, f"{left.mirror_set}: {left.reason}") for left in explanation.leftOut])
+
+
+def _flags(text: str, insecure: bool, blocked: bool) -> str:
+    return ", ".join([text, *(["insecure"] if insecure else []), *(["blocked: not contacted"] if blocked else [])])
+
+
+def _numbered(rows: Iterable[tuple[str, str]]) -> Iterable[str]:
+    rows = list(rows)
+    width = max((len(row[0]) for row in rows), default=0)
+    return (f"    {number}. {reference:<{width}}  {text}" for number, (reference, text) in enumerate(rows, 1))
+
+
+def _columns(indent: str, rows: list[tuple[str, str]]) -> Iterable[str]:
+    width = max((len(row[0]) for row in rows), default=0)
+    return (f"{indent}{reference:<{width}}  {text}" for reference, text in rows)
