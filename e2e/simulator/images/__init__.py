@@ -1,0 +1,55 @@
+"""image.openshift.io/v1 as recorded: streams, images, imports, and the platform's import controller."""
+
+from e2e.simulator.images.allowed import AllowedRegistries
+from e2e.simulator.images.controller import ImportController
+from e2e.simulator.images.imports import Imports
+from e2e.simulator.images.streams import GROUP, StreamStrategy
+from e2e.simulator.images.tags import Views
+from e2e.simulator.resources import Context, Registry, Resource, Strategy
+from e2e.simulator.settings import Settings
+from e2e.simulator.store import Store
+
+
+class _ImageStrategy(Strategy):
+    """Images have no generation."""
+
+    def prepare_create(self, item: dict[str, object], context: Context) -> None:
+        """Nothing to complete."""
+
+    def prepare_update(self, new: dict[str, object], old: dict[str, object], context: Context) -> None:
+        """Nothing to complete."""
+
+
+def register(registry: Registry, store: Store, settings: Settings) -> ImportController:
+    """Serve image.openshift.io/v1; the platform's import controller, which is to be started."""
+    allowed = AllowedRegistries(settings.image_config.get("allowedRegistriesForImport") or [], settings.internal_registry)
+    strategy = StreamStrategy(settings.internal_registry, allowed)
+    imports, views = Imports(settings, strategy), Views(strategy)
+    registry.add(
+        Resource(
+            GROUP,
+            "v1",
+            "imagestreams",
+            "ImageStream",
+            has_status=True,
+            short_names=("is",),
+            strategy=strategy,
+            subresources={"layers": views.layers},
+        )
+    )
+    registry.add(Resource(GROUP, "v1", "images", "Image", False, strategy=_ImageStrategy()))
+    registry.add(Resource(GROUP, "v1", "imagestreamimports", "ImageStreamImport", stored=False, create=imports.create))
+    registry.add(
+        Resource(
+            GROUP,
+            "v1",
+            "imagestreamtags",
+            "ImageStreamTag",
+            short_names=("istag",),
+            stored=False,
+            get=views.get_tag,
+            delete=views.delete_tag,
+        )
+    )
+    registry.add(Resource(GROUP, "v1", "imagestreamimages", "ImageStreamImage", stored=False, get=views.get_image))
+    return ImportController(store, imports, settings)

@@ -1,0 +1,116 @@
+"""The views of a stream's tags and images: imagestreamtags, imagestreamimages, layers, secrets."""
+
+from typing import Any
+
+from e2e.simulator import errors
+from e2e.simulator.images.imports import IMAGES
+from e2e.simulator.images.streams import GROUP, STREAMS, StreamStrategy, canonical, spec_tags, status_tags
+from e2e.simulator.resources import Context
+from e2e.simulator.store import timestamp
+
+Object = dict[str, Any]
+
+
+class Views:
+    """Reads and deletes tags through their stream."""
+
+    def __init__(self, strategy: StreamStrategy) -> None:
+        self._strategy = strategy
+
+    def _stream(self, context: Context, resource: str, name: str, shown: str) -> Object:
+        try:
+            return context.store.get(STREAMS, context.namespace, name)
+        except errors.StatusError as error:
+            raise errors.not_found(GROUP, resource, shown) from error
+
+    def get_tag(self, context: Context, name: str, body: Any) -> Object:
+        """GET an ImageStreamTag: the image that the tag points to."""
+        stream_name, _, tag = name.partition(":")
+        stream = self._stream(context, "imagestreamtags", stream_name, stream_name)
+        entry, spec = status_tags(stream).get(tag, {}), spec_tags(stream).get(tag)
+        newest = (entry.get("items") or [None])[0]
+        if newest is None:
+            raise errors.not_found(GROUP, "imagestreamtags", name)
+        answer: Object = {
+            "kind": "ImageStreamTag",
+            "apiVersion": f"{GROUP}/v1",
+            "metadata": {
+                "name": name,
+                "namespace": context.namespace,
+                "uid": stream["metadata"]["uid"],
+                "resourceVersion": stream["metadata"]["resourceVersion"],
+                "creationTimestamp": newest["created"],
+            },
+            "tag": spec,
+            "generation": newest["generation"],
+            "lookupPolicy": stream["spec"]["lookupPolicy"],
+            "image": self._image(context, stream, newest, spec),
+        }
+        if entry.get("conditions"):
+            answer["conditions"] = entry["conditions"]
+        return answer
+
+    def _image(self, context: Context, stream: Object, event: Object, spec: Object | None) -> Object:
+        try:
+            image = context.store.get(IMAGES, "", event["image"])
+        except errors.StatusError:
+            image = {
+                "metadata": {"name": event["image"], "creationTimestamp": None},
+                "dockerImageMetadata": None,
+                "dockerImageLayers": None,
+            }
+        reference = event["dockerImageReference"]
+        if spec and spec["referencePolicy"]["type"] == "Local":
+            reference = f"{self._strategy.decorate(stream)['status']['dockerImageRepository']}@{event['image']}"
+        return {**image, "dockerImageReference": reference}
+
+    def delete_tag(self, context: Context, name: str, body: Any) -> Object:
+        """DELETE an ImageStreamTag: from the spec and from the status."""
+        stream_name, _, tag = name.partition(":")
+        stream = self._stream(context, "imagestreamtags", stream_name, stream_name)
+        if tag not in spec_tags(stream) and tag not in status_tags(stream):
+            raise errors.not_found(GROUP, "imagestreamtags", tag)
+
+        def remove(old: Object) -> Object:
+            spec, status = old["spec"], old.get("status") or {}
+            changed = {
+                **old,
+                "spec": {**spec, "tags": [t for t in spec.get("tags") or [] if t["name"] != tag]},
+                "status": {**status, "tags": [t for t in status.get("tags") or [] if t["tag"] != tag]},
+            }
+            canonical(changed)
+            changed["metadata"]["generation"] += 1
+            return changed
+
+        context.store.update(STREAMS, context.namespace, stream_name, remove)
+        return {"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success"}
+
+    def get_image(self, context: Context, name: str, body: Any) -> Object:
+        """GET an ImageStreamImage: an image of a stream by its digest."""
+        stream_name, _, digest = name.partition("@")
+        stream = self._stream(context, "imagestreamimages", stream_name, name)
+        for entry in status_tags(stream).values():
+            for event in entry.get("items") or []:
+                if event["image"].removeprefix("sha256:").startswith(digest.removeprefix("sha256:")) and digest:
+                    metadata = {"name": name, "namespace": context.namespace, "creationTimestamp": timestamp()}
+                    image = self._image(context, stream, event, None)
+                    return {"kind": "ImageStreamImage", "apiVersion": f"{GROUP}/v1", "metadata": metadata, "image": image}
+        raise errors.not_found(GROUP, "imagestreamimages", name)
+
+    def layers(self, context: Context, name: str, body: Any) -> Object:
+        """GET a stream's layers."""
+        stream = context.store.get(STREAMS, context.namespace, name)
+        images: Object = {}
+        blobs: Object = {}
+        for entry in status_tags(stream).values():
+            for event in entry.get("items") or []:
+                try:
+                    image = context.store.get(IMAGES, "", event["image"])
+                except errors.StatusError:
+                    continue
+                layers = image.get("dockerImageLayers") or []
+                images[event["image"]] = {"layers": [layer["name"] for layer in layers] or None}
+                for layer in layers:
+                    blobs[layer["name"]] = {"size": layer["size"], "mediaType": layer["mediaType"]}
+        metadata = {key: stream["metadata"][key] for key in ("name", "namespace", "uid", "resourceVersion", "creationTimestamp")}
+        return {"kind": "ImageStreamLayers", "apiVersion": f"{GROUP}/v1", "metadata": metadata, "blobs": blobs, "images": images}

@@ -1,0 +1,164 @@
+"""The kinds that are served, and where their rules hang."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from e2e.simulator.store import Store
+
+Object = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Context:
+    """Who asks for what."""
+
+    store: "Store"
+    namespace: str
+    user: str = "system:admin"
+    groups: tuple[str, ...] = ("system:masters",)
+    dry_run: bool = False
+
+
+class Strategy:
+    """What a kind does to objects on their way into the store; by default what a custom resource does."""
+
+    def prepare_create(self, item: Object, context: Context) -> None:
+        """Complete and check a new object in place. Raises StatusError."""
+        item["metadata"].setdefault("generation", 1)
+
+    def prepare_update(self, new: Object, old: Object, context: Context) -> None:
+        """Complete and check a changed object in place. Raises StatusError."""
+        changed = new.get("spec") != old.get("spec")
+        generation = old["metadata"].get("generation")
+        if generation is not None:
+            new["metadata"]["generation"] = generation + 1 if changed else generation
+
+    def prepare_status_update(self, new: Object, old: Object, context: Context) -> None:
+        """The same for a write to the status; everything else stays as it was."""
+        status = new.get("status")
+        metadata = old["metadata"]
+        new.clear()
+        new.update({**old, "metadata": dict(metadata)})
+        if status is not None:
+            new["status"] = status
+
+    def decorate(self, item: Object) -> Object:
+        """An object as readers see it; not to be changed in place."""
+        return item
+
+
+Handler = Callable[[Context, str, Any], Object]
+"""(context, name, body) -> answer."""
+
+
+@dataclass(frozen=True)
+class Resource:
+    """A kind and its path."""
+
+    group: str
+    version: str
+    plural: str
+    kind: str
+    namespaced: bool = True
+    has_status: bool = False
+    short_names: tuple[str, ...] = ()
+    strategy: Strategy = field(default_factory=Strategy, compare=False)
+    stored: bool = field(default=True, compare=False)
+    create: Handler | None = field(default=None, compare=False)
+    get: Handler | None = field(default=None, compare=False)
+    delete: Handler | None = field(default=None, compare=False)
+    subresources: dict[str, Handler] = field(default_factory=dict, compare=False)
+
+    @property
+    def api_version(self) -> str:
+        """`group/version`, or the version of the core group."""
+        return f"{self.group}/{self.version}" if self.group else self.version
+
+
+class Registry:
+    """The resources that this cluster serves."""
+
+    def __init__(self) -> None:
+        self._by_path: dict[tuple[str, str, str], Resource] = {}
+
+    def add(self, resource: Resource) -> Resource:
+        """Serve a resource."""
+        self._by_path[resource.group, resource.version, resource.plural] = resource
+        return resource
+
+    def find(self, group: str, version: str, plural: str) -> Resource | None:
+        """The resource at a path, if it is served."""
+        return self._by_path.get((group, version, plural))
+
+    def named(self, plural: str) -> Resource:
+        """The resource with a plural that is unique."""
+        return next(resource for resource in self._by_path.values() if resource.plural == plural)
+
+    def remove(self, name: str) -> None:
+        """Stop serving a resource (`imagetagmirrorsets`) or a whole group (`image.openshift.io`)."""
+        gone = [path for path in self._by_path if name in (path[0], path[2])]
+        if not gone:
+            raise ValueError(f"no resource or group {name!r} is served")
+        for path in gone:
+            del self._by_path[path]
+
+    def all(self) -> list[Resource]:
+        """Every resource that is served."""
+        return list(self._by_path.values())
+
+
+def core_kinds(registry: Registry) -> None:
+    """The kinds of Kubernetes and OpenShift's configuration that mirrorstream touches."""
+    for plural, kind, namespaced, status in (
+        ("namespaces", "Namespace", False, True),
+        ("events", "Event", True, False),
+        ("configmaps", "ConfigMap", True, False),
+        ("secrets", "Secret", True, False),
+        ("serviceaccounts", "ServiceAccount", True, False),
+        ("pods", "Pod", True, True),
+        ("limitranges", "LimitRange", True, False),
+    ):
+        registry.add(
+            Resource(
+                "",
+                "v1",
+                plural,
+                kind,
+                namespaced,
+                status,
+                strategy=_NamespaceStrategy() if plural == "namespaces" else _PlainStrategy(),
+            )
+        )
+    for group, version, plural, kind, namespaced in (
+        ("coordination.k8s.io", "v1", "leases", "Lease", True),
+        ("admissionregistration.k8s.io", "v1", "mutatingwebhookconfigurations", "MutatingWebhookConfiguration", False),
+        ("operator.openshift.io", "v1alpha1", "imagecontentsourcepolicies", "ImageContentSourcePolicy", False),
+        ("config.openshift.io", "v1", "imagedigestmirrorsets", "ImageDigestMirrorSet", False),
+        ("config.openshift.io", "v1", "imagetagmirrorsets", "ImageTagMirrorSet", False),
+        ("config.openshift.io", "v1", "images", "Image", False),
+        ("config.openshift.io", "v1", "imagepolicies", "ImagePolicy", True),
+        ("config.openshift.io", "v1", "clusterimagepolicies", "ClusterImagePolicy", False),
+    ):
+        registry.add(Resource(group, version, plural, kind, namespaced, group == "config.openshift.io"))
+
+
+class _PlainStrategy(Strategy):
+    """Core kinds have no generation."""
+
+    def prepare_create(self, item: Object, context: Context) -> None:
+        """Nothing to complete."""
+
+    def prepare_update(self, new: Object, old: Object, context: Context) -> None:
+        """Nothing to complete."""
+
+
+class _NamespaceStrategy(_PlainStrategy):
+    """Namespaces are active at once."""
+
+    def prepare_create(self, item: Object, context: Context) -> None:
+        """Make it active and label it with its name."""
+        item["metadata"].setdefault("labels", {})["kubernetes.io/metadata.name"] = item["metadata"]["name"]
+        item.setdefault("spec", {"finalizers": ["kubernetes"]})
+        item["status"] = {"phase": "Active"}

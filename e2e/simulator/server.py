@@ -1,0 +1,343 @@
+"""HTTP in front of the API: routes, discovery, chunked watches, the log of requests, and faults."""
+
+import collections
+import contextlib
+import http.server
+import json
+import queue
+import re
+import socket
+import ssl
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+from urllib.parse import parse_qsl, urlsplit
+
+import msgspec
+import yaml
+
+from e2e.simulator import errors
+from e2e.simulator.api import Api, Target
+from e2e.simulator.faults import Faults
+
+BOOKMARK_SECONDS = 5.0
+LOGGED_REQUESTS = 100000
+Control = Callable[[Any], Any]
+
+
+class _CutConnection(Exception):  # noqa: N818  control flow
+    """A fault wants the connection closed without an answer."""
+
+
+class Server(http.server.ThreadingHTTPServer):
+    """Serves one Api on 127.0.0.1."""
+
+    daemon_threads = True
+    request_queue_size = 512
+
+    def __init__(self, port: int, api: Api, context: ssl.SSLContext | None = None) -> None:
+        super().__init__(("127.0.0.1", port), Handler)
+        if context:
+            self.socket = context.wrap_socket(self.socket, server_side=True, do_handshake_on_connect=False)
+        self.scheme = "https" if context else "http"
+        self.api = api
+        self.faults = Faults()
+        self.stopping = threading.Event()
+        self.requests: collections.deque[dict[str, Any]] = collections.deque(maxlen=LOGGED_REQUESTS)
+        self.request_count = 0
+        self.controls: dict[str, Control] = {}
+        self._log_lock = threading.Lock()
+
+    @property
+    def url(self) -> str:
+        """Where it serves."""
+        return f"{self.scheme}://127.0.0.1:{self.server_address[1]}"
+
+    def log_request(self, verb: str, path: str, status: int, agent: str, seconds: float) -> None:
+        """Remember a request, for tests that count them."""
+        with self._log_lock:
+            self.request_count += 1
+            entry = {"number": self.request_count, "time": time.time(), "verb": verb, "path": path, "status": status}
+            self.requests.append({**entry, "userAgent": agent, "seconds": round(seconds, 4)})
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Say nothing of clients that hang up."""
+
+
+class Handler(http.server.BaseHTTPRequestHandler):
+    """One connection."""
+
+    protocol_version = "HTTP/1.1"
+    server: Server
+    wbufsize = -1
+    disable_nagle_algorithm = True
+
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002  http.server's name
+        """The log of requests is the server's."""
+
+    def do_GET(self) -> None:
+        """Serve one request, whatever its method."""
+        started = time.monotonic()
+        self._sent = 0
+        self._verb = self.command.lower()
+        url = urlsplit(self.path)
+        self._query = dict(parse_qsl(url.query, keep_blank_values=True))
+        agent = self.headers.get("User-Agent", "")
+        try:
+            length = int(self.headers.get("Content-Length") or 0)
+            data = self.rfile.read(length) if length else b""
+            try:
+                self._serve(url.path, data, agent)
+            except errors.StatusError as error:
+                retry = (error.details or {}).get("retryAfterSeconds")
+                headers = {} if retry is None else {"Retry-After": str(retry)}
+                self._send(error.code, error.body(), headers)
+        except _CutConnection:
+            self.close_connection = True
+            with contextlib.suppress(OSError):
+                self.connection.shutdown(socket.SHUT_RDWR)
+        except OSError:
+            self.close_connection = True
+        if not url.path.startswith(("/simulator/", "/readyz")):
+            self.server.log_request(self._verb, url.path, self._sent, agent, time.monotonic() - started)
+
+    do_POST = do_PUT = do_PATCH = do_DELETE = do_GET  # noqa: N815  http.server's names
+
+    def _serve(self, path: str, data: bytes, agent: str) -> None:
+        if path.startswith("/simulator/"):
+            self._control(path.removeprefix("/simulator/"), data)
+        elif path in ("/readyz", "/healthz", "/livez"):
+            self._send_text(200, "ok")
+        elif path == "/version":
+            self._send(200, {"major": "1", "minor": "36", "gitVersion": "v1.36.0-simulator"})
+        elif (target := self._target(path)) is not None:
+            self._resource(target, path, data, agent)
+        elif (found := self._discovery(path)) is not None:
+            self._send(200, found)
+        else:
+            self._send_text(404, "404 page not found\n")
+
+    # Paths.
+
+    def _target(self, path: str) -> Target | None:
+        """What a path names; None for discovery and for what is not served."""
+        match = re.fullmatch(
+            r"/(?:api/(?P<core>v1)|apis/(?P<group>[^/]+)/(?P<version>[^/]+))"
+            r"(?:/namespaces/(?P<namespace>[^/]+)(?=/[^/]+))?/(?P<plural>[^/]+)(?:/(?P<name>[^/]+)(?:/(?P<sub>[^/]+))?)?/?",
+            path,
+        )
+        if not match:
+            return None
+        group, version = match["group"] or "", match["version"] or match["core"]
+        namespace, plural, name, sub = match["namespace"] or "", match["plural"], match["name"] or "", match["sub"] or ""
+        if namespace and plural in ("status", "finalize") and not group:
+            namespace, plural, name, sub = "", "namespaces", namespace, plural
+        resource = self.server.api.registry.find(group, version, plural)
+        if resource is None:
+            return None
+        if sub and sub not in resource.subresources and not (sub == "status" and resource.has_status):
+            raise errors.StatusError(404, "NotFound", "the server could not find the requested resource", {})
+        return Target(resource, namespace, name, sub)
+
+    def _discovery(self, path: str) -> Any:
+        resources = self.server.api.registry.all()
+        groups: dict[str, set[str]] = {}
+        for resource in resources:
+            if resource.group:
+                groups.setdefault(resource.group, set()).add(resource.version)
+        described = [
+            {
+                "name": group,
+                "versions": [{"groupVersion": f"{group}/{v}", "version": v} for v in sorted(versions)],
+                "preferredVersion": {"groupVersion": f"{group}/{min(versions)}", "version": min(versions)},
+            }
+            for group, versions in sorted(groups.items())
+        ]
+        if path == "/api":
+            return {"kind": "APIVersions", "versions": ["v1"], "serverAddressByClientCIDRs": []}
+        if path == "/apis":
+            return {"kind": "APIGroupList", "apiVersion": "v1", "groups": described}
+        for group in described:
+            if path == f"/apis/{group['name']}":
+                return {"kind": "APIGroup", "apiVersion": "v1", **group}
+        prefix = path.removeprefix("/apis/") if path.startswith("/apis/") else path.removeprefix("/api/")
+        listed = [resource for resource in resources if resource.api_version == prefix]
+        if not listed:
+            return None
+        entries: list[dict[str, Any]] = []
+        for resource in listed:
+            verbs = (
+                ["create", "delete", "deletecollection", "get", "list", "patch", "update", "watch"]
+                if resource.stored
+                else ["create", "get"]
+            )
+            base = {"singularName": "", "namespaced": resource.namespaced, "kind": resource.kind}
+            entries.append({"name": resource.plural, **base, "verbs": verbs, "shortNames": list(resource.short_names)})
+            if resource.has_status:
+                entries.append({"name": f"{resource.plural}/status", **base, "verbs": ["get", "patch", "update"]})
+            entries += [{"name": f"{resource.plural}/{sub}", **base, "verbs": ["get"]} for sub in resource.subresources]
+        return {"kind": "APIResourceList", "apiVersion": "v1", "groupVersion": prefix, "resources": entries}
+
+    # Requests on resources.
+
+    def _resource(self, target: Target, path: str, data: bytes, agent: str) -> None:
+        watching = self.command == "GET" and self._query.get("watch") in ("1", "true")
+        named = bool(target.name)
+        self._verb = {
+            "GET": "watch" if watching else "get" if named else "list",
+            "POST": "create",
+            "PUT": "update",
+            "PATCH": "patch",
+            "DELETE": "delete" if named else "deletecollection",
+        }.get(self.command, "unknown")
+        action = self.server.faults.match(self._verb, path, agent)
+        if action:
+            self._fault_before(action)
+        if watching:
+            self._watch(target, action)
+            return
+        code, answer = self._carry_out(target, data)
+        if "loseAnswer" in action:
+            raise _CutConnection
+        self._send(code, answer, truncate="truncate" in action)
+
+    def _fault_before(self, action: dict[str, Any]) -> None:
+        if seconds := action.get("latencySeconds"):
+            self.server.stopping.wait(seconds)
+        if action.get("reset"):
+            raise _CutConnection
+        if action.get("hang"):
+            self.server.stopping.wait(3600)
+            raise _CutConnection
+        if action.get("conflict"):
+            raise errors.conflict("image.openshift.io", "imagestreams", "fault")
+        if code := action.get("status"):
+            details = {"retryAfterSeconds": action["retryAfter"]} if "retryAfter" in action else {}
+            message = action.get("message", "a fault was asked for")
+            raise errors.StatusError(code, action.get("reason", "InternalError"), message, details)
+
+    def _carry_out(self, target: Target, data: bytes) -> tuple[int, Any]:
+        api = self.server.api
+        context = api.context(target, dry_run="All" in self._query.get("dryRun", ""))
+        media = self.headers.get("Content-Type", "application/json").partition(";")[0].strip()
+        body = self._body(data, media)
+        match self._verb:
+            case "create":
+                return 201, api.create(target, body, context)
+            case "get":
+                return 200, api.get(target, context)
+            case "list":
+                return 200, api.list(target, self._query)
+            case "update":
+                return 200, api.update(target, body, context)
+            case "patch":
+                return 200, api.patch(target, body, media, context)
+            case "delete":
+                return 200, api.delete(target, body, context)
+            case "deletecollection":
+                return 200, api.delete_collection(target, self._query, context)
+        raise errors.StatusError(405, "MethodNotAllowed", "the server does not allow this method on the requested resource")
+
+    def _body(self, data: bytes, media: str) -> Any:
+        if not data:
+            return None
+        try:
+            return yaml.safe_load(data) if "yaml" in media else msgspec.json.decode(data)
+        except (msgspec.MsgspecError, yaml.YAMLError) as error:
+            raise errors.bad_request(f"the object provided cannot be read: {error}") from error
+
+    def _watch(self, target: Target, action: dict[str, Any]) -> None:
+        api = self.server.api
+        if "dropWatches" in action:
+            raise _CutConnection
+        self.send_response(200)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Transfer-Encoding", "chunked")
+        self.end_headers()
+        self._sent = 200
+        try:
+            if "gone" in action:
+                raise errors.expired(0, api.store.version)
+            subscription = api.subscribe(target, self._query)
+        except errors.StatusError as error:
+            self._chunk({"type": "ERROR", "object": {k: v for k, v in error.body().items() if k != "details"}})
+            self._chunk(None)
+            return
+        try:
+            self._follow(target, subscription.events)
+        finally:
+            api.store.unsubscribe(subscription)
+        self._chunk(None)
+
+    def _follow(self, target: Target, events: "queue.SimpleQueue[Any]") -> None:
+        end = time.monotonic() + float(self._query.get("timeoutSeconds") or 3600)
+        bookmarks = self._query.get("allowWatchBookmarks") in ("1", "true")
+        next_bookmark = time.monotonic() + BOOKMARK_SECONDS
+        api = self.server.api
+        while not self.server.stopping.is_set() and time.monotonic() < end:
+            try:
+                event = events.get(timeout=max(0.01, min(next_bookmark, end) - time.monotonic()))
+            except queue.Empty:
+                next_bookmark = time.monotonic() + BOOKMARK_SECONDS
+                with api.store.lock:
+                    version = api.store.version if events.empty() else None
+                if bookmarks and version is not None:
+                    item = {"kind": target.resource.kind, "apiVersion": target.resource.api_version}
+                    self._chunk({"type": "BOOKMARK", "object": {**item, "metadata": {"resourceVersion": str(version)}}})
+                continue
+            if event is None:
+                raise _CutConnection
+            for shown in api.watched(target, self._query, event):
+                self._chunk(shown)
+
+    # Answers.
+
+    def _chunk(self, value: Any) -> None:
+        data = b"" if value is None else msgspec.json.encode(value) + b"\n"
+        self.wfile.write(b"%x\r\n%s\r\n" % (len(data), data))
+        self.wfile.flush()
+
+    def _send(self, code: int, value: Any, headers: dict[str, str] | None = None, *, truncate: bool = False) -> None:
+        self._send_bytes(code, msgspec.json.encode(value), "application/json", headers, truncate=truncate)
+
+    def _send_text(self, code: int, text: str) -> None:
+        self._send_bytes(code, text.encode(), "text/plain; charset=utf-8", None)
+
+    def _send_bytes(self, code: int, data: bytes, media: str, headers: dict[str, str] | None, *, truncate: bool = False) -> None:
+        self.send_response(code)
+        self.send_header("Content-Type", media)
+        self.send_header("Content-Length", str(len(data)))
+        for key, value in (headers or {}).items():
+            self.send_header(key, value)
+        self.end_headers()
+        self.wfile.write(data[: len(data) // 2] if truncate else data)
+        self.wfile.flush()
+        self._sent = code
+        if truncate:
+            raise _CutConnection
+
+    def _control(self, name: str, data: bytes) -> None:
+        """Faults, the log of requests, and what the simulator's parts let be controlled."""
+        body = json.loads(data) if data else None
+        server = self.server
+        if name == "faults":
+            if self.command == "POST":
+                server.faults.add(body)
+            elif self.command == "DELETE":
+                server.faults.clear()
+            self._send(200, server.faults.listed())
+        elif name == "requests":
+            since, agent = int(self._query.get("since") or 0), self._query.get("userAgent", "")
+            found = [r for r in list(server.requests) if r["number"] > since and re.search(agent, r["userAgent"])]
+            self._send(200, {"last": server.request_count, "requests": found})
+        elif name == "compact":
+            server.api.store.compact()
+            self._send(200, {})
+        elif name == "drop-watches":
+            server.api.store.drop_watches()
+            self._send(200, {})
+        elif name in server.controls:
+            self._send(200, server.controls[name](body) or {})
+        else:
+            self._send_text(404, f"no control {name!r}\n")

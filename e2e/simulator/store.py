@@ -1,0 +1,167 @@
+"""Objects in memory with etcd's rules: one counter of versions, optimistic concurrency, and a log that watches resume from."""
+
+import collections
+import copy
+import datetime
+import queue
+import threading
+import uuid
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from e2e.simulator import errors
+from e2e.simulator.resources import Resource
+
+Object = dict[str, Any]
+FIRST_VERSION = 1000
+"""Well above 1, so that a resourceVersion of 1 is one that was compacted away."""
+
+
+def timestamp() -> str:
+    """The present second, as metadata has it."""
+    return datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+@dataclass(frozen=True)
+class Event:
+    """One change; `object` is the new state, or, for DELETED, the last one with the deletion's version."""
+
+    version: int
+    type: str
+    resource: Resource
+    object: Object
+    before: Object | None
+
+
+@dataclass(eq=False)
+class Subscription:
+    """A queue of the events of one resource; None in it means that the events before were dropped."""
+
+    resource: Resource
+    events: "queue.SimpleQueue[Event | None]" = field(default_factory=queue.SimpleQueue)
+
+
+class Store:
+    """All objects. What is stored is never changed in place: every write puts a new object."""
+
+    def __init__(self, log_length: int = 20000) -> None:
+        self.lock = threading.RLock()
+        self._objects: dict[Resource, dict[tuple[str, str], Object]] = collections.defaultdict(dict)
+        self._log: collections.deque[Event] = collections.deque(maxlen=log_length)
+        self._subscriptions: set[Subscription] = set()
+        self.version = FIRST_VERSION
+        self._compacted = FIRST_VERSION
+
+    def get(self, resource: Resource, namespace: str, name: str) -> Object:
+        """The stored object, not to be changed. Raises a 404."""
+        found = self._objects[resource].get((namespace, name))
+        if found is None:
+            raise errors.not_found(resource.group, resource.plural, name)
+        return found
+
+    def list(self, resource: Resource, namespace: str = "") -> tuple[int, list[Object]]:
+        """The version of the moment and the objects in the order of their keys."""
+        with self.lock:
+            items = sorted(self._objects[resource].items())
+            return self.version, [item for (ns, _), item in items if not namespace or ns == namespace]
+
+    def create(self, resource: Resource, namespace: str, item: Object) -> Object:
+        """Store a new object, which gets its identity here. Raises a 409."""
+        with self.lock:
+            metadata = item["metadata"]
+            name = metadata["name"]
+            if (namespace, name) in self._objects[resource]:
+                raise errors.already_exists(resource.group, resource.plural, name)
+            metadata["uid"] = str(uuid.uuid4())
+            metadata["creationTimestamp"] = timestamp()
+            if resource.namespaced:
+                metadata["namespace"] = namespace
+            return self._put("ADDED", resource, namespace, item, None)
+
+    def update(self, resource: Resource, namespace: str, name: str, change: Callable[[Object], Object]) -> Object:
+        """Replace an object by what `change` makes of (a copy of) it; an equal result writes nothing. Raises a 404."""
+        with self.lock:
+            old = self.get(resource, namespace, name)
+            new = change(copy.deepcopy(old))
+            for key in ("uid", "creationTimestamp", "resourceVersion", "namespace"):
+                if key in old["metadata"]:
+                    new["metadata"][key] = old["metadata"][key]
+            if new == old:
+                return old
+            if new["metadata"].get("deletionTimestamp") and not new["metadata"].get("finalizers"):
+                return self.delete(resource, namespace, name)
+            return self._put("MODIFIED", resource, namespace, new, old)
+
+    def delete(self, resource: Resource, namespace: str, name: str, uid: str | None = None) -> Object:
+        """Remove an object, at once. Raises a 404, or a 409 for another uid."""
+        with self.lock:
+            old = self.get(resource, namespace, name)
+            if uid and old["metadata"]["uid"] != uid:
+                raise errors.conflict(resource.group, resource.plural, name, f"Precondition failed: UID in precondition: {uid}")
+            del self._objects[resource][namespace, name]
+            self.version += 1
+            gone = {**old, "metadata": {**old["metadata"], "resourceVersion": str(self.version)}}
+            self._publish(Event(self.version, "DELETED", resource, gone, old))
+            return old
+
+    def _put(self, kind: str, resource: Resource, namespace: str, item: Object, old: Object | None) -> Object:
+        self.version += 1
+        item["metadata"]["resourceVersion"] = str(self.version)
+        self._objects[resource][namespace, item["metadata"]["name"]] = item
+        self._publish(Event(self.version, kind, resource, item, old))
+        return item
+
+    def _publish(self, event: Event) -> None:
+        if len(self._log) == self._log.maxlen:
+            self._compacted = self._log[0].version
+        self._log.append(event)
+        for subscription in self._subscriptions:
+            if subscription.resource == event.resource:
+                subscription.events.put(event)
+
+    def compact(self) -> None:
+        """Forget the log: watches and pages from before get a 410."""
+        with self.lock:
+            self._log.clear()
+            self._compacted = self.version
+
+    def is_compacted(self, version: int) -> bool:
+        """Whether what happened since `version` is no longer known."""
+        return version < self._compacted
+
+    def drop_watches(self) -> None:
+        """End every running watch."""
+        with self.lock:
+            for subscription in self._subscriptions:
+                subscription.events.put(None)
+
+    def subscribe(self, resource: Resource, since: int | None) -> Subscription:
+        """Everything that happens to `resource` after `since` (None: to what exists now, then from now on).
+
+        Raises a 410 if that is no longer known.
+        """
+        with self.lock:
+            subscription = Subscription(resource)
+            if since is None:
+                for item in self.list(resource)[1]:
+                    subscription.events.put(Event(self.version, "ADDED", resource, item, None))
+            else:
+                if self.is_compacted(since):
+                    raise errors.expired(since, self._compacted)
+                for event in self._log:
+                    if event.version > since and event.resource == resource:
+                        subscription.events.put(event)
+            self._subscriptions.add(subscription)
+            return subscription
+
+    def unsubscribe(self, subscription: Subscription) -> None:
+        """End a subscription."""
+        with self.lock:
+            self._subscriptions.discard(subscription)
+
+    def contents(self, namespace: str) -> Iterator[tuple[Resource, str]]:
+        """Every object of a namespace, for its deletion."""
+        with self.lock:
+            found = [(resource, name) for resource, items in self._objects.items() for ns, name in items if ns == namespace]
+        yield from found
