@@ -5,8 +5,8 @@
 
 `verb` is Kubernetes' (get, list, watch, create, update, patch, delete), `path` and `userAgent` are regular expressions that are
 searched for; all are optional. Actions: `latencySeconds`, `status` (with reason, message, retryAfter), `hang` (no answer until the
-client gives up), `reset` (the connection is cut), `conflict` (409), `gone` (watches get a 410), `dropWatches` (watches end at once),
-`truncate` (it breaks off in the middle), `loseAnswer` (the request is carried out, its answer lost).
+client gives up), `reset` (the connection is cut), `conflict` (409), `gone` (watches get a 410), `dropWatches` (watches end at
+once), `truncate` (it breaks off in the middle), `loseAnswer` (the request is carried out, its answer lost).
 """
 
 import re

@@ -219,10 +219,10 @@ def _reason(status: int) -> str:
 
 def _root(error: BaseException) -> BaseException:
     """The error of the operating system or of TLS at the bottom."""
-    reason = getattr(error, "reason", None)
-    if isinstance(reason, BaseException):
-        return _root(reason)
-    return _root(error.__cause__) if isinstance(error.__cause__, BaseException) else error
+    for inner in (getattr(error, "reason", None), error.__cause__, error.args[0] if error.args else None):
+        if isinstance(inner, BaseException):
+            return _root(inner)
+    return error
 
 
 def go_text(error: BaseException, host: str) -> str:
