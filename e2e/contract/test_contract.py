@@ -41,7 +41,7 @@ def _on(url: str, scenario: dict[str, Any]) -> list[str]:
 
 
 def _seconds(scenario: dict[str, Any]) -> float:
-    return sum(step.get("pause", 0) + step.get("seconds", 0) + 2 for step in scenario["steps"])
+    return float(sum(step.get("pause", 0) + step.get("seconds", 0) + 2 for step in scenario["steps"]))
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,1 @@
+"""What users are promised, each a scenario on a whole cluster with the controller as its own process."""

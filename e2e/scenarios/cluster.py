@@ -1,0 +1,300 @@
+"""A cluster for scenarios, whatever it is: the simulator, or a real one that a kubeconfig names."""
+
+import contextlib
+import json
+import re
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+from mirrorstream.kube.client import ApiError, Client, load_client
+
+from e2e.contract.registries import Registries
+from e2e.simulator.simulator import Simulator
+from e2e.waiting import wait_for
+
+Object = dict[str, Any]
+IMAGE_API = "/apis/image.openshift.io/v1"
+MIRROR_SETS = {
+    "ImageContentSourcePolicy": ("operator.openshift.io/v1alpha1", "imagecontentsourcepolicies", "repositoryDigestMirrors"),
+    "ImageDigestMirrorSet": ("config.openshift.io/v1", "imagedigestmirrorsets", "imageDigestMirrors"),
+    "ImageTagMirrorSet": ("config.openshift.io/v1", "imagetagmirrorsets", "imageTagMirrors"),
+}
+
+
+def tag(name: str, source: str, **more: Any) -> Object:
+    """A spec tag that imports `source`; `more` are further fields, in the API's names."""
+    return {"name": name, "from": {"kind": "DockerImage", "name": source}, "referencePolicy": {"type": "Local"}, **more}
+
+
+def following(name: str, followed: str) -> Object:
+    """A spec tag that follows another of its stream."""
+    return {"name": name, "from": {"kind": "ImageStreamTag", "name": followed}, "referencePolicy": {"type": "Local"}}
+
+
+def without_generations(spec: Object) -> Object:
+    """A stream's spec without the tags' generations, which the platform itself raises."""
+    return {**spec, "tags": [{k: v for k, v in t.items() if k != "generation"} for t in spec.get("tags") or []]}
+
+
+@dataclass
+class Cluster:
+    """A cluster, its registries, and what a user does on it. Everything that is made has a name of its own and is removed."""
+
+    kubeconfig: Path
+    registries: Registries
+    simulator: Simulator | None = None
+    client: Client = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.client = load_client(str(self.kubeconfig), user_agent="test", in_cluster=False)
+
+    def host(self, name: str) -> str:
+        """`host:port` of a registry by its name, such as good, other or dead."""
+        return self.registries.hosts[name]
+
+    def put(self, registry: str, repository: str, name: str, kind: str = "docker", seed: str = "") -> str:
+        """Put an image into a registry; its digest."""
+        return self.registries.stores[registry].put(repository, name, kind, seed or f"{repository}:{name}")
+
+    def control(self, path: str, body: Any = None, *, method: str = "POST") -> Any:
+        """Ask the simulator for something."""
+        return self.client.request(method, f"/simulator/{path}", body=body)
+
+    @contextlib.contextmanager
+    def namespace(self) -> Iterator["Namespace"]:
+        """A namespace with a name of its own."""
+        name = f"ms-{uuid4().hex[:8]}"
+        self.client.request("POST", "/api/v1/namespaces", body={"metadata": {"name": name}})
+        namespace = Namespace(self, name)
+        try:
+            yield namespace
+        finally:
+            namespace.remove_mirror_sets()
+            for stream in namespace.streams():
+                namespace.delete(stream["metadata"]["name"])
+            self.client.request("DELETE", f"/api/v1/namespaces/{name}")
+
+
+@dataclass
+class Namespace:
+    """A user's view of one namespace; repositories and mirror sets carry its name, so that scenarios do not meet."""
+
+    cluster: Cluster
+    name: str
+    _made: dict[str, str] = field(default_factory=dict)
+    _written: dict[str, Object] = field(default_factory=dict)
+
+    @property
+    def client(self) -> Client:
+        """The cluster's client."""
+        return self.cluster.client
+
+    def source(self, image: str, registry: str = "dead") -> str:
+        """A reference below this namespace's prefix at a registry: `host/NAMESPACE/image`."""
+        return f"{self.cluster.host(registry)}/{self.name}/{image}"
+
+    def put(self, registry: str, image: str, kind: str = "docker", seed: str = "", prefix: str = "mirror") -> str:
+        """Put `repo:tag` into a registry below `PREFIX-NAMESPACE`; its digest."""
+        repository, _, name = image.partition(":")
+        return self.cluster.put(registry, f"{prefix}-{self.name}/{repository}", name, kind, seed or f"{self.name}/{image}")
+
+    def mirror(self, registry: str = "good", prefix: str = "mirror") -> str:
+        """The mirror that `put` fills: `host/PREFIX-NAMESPACE`."""
+        return f"{self.cluster.host(registry)}/{prefix}-{self.name}"
+
+    # Mirror sets.
+
+    def mirror_set(self, kind: str, source: str, *mirrors: str, never: bool = False, name: str = "") -> str:
+        """Create a mirror set with one entry; its name."""
+        version, plural, entries = MIRROR_SETS[kind]
+        name = name or f"{self.name}-{uuid4().hex[:4]}"
+        entry: Object = {"source": source, "mirrors": list(mirrors)}
+        if never:
+            entry["mirrorSourcePolicy"] = "NeverContactSource"
+        path = f"/apis/{version}/{plural}"
+        body = {"apiVersion": version, "kind": kind, "metadata": {"name": name}, "spec": {entries: [entry]}}
+        self.client.request("POST", path, body=body)
+        self._made[name] = f"{path}/{name}"
+        return name
+
+    def digest_mirrors(self, *mirrors: str, source: str = "", never: bool = False) -> str:
+        """An ImageDigestMirrorSet for the namespace's prefix at the dead registry."""
+        source = source or f"{self.cluster.host('dead')}/{self.name}"
+        return self.mirror_set("ImageDigestMirrorSet", source, *(mirrors or (self.mirror(),)), never=never)
+
+    def tag_mirrors(self, *mirrors: str, source: str = "", never: bool = False) -> str:
+        """An ImageTagMirrorSet for the namespace's prefix at the dead registry."""
+        source = source or f"{self.cluster.host('dead')}/{self.name}"
+        return self.mirror_set("ImageTagMirrorSet", source, *(mirrors or (self.mirror(),)), never=never)
+
+    def change_mirrors(self, name: str, *mirrors: str) -> None:
+        """Replace the mirrors of a set."""
+        path = self._made[name]
+        item = self.client.get(path)
+        for entries in item["spec"].values():
+            entries[0]["mirrors"] = list(mirrors)
+        self.client.request("PUT", path, body=item)
+
+    def remove_mirror_set(self, name: str) -> None:
+        """Delete a mirror set."""
+        self.client.request("DELETE", self._made.pop(name))
+
+    def remove_mirror_sets(self) -> None:
+        """Delete all of them."""
+        for name in list(self._made):
+            self.remove_mirror_set(name)
+
+    # Streams.
+
+    @property
+    def _streams(self) -> str:
+        return f"{IMAGE_API}/namespaces/{self.name}/imagestreams"
+
+    def create(self, name: str, *tags: Object, annotations: dict[str, str] | None = None, **spec: Any) -> Object:
+        """Create a stream as a user does."""
+        metadata: Object = {"name": name, "labels": {"made-by": "user"}, "annotations": annotations or {}}
+        body = {
+            "apiVersion": "image.openshift.io/v1",
+            "kind": "ImageStream",
+            "metadata": metadata,
+            "spec": {"tags": list(tags), **spec},
+        }
+        return self._wrote(self.client.request("POST", self._streams, body=body))
+
+    def change(self, name: str, change: Any) -> Object:
+        """Change a stream's spec or metadata as a user does, with `change(stream)`, until there is no conflict."""
+
+        def attempt() -> Object | None:
+            stream = self.get(name)
+            change(stream)
+            try:
+                answer: Object = self.client.request("PUT", f"{self._streams}/{name}", body=stream)
+            except ApiError as error:
+                if error.status != 409:
+                    raise
+                return None
+            return answer
+
+        return self._wrote(wait_for("a spec write without a conflict", attempt))
+
+    def annotate(self, name: str, key: str, value: str) -> None:
+        """Set an annotation of a stream."""
+        self.change(name, lambda stream: stream["metadata"].setdefault("annotations", {}).update({key: value}))
+
+    def _wrote(self, stream: Object) -> Object:
+        self._written[stream["metadata"]["name"]] = stream
+        return stream
+
+    def delete(self, name: str) -> None:
+        """Delete a stream."""
+        self._written.pop(name, None)
+        self.client.request("DELETE", f"{self._streams}/{name}")
+
+    def get(self, name: str) -> Object:
+        """A stream as it is now."""
+        stream: Object = self.client.get(f"{self._streams}/{name}")
+        return stream
+
+    def streams(self) -> list[Object]:
+        """All streams."""
+        items: list[Object] = self.client.get(self._streams).get("items") or []
+        return items
+
+    def import_image(self, name: str, tag_name: str, source: str, **policy: Any) -> Object:
+        """`oc import-image`."""
+        image = {
+            "from": {"kind": "DockerImage", "name": source},
+            "to": {"name": tag_name},
+            "importPolicy": policy,
+            "referencePolicy": {"type": "Local"},
+        }
+        body = {"metadata": {"name": name}, "spec": {"import": True, "images": [image]}}
+        answer: Object = self.client.request(
+            "POST", f"{IMAGE_API}/namespaces/{self.name}/imagestreamimports", body=body, timeout=90
+        )
+        return answer
+
+    def tag_status(self, name: str, tag_name: str) -> Object:
+        """The status of a tag; empty if there is none."""
+        tags = (self.get(name).get("status") or {}).get("tags") or []
+        return next((t for t in tags if t["tag"] == tag_name), {})
+
+    def spec_tag(self, name: str, tag_name: str) -> Object:
+        """A tag of the spec."""
+        found: Object = next(t for t in self.get(name)["spec"]["tags"] if t["name"] == tag_name)
+        return found
+
+    def failure(self, name: str, tag_name: str) -> Object | None:
+        """The tag's ImportSuccess=False, if it has one."""
+        conditions = self.tag_status(name, tag_name).get("conditions") or []
+        return next((c for c in conditions if c["type"] == "ImportSuccess" and c["status"] == "False"), None)
+
+    def wait_failed(self, name: str, tag_name: str, *, seconds: float = 30) -> Object:
+        """Wait until the platform's import of a tag has failed; the condition."""
+        return wait_for(f"{name}:{tag_name} fails", lambda: self.failure(name, tag_name), seconds=seconds)
+
+    def healed(self, name: str, tag_name: str, digest: str = "") -> Object | None:
+        """The tag's newest item if the tag is well: no failure, and at the spec tag's generation."""
+        status = self.tag_status(name, tag_name)
+        items = status.get("items") or []
+        if not items or status.get("conditions") or (digest and items[0]["image"] != digest):
+            return None
+        generation = self.spec_tag(name, tag_name)["generation"] if self._is_importable(name, tag_name) else 0
+        newest: Object = items[0]
+        return newest if newest["generation"] >= generation else None
+
+    def _is_importable(self, name: str, tag_name: str) -> bool:
+        tags = self.get(name)["spec"].get("tags") or []
+        return any(t["name"] == tag_name and t["from"]["kind"] == "DockerImage" for t in tags)
+
+    def wait_healed(self, name: str, tag_name: str, digest: str = "", *, seconds: float = 20) -> Object:
+        """Wait until a tag is well (and points to `digest`); its newest item."""
+        try:
+            return wait_for(f"{name}:{tag_name} heals", lambda: self.healed(name, tag_name, digest), seconds=seconds)
+        except AssertionError as error:
+            raise AssertionError(f"{error}\n{json.dumps(self.get(name), indent=1)}\n{self.events(name)}") from None
+
+    def stays(self, what: str, condition: Any, *, seconds: float = 1.5) -> None:
+        """Check that something remains true for a while."""
+        stop = threading.Event()
+        for _ in range(int(seconds / 0.1)):
+            assert condition(), f"did not stay so: {what}"
+            stop.wait(0.1)
+
+    def events(self, name: str, reason: str = "") -> list[str]:
+        """The messages of a stream's Events, as `reason: message`."""
+        items = self.client.get(f"/api/v1/namespaces/{self.name}/events").get("items") or []
+        return [
+            f"{e['reason']}: {e['message']}"
+            for e in items
+            if e["involvedObject"]["name"] == name and (not reason or e["reason"] == reason)
+        ]
+
+    def wait_event(self, name: str, reason: str, pattern: str = "", *, seconds: float = 15) -> str:
+        """Wait for an Event of a stream; its text."""
+
+        def found() -> str | None:
+            return next((text for text in self.events(name, reason) if re.search(pattern, text)), None)
+
+        return wait_for(f"Event {reason} with {pattern!r} on {name}", found, seconds=seconds)
+
+    def image(self, digest: str) -> Object:
+        """An Image."""
+        image: Object = self.client.get(f"{IMAGE_API}/images/{digest}")
+        return image
+
+    def check_untouched(self) -> None:
+        """Check that every stream's spec, labels and annotations are what the user wrote."""
+        for stream in self.streams():
+            written = self._written.get(stream["metadata"]["name"])
+            if written is None:
+                continue
+            assert without_generations(stream["spec"]) == without_generations(written["spec"])
+            assert stream["metadata"].get("labels") == written["metadata"].get("labels")
+            for annotations in (stream["metadata"].get("annotations") or {}, written["metadata"].get("annotations") or {}):
+                annotations.pop("openshift.io/image.dockerRepositoryCheck", None)
+            assert stream["metadata"].get("annotations") == written["metadata"].get("annotations")

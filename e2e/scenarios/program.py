@@ -1,0 +1,123 @@
+"""mirrorstream as a process of its own, as it runs in a cluster."""
+
+import contextlib
+import http.client
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from e2e.waiting import wait_for
+
+PROGRAM = Path(sys.executable).parent / "mirrorstream"
+STOP_SECONDS = 20
+
+
+def free_port() -> int:
+    """A port that nothing listens on, now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+class Controller:
+    """A running `mirrorstream controller`."""
+
+    def __init__(self, kubeconfig: Path, folder: Path, configuration: dict[str, Any], *arguments: str) -> None:
+        self.port = free_port()
+        self.log_file = folder / f"controller-{self.port}.log"
+        self.config_file = folder / f"config-{self.port}.yaml"
+        self.configure(configuration)
+        command = [str(PROGRAM), "controller", "--kubeconfig", str(kubeconfig)]
+        command += [
+            "--config",
+            str(self.config_file),
+            "--metrics-port",
+            str(self.port),
+            "--log-level",
+            "debug",
+            "--log-format",
+            "json",
+        ]
+        with self.log_file.open("wb") as log:
+            environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
+            self.process = subprocess.Popen([*command, *arguments], stdout=log, stderr=log, env=environment)
+
+    def configure(self, configuration: dict[str, Any]) -> None:
+        """Write the configuration file; a running controller reloads it."""
+        self.config_file.write_text(yaml.safe_dump(configuration), encoding="utf-8")
+
+    def get(self, path: str) -> tuple[int, str]:
+        """GET from the metrics port."""
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=5)
+        try:
+            connection.request("GET", path)
+            answer = connection.getresponse()
+            return answer.status, answer.read().decode()
+        finally:
+            connection.close()
+
+    def ready(self) -> bool:
+        """Whether it says that it is ready. Raises AssertionError when it has ended."""
+        assert self.process.poll() is None, f"the controller ended with {self.process.returncode}:\n{self.log()}"
+        try:
+            return self.get("/readyz")[0] == 200
+        except OSError:
+            return False
+
+    def wait_ready(self) -> None:
+        """Wait until it is ready."""
+        wait_for("the controller is ready", self.ready, seconds=20)
+
+    def log(self) -> str:
+        """Everything that it has logged."""
+        return self.log_file.read_text(encoding="utf-8")
+
+    def lines(self, message: str) -> list[dict[str, Any]]:
+        """The log lines with a message."""
+        parsed = [json.loads(line) for line in self.log().splitlines() if line.startswith("{")]
+        return [line for line in parsed if line.get("message") == message]
+
+    def metric(self, name: str, **labels: str) -> float:
+        """The value of a metric, summed over the labels that are not named."""
+        total = 0.0
+        for line in self.get("/metrics")[1].splitlines():
+            series, _, value = line.rpartition(" ")
+            if series.partition("{")[0] == name and all(f'{key}="{label}"' in series for key, label in labels.items()):
+                total += float(value)
+        return total
+
+    def stop(self) -> int:
+        """SIGTERM; the exit status. Raises when it does not end."""
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGTERM)
+        try:
+            return self.process.wait(STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+            raise
+
+
+@contextlib.contextmanager
+def controller(kubeconfig: Path, folder: Path, configuration: dict[str, Any], *arguments: str) -> Iterator[Controller]:
+    """A controller that is ready; it must end with 0 on SIGTERM and may not have failed inside."""
+    running = Controller(kubeconfig, folder, configuration, *arguments)
+    try:
+        running.wait_ready()
+        yield running
+        status = running.stop()
+        assert status == 0, f"exit status {status}:\n{running.log()}"
+        assert "Traceback" not in running.log(), running.log()
+        assert '"exception"' not in running.log(), running.log()
+    finally:
+        if running.process.poll() is None:
+            running.process.kill()
+            running.process.wait()
