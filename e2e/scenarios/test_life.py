@@ -1,0 +1,492 @@
+"""What happens over time: retries, schedules, changed rules, users and the platform writing at the same moment, faults."""
+
+import threading
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from e2e.registry import Failure, Registry
+from e2e.scenarios.cluster import Cluster, Namespace, following, tag
+from e2e.scenarios.conftest import SCHEDULED_SECONDS, Start
+from e2e.scenarios.program import Controller
+from e2e.waiting import wait_for
+
+RETRY = "mirrorstream.github.io/retry"
+
+
+def _requests(cluster: Cluster, since: int = 0) -> list[dict[str, Any]]:
+    query = {"since": str(since), "userAgent": "^mirrorstream-controller"}
+    found: list[dict[str, Any]] = cluster.client.get("/simulator/requests", query)["requests"]
+    return found
+
+
+def _last(cluster: Cluster) -> int:
+    return int(cluster.control("requests", method="GET")["last"])
+
+
+def _count(requests: list[dict[str, Any]], verb: str, path: str) -> int:
+    return sum(1 for r in requests if r["verb"] == verb and path in r["path"])
+
+
+def test_a_heal_costs_four_requests(ns: Namespace, simulated: Cluster, start: Start) -> None:
+    """A dry run and an Image for each tag, one GET and one status PUT for each stream and pass."""
+    for number in range(3):
+        ns.put("good", f"app:v{number}")
+    ns.digest_mirrors()
+    ns.create("app", *(tag(f"v{number}", ns.source(f"app:v{number}")) for number in range(3)))
+    ns.wait_failed("app", "v2")
+    first = _last(simulated)
+    start()
+    for number in range(3):
+        ns.wait_healed("app", f"v{number}")
+    made = [r for r in _requests(simulated, first) if ns.name in r["path"] or r["path"].endswith("/image.openshift.io/v1/images")]
+    counted = {(r["verb"], r["path"].rsplit("/", 1)[1]) for r in made}
+    assert counted == {("create", "imagestreamimports"), ("create", "images"), ("get", "app"), ("update", "status")}
+    assert _count(made, "create", "imagestreamimports") == 3
+    assert _count(made, "create", "/images") == 3
+    assert _count(made, "get", "imagestreams/app") == 1
+    assert _count(made, "update", "imagestreams/app/status") == 1
+
+
+def test_import_image_before_a_heal_changes_nothing(ns: Namespace, start: Start) -> None:
+    """The same failure again writes nothing; when the mirror gets the image, the tag heals by itself."""
+    ns.digest_mirrors()
+    start()
+    ns.create("app", tag("v1", ns.source("app:v1")))
+    ns.wait_event("app", "MirrorImportFailed")
+    ns.import_image("app", "v1", ns.source("app:v1"))
+    digest = ns.put("good", "app:v1")
+    ns.wait_healed("app", "v1", digest)
+
+
+def test_import_image_after_a_heal_heals_again(ns: Namespace, start: Start) -> None:
+    """The failure comes back at a new generation and goes again, with the mirror's present image."""
+    ns.put("good", "app:v1", seed="one")
+    ns.digest_mirrors()
+    start()
+    ns.create("app", tag("v1", ns.source("app:v1")))
+    first = ns.wait_healed("app", "v1")
+    digest = ns.put("good", "app:v1", seed="two")
+    ns.import_image("app", "v1", ns.source("app:v1"))
+    second = ns.wait_healed("app", "v1", digest)
+    assert second["generation"] > first["generation"]
+    assert [item["image"] for item in ns.tag_status("app", "v1")["items"]] == [digest, first["image"]], "history is kept"
+
+
+def test_the_retry_annotation_asks_at_once(ns: Namespace, start: Start) -> None:
+    """Nobody can see a repeated `oc import-image`; the annotation is seen."""
+    ns.digest_mirrors()
+    start(controller={"retry": {"initialSeconds": 600, "maximumSeconds": 600}})
+    ns.create("app", tag("v1", ns.source("app:v1")))
+    ns.wait_event("app", "MirrorImportFailed")
+    digest = ns.put("good", "app:v1")
+    ns.stays("failed", lambda: ns.failure("app", "v1"), seconds=1)
+    ns.annotate("app", RETRY, "1")
+    ns.wait_healed("app", "v1", digest, seconds=3)
+
+
+def test_scheduled_tags_are_recorded_once_an_interval(ns: Namespace, simulated: Cluster, start: Start) -> None:
+    """Every interval the platform fails again and puts the condition back: one write each, no loop."""
+    digest = ns.put("good", "app:v1")
+    ns.digest_mirrors()
+    start()
+    ns.create("app", tag("v1", ns.source("app:v1"), importPolicy={"scheduled": True}))
+    ns.wait_healed("app", "v1", digest)
+    first = _last(simulated)
+    started = ns.spec_tag("app", "v1")["generation"]
+    wait_for("three intervals", lambda: ns.spec_tag("app", "v1")["generation"] >= started + 3, seconds=SCHEDULED_SECONDS * 6)
+    ns.wait_healed("app", "v1", digest)
+    generations = ns.spec_tag("app", "v1")["generation"] - started
+    writes = _count(_requests(simulated, first), "update", f"{ns.name}/imagestreams/app/status")
+    assert generations - 1 <= writes <= generations + 1
+    assert len(ns.tag_status("app", "v1")["items"]) == 1, "the same image adds nothing to the history"
+
+
+def test_the_spec_changes_while_the_import_runs(ns: Namespace, start: Start) -> None:
+    """What was fetched for the old reference is not recorded under the new one."""
+    with Registry() as slow:
+        slow.failures[f"{ns.name}/old"] = Failure(seconds=1.5)
+        slow.put(f"{ns.name}/old", "v1", seed="old")
+        _allow(ns, slow.host)
+        digest = ns.put("good", "new:v1", seed="new")
+        ns.digest_mirrors(f"{slow.host}/{ns.name}", ns.mirror())
+        running = start()
+        ns.create("app", tag("v1", ns.source("old:v1")))
+        wait_for("the import runs", lambda: slow.requests[f"{ns.name}/old"])
+
+        def point_elsewhere(stream: dict[str, Any]) -> None:
+            stream["spec"]["tags"][0]["from"]["name"] = ns.source("new:v1")
+
+        ns.change("app", point_elsewhere)
+        ns.wait_healed("app", "v1", digest)
+        assert [item["image"] for item in ns.tag_status("app", "v1")["items"]] == [digest]
+        assert running.metric("mirrorstream_imports_total", result="imported") == 1
+
+
+def test_a_stream_recreated_while_the_import_runs_is_another_one(ns: Namespace, start: Start) -> None:
+    """Its uid differs: it starts from the beginning, and heals."""
+    with Registry() as slow:
+        slow.failures[f"{ns.name}/app"] = Failure(seconds=1)
+        digest = slow.put(f"{ns.name}/app", "v1")
+        _allow(ns, slow.host)
+        ns.digest_mirrors(f"{slow.host}/{ns.name}")
+        start()
+        ns.create("app", tag("v1", ns.source("app:v1")))
+        wait_for("the import runs", lambda: slow.requests[f"{ns.name}/app"])
+        ns.delete("app")
+        ns.create("app", tag("v1", ns.source("app:v1")), tag("v2", ns.source("app:v2")))
+        ns.wait_healed("app", "v1", digest)
+        assert len(ns.tag_status("app", "v1")["items"]) == 1
+        ns.delete("app")
+
+
+def test_conflicts_with_other_writers_lose_nothing(ns: Namespace, simulated: Cluster, start: Start) -> None:
+    """The status write starts over from a fresh stream."""
+    digest = ns.put("good", "app:v1")
+    ns.digest_mirrors()
+    running = start()
+    simulated.control(
+        "faults", {"verb": "update", "path": f"{ns.name}/imagestreams/app/status", "times": 3, "action": {"conflict": True}}
+    )
+    ns.create("app", tag("v1", ns.source("app:v1")))
+    ns.wait_healed("app", "v1", digest)
+    assert running.metric("mirrorstream_status_writes_total", outcome="written") == 1
+
+
+@pytest.mark.parametrize(
+    "action",
+    [{"status": 500}, {"loseAnswer": True}, {"reset": True}, {"status": 429, "retryAfter": 1}, {"truncate": True}],
+    ids=str,
+)
+def test_a_status_write_that_fails_is_made_again(ns: Namespace, simulated: Cluster, start: Start, action: dict[str, Any]) -> None:
+    """An error, a lost answer, a cut connection: the tag heals, with one entry in its history."""
+    digest = ns.put("good", "app:v1")
+    ns.digest_mirrors()
+    start()
+    simulated.control("faults", {"verb": "update", "path": f"{ns.name}/imagestreams/app/status", "times": 1, "action": action})
+    ns.create("app", tag("v1", ns.source("app:v1")))
+    ns.wait_healed("app", "v1", digest)
+    assert len(ns.tag_status("app", "v1")["items"]) == 1
+
+
+def test_an_image_that_may_not_be_created_is_said(ns: Namespace, simulated: Cluster, start: Start) -> None:
+    """Without the right to create images nothing is recorded; once it is there, the tag heals."""
+    digest = ns.put("good", "app:v1")
+    ns.digest_mirrors()
+    start()
+    forbidden = {"status": 403, "reason": "Forbidden", "message": "images.image.openshift.io is forbidden"}
+    simulated.control("faults", {"verb": "create", "path": "v1/images$", "times": 2, "action": forbidden})
+    ns.create("app", tag("v1", ns.source("app:v1")))
+    assert "forbidden" in ns.wait_event("app", "MirrorImportFailed")
+    ns.wait_healed("app", "v1", digest)
+
+
+def test_a_status_write_that_admission_refuses_is_said(ns: Namespace, start: Start) -> None:
+    """A LimitRange on images counts for us too; lifting it lets the tag heal."""
+    digest = ns.put("good", "app:v1")
+    ns.digest_mirrors()
+    limits = {"limits": [{"type": "openshift.io/ImageStream", "max": {"openshift.io/images": "0"}}]}
+    path = f"/api/v1/namespaces/{ns.name}/limitranges"
+    ns.client.request("POST", path, body={"metadata": {"name": "images"}, "spec": limits})
+    start()
+    ns.create("app", tag("v1", ns.source("app:v1")))
+    assert "openshift.io/images" in ns.wait_event("app", "MirrorImportRefused")
+    assert ns.failure("app", "v1")
+    ns.client.request("DELETE", f"{path}/images")
+    ns.wait_healed("app", "v1", digest)
+
+
+def test_the_upstream_comes_back(ns: Namespace, start: Start) -> None:
+    """The platform's own import wins, and the history keeps what the mirror served."""
+    mirrored = ns.put("good", "app:v1", seed="mirror")
+    ns.digest_mirrors(source=f"{ns.cluster.host('other')}/{ns.name}")
+    start(mirrors={"bypassNotFound": True})
+    ns.create("app", tag("v1", ns.source("app:v1", "other")))
+    ns.wait_healed("app", "v1", mirrored)
+    upstream = ns.cluster.put("other", f"{ns.name}/app", "v1", seed=f"{ns.name}/upstream")
+    ns.import_image("app", "v1", ns.source("app:v1", "other"))
+    ns.wait_healed("app", "v1", upstream)
+    assert [item["image"] for item in ns.tag_status("app", "v1")["items"]] == [upstream, mirrored]
+    ns.stays("the upstream's", lambda: ns.healed("app", "v1", upstream))
+
+
+def test_a_short_outage_never_rolls_a_tag_back(ns: Namespace, start: Start) -> None:
+    """The mirror is stale: what the source served stays until the source has failed for replaceAfterSeconds."""
+    upstream = ns.cluster.put("other", f"{ns.name}/app", "v1", seed=f"{ns.name}/upstream")
+    stale = ns.put("good", "app:v1", seed="stale")
+    ns.digest_mirrors(source=f"{ns.cluster.host('other')}/{ns.name}")
+    running = start(controller={"replaceAfterSeconds": 4}, mirrors={"bypassNotFound": True})
+    ns.create("app", tag("v1", ns.source("app:v1", "other")))
+    ns.wait_healed("app", "v1", upstream)
+    ns.cluster.registries.stores["other"].remove(f"{ns.name}/app", "v1")
+    ns.cluster.put("other", f"{ns.name}/app", "another")
+    ns.import_image("app", "v1", ns.source("app:v1", "other"))
+    wait_for("it is held", lambda: running.lines("kept what the source served: it has not failed for long enough"))
+    assert ns.tag_status("app", "v1")["items"][0]["image"] == upstream
+    ns.wait_healed("app", "v1", stale)
+    assert [item["image"] for item in ns.tag_status("app", "v1")["items"]] == [stale, upstream]
+
+
+def test_an_outage_with_the_same_image_in_the_mirror_only_drops_the_failure(ns: Namespace, start: Start) -> None:
+    """The item that the platform imported stays as it is."""
+    upstream = ns.cluster.put("other", f"{ns.name}/app", "v1", seed=f"{ns.name}/same")
+    assert ns.put("good", "app:v1", seed=f"{ns.name}/same") == upstream
+    ns.digest_mirrors(source=f"{ns.cluster.host('other')}/{ns.name}")
+    start(mirrors={"bypassNotFound": True})
+    ns.create("app", tag("v1", ns.source("app:v1", "other")))
+    before = ns.wait_healed("app", "v1", upstream)
+    ns.cluster.registries.stores["other"].remove(f"{ns.name}/app", "v1")
+    ns.cluster.put("other", f"{ns.name}/app", "another")
+    ns.import_image("app", "v1", ns.source("app:v1", "other"))
+    after = wait_for("a higher generation", lambda: _newer(ns.healed("app", "v1", upstream), before))
+    assert {**after, "generation": 0} == {**before, "generation": 0}
+
+
+def _newer(item: dict[str, Any] | None, than: dict[str, Any]) -> dict[str, Any] | None:
+    return item if item and item["generation"] > than["generation"] else None
+
+
+def test_rules_that_come_change_and_go(ns: Namespace, start: Start) -> None:
+    """A new rule heals what had failed; a changed one too; without it nothing is tried."""
+    first, second = ns.put("good", "one:v1"), ns.put("other", "two:v1")
+    start(controller={"retry": {"initialSeconds": 600, "maximumSeconds": 600}})
+    ns.create("one", tag("v1", ns.source("one:v1")))
+    ns.create("two", tag("v1", ns.source("two:v1")))
+    ns.wait_failed("one", "v1")
+    rule = ns.digest_mirrors(ns.mirror("good"))
+    ns.wait_healed("one", "v1", first, seconds=8)
+    ns.wait_event("two", "MirrorImportFailed")
+    ns.change_mirrors(rule, ns.mirror("other"))
+    ns.wait_healed("two", "v1", second, seconds=8)
+    ns.remove_mirror_set(rule)
+    ns.put("other", "three:v1")
+    ns.create("three", tag("v1", ns.source("three:v1")))
+    ns.wait_failed("three", "v1")
+    ns.stays("failed", lambda: ns.failure("three", "v1"))
+
+
+def test_a_bad_mirror_set_never_disables_another(ns: Namespace, start: Start) -> None:
+    """What cannot be used is named in the log, by object and field; the rest counts."""
+    if ns.cluster.simulator is None:
+        pytest.skip("the cluster's own validation refuses malformed mirror sets")
+    digest = ns.put("good", "app:v1")
+    bad = ns.mirror_set("ImageDigestMirrorSet", f"{ns.cluster.host('dead')}/{ns.name}", "https://not a mirror", ns.mirror())
+    path = "/apis/config.openshift.io/v1/imagedigestmirrorsets"
+    ns.client.request("POST", path, body={"metadata": {"name": f"{ns.name}-worse"}, "spec": {"imageDigestMirrors": "nonsense"}})
+    try:
+        running = start()
+        ns.create("app", tag("v1", ns.source("app:v1")))
+        ns.wait_healed("app", "v1", digest)
+        warnings = running.lines("part of a mirror rule cannot be used")
+        assert {(w["object"], w["field"]) for w in warnings} >= {
+            (f"ImageDigestMirrorSet/{bad}", "spec.imageDigestMirrors[0].mirrors[0]"),
+            (f"ImageDigestMirrorSet/{ns.name}-worse", "spec.imageDigestMirrors"),
+        }
+    finally:
+        ns.client.request("DELETE", f"{path}/{ns.name}-worse")
+
+
+def test_an_import_that_hangs_and_leaves_no_condition(ns: Namespace, simulated: Cluster, start: Start) -> None:
+    """stuckAfterSeconds: then the mirrors serve, and when the platform's import fails after all, they serve again."""
+    digest = ns.put("good", "app:v1")
+    ns.digest_mirrors()
+    simulated.control("import-controller", {"hang": [simulated.host("dead")]})
+    try:
+        start(controller={"stuckAfterSeconds": 1.5})
+        ns.create("app", tag("v1", ns.source("app:v1")), following("latest", "v1"))
+        ns.stays("pending", lambda: not ns.tag_status("app", "v1"), seconds=1)
+        item = ns.wait_healed("app", "v1", digest)
+        ns.wait_healed("app", "latest", digest)
+        assert item["generation"] == ns.spec_tag("app", "v1")["generation"]
+    finally:
+        simulated.control("import-controller", {"hang": []})
+    ns.stays("the platform is content", lambda: ns.healed("app", "v1", digest))
+    ns.import_image("app", "v1", ns.source("app:v1"))
+    after = wait_for("healed once more", lambda: _newer(ns.healed("app", "v1", digest), item))
+    assert len(ns.tag_status("app", "v1")["items"]) == 1, after
+
+
+def test_a_watch_that_breaks_or_expires_misses_nothing(ns: Namespace, simulated: Cluster, start: Start) -> None:
+    """Dropped watches resume, expired ones list again."""
+    digest = ns.put("good", "app:v1")
+    ns.digest_mirrors()
+    start()
+    simulated.control("drop-watches")
+    ns.create("one", tag("v1", ns.source("app:v1")))
+    ns.wait_healed("one", "v1", digest)
+    simulated.control("faults", {"verb": "watch", "path": "imagestreams$", "times": 2, "action": {"gone": True}})
+    simulated.control("compact")
+    simulated.control("drop-watches")
+    ns.create("two", tag("v1", ns.source("app:v1")))
+    ns.wait_healed("two", "v1", digest)
+
+
+def test_a_slow_tag_does_not_hold_up_the_others_of_its_stream(ns: Namespace, start: Start) -> None:
+    """A stream whose slowest tag takes over two seconds is recorded in parts."""
+    with Registry() as slow:
+        slow.failures[f"{ns.name}/slow"] = Failure(seconds=5)
+        slow.put(f"{ns.name}/slow", "v1")
+        digest = slow.put(f"{ns.name}/quick", "v1")
+        _allow(ns, slow.host)
+        ns.digest_mirrors(f"{slow.host}/{ns.name}")
+        start()
+        ns.create("app", tag("quick", ns.source("quick:v1")), tag("slow", ns.source("slow:v1")))
+        ns.wait_healed("app", "quick", digest)
+        assert ns.failure("app", "slow")
+        ns.wait_healed("app", "slow")
+
+
+def test_an_importer_that_knows_no_mirrors(ns: Namespace, own_cluster: Callable[..., Cluster], start: Start) -> None:
+    """Older platforms ignore mirror sets altogether: streams that name digests heal, an operator's and Jenkins' of old."""
+    old = own_cluster(lambda settings: replace(settings, importer=replace(settings.importer, ignore_mirror_sets=True)))
+    with old.namespace() as there:
+        digest = there.put("good", "release:jenkins")
+        there.digest_mirrors()
+        start(on=old, namespaces={})
+        there.create("jenkins", tag("2", f"{there.source('release')}@{digest}"), following("latest", "2"))
+        there.wait_healed("jenkins", "2", digest)
+        there.wait_healed("jenkins", "latest", digest)
+        there.check_untouched()
+
+
+@pytest.mark.parametrize("without", [("imagedigestmirrorsets", "imagetagmirrorsets"), ("imagecontentsourcepolicies",)], ids=str)
+def test_a_cluster_without_some_mirror_kinds(
+    ns: Namespace, own_cluster: Callable[..., Cluster], start: Start, without: tuple[str, ...]
+) -> None:
+    """Older clusters lack IDMS and ITMS, newer ones may lack ICSP: what there is counts."""
+    other = own_cluster(without=without)
+    kind = "ImageContentSourcePolicy" if "imagedigestmirrorsets" in without else "ImageDigestMirrorSet"
+    with other.namespace() as there:
+        digest = there.put("good", "app:v1")
+        there.mirror_set(kind, f"{other.host('dead')}/{there.name}", there.mirror())
+        start(on=other, namespaces={})
+        there.create("app", tag("v1", there.source("app:v1")))
+        there.wait_healed("app", "v1", digest)
+
+
+def test_a_cluster_without_imagestreams_is_said_and_waited_for(own_cluster: Callable[..., Cluster], tmp_path: Any) -> None:
+    """Not OpenShift, or its API server is not up yet: never ready, never ended, one clear line."""
+    other = own_cluster(without=("image.openshift.io",))
+    running = Controller(other.kubeconfig, tmp_path, {}, "--no-leader-election")
+    try:
+        wait_for("it answers", lambda: _answers(running))
+        wait_for("it says so", lambda: "does not serve imagestreams.image.openshift.io" in running.get("/readyz")[1])
+        assert running.get("/readyz")[0] == 503
+        assert running.get("/healthz")[0] == 200
+        assert running.stop() == 0
+        assert len([1 for line in running.log().splitlines() if "does not serve imagestreams" in line]) == 1, "said once"
+    finally:
+        running.process.kill()
+        running.process.wait()
+
+
+def _answers(running: Controller) -> bool:
+    try:
+        return running.get("/healthz")[0] == 200
+    except OSError:
+        return False
+
+
+def test_an_image_config_that_may_not_be_read_stops_imports(own_cluster: Callable[..., Cluster], tmp_path: Any) -> None:
+    """What must not be imported is unknown then: not ready, and it says which object it cannot read."""
+    other = own_cluster()
+    other.control(
+        "faults",
+        {"path": "config.openshift.io/v1/images", "userAgent": "^mirrorstream", "action": {"status": 403, "reason": "Forbidden"}},
+    )
+    running = Controller(other.kubeconfig, tmp_path, {}, "--no-leader-election")
+    try:
+        wait_for("it answers", lambda: _answers(running))
+        wait_for("it says so", lambda: "images.config.openshift.io" in running.get("/readyz")[1])
+        assert running.get("/readyz")[0] == 503
+    finally:
+        running.process.kill()
+        running.process.wait()
+
+
+def test_a_slow_mirror_does_not_delay_a_fast_one(ns: Namespace, start: Start) -> None:
+    """At most half of the imports go to one mirror host."""
+    with Registry() as slow:
+        slow.failure = Failure(seconds=8)
+        _allow(ns, slow.host)
+        digest = ns.put("good", "fast:v1")
+        ns.digest_mirrors(f"{slow.host}/{ns.name}", source=f"{ns.cluster.host('dead')}/{ns.name}/slow")
+        ns.digest_mirrors()
+        start(controller={"concurrentImports": 4})
+        for number in range(10):
+            ns.create(f"slow-{number}", tag("v1", ns.source(f"slow/app{number}:v1")))
+        wait_for("the slow mirror is busy", lambda: slow.requests.total() >= 2)
+        ns.create("fast", tag("v1", ns.source("fast:v1")))
+        ns.wait_failed("fast", "v1")
+        ns.wait_healed("fast", "v1", digest, seconds=2)
+
+
+def test_two_replicas_have_one_leader_and_hand_over(ns: Namespace, start: Start) -> None:
+    """The second does nothing until the first ends; then it takes over at once, since the lease was released."""
+    digest = ns.put("good", "app:v1")
+    ns.digest_mirrors()
+    first = start("--namespace", ns.name)
+    wait_for("the first leads", lambda: first.metric("mirrorstream_leader") == 1)
+    second = start("--namespace", ns.name)
+    ns.create("one", tag("v1", ns.source("app:v1")))
+    ns.wait_healed("one", "v1", digest)
+    assert second.metric("mirrorstream_leader") == 0
+    assert not second.lines("importing through mirrors")
+    assert first.stop() == 0
+    wait_for("the second leads", lambda: second.metric("mirrorstream_leader") == 1, seconds=6)
+    ns.create("two", tag("v1", ns.source("app:v1")))
+    ns.wait_healed("two", "v1", digest)
+
+
+def test_changed_configuration_is_taken_over_and_a_broken_one_is_not(ns: Namespace, start: Start) -> None:
+    """A reload needs no restart; an invalid file is reported and the old settings stay in force."""
+    digest = ns.put("good", "app:v1")
+    ns.digest_mirrors()
+    running = start(namespaces={"exclude": ["ms-*"]})
+    ns.create("app", tag("v1", ns.source("app:v1")))
+    ns.wait_failed("app", "v1")
+    running.configure({"controller": {"namespaces": {"exlude": []}}})
+    wait_for("it is reported", lambda: running.lines("the new configuration is invalid, the old one stays in force"))
+    assert ns.failure("app", "v1")
+    running.configure({"controller": {"namespaces": {"include": [ns.name]}}})
+    ns.wait_healed("app", "v1", digest)
+    assert running.metric("mirrorstream_configuration_reloads_total", accepted="false") == 1
+
+
+def test_users_and_the_platform_write_while_tags_heal(ns: Namespace, start: Start) -> None:
+    """Annotations and imports in between: everything heals and nothing of theirs is lost."""
+    digests = [ns.put("good", f"app:v{number}") for number in range(5)]
+    ns.digest_mirrors()
+    start()
+    ns.create("app", *(tag(f"v{number}", ns.source(f"app:v{number}")) for number in range(5)))
+    stop = threading.Event()
+
+    def meddle() -> None:
+        for number in range(10):
+            ns.annotate("app", "example.com/meddling", str(number))
+            ns.import_image("app", f"v{number % 5}", ns.source(f"app:v{number % 5}"))
+            stop.wait(0.1)
+
+    meddler = threading.Thread(target=meddle)
+    meddler.start()
+    meddler.join()
+    for number, digest in enumerate(digests):
+        ns.wait_healed("app", f"v{number}", digest)
+    assert ns.get("app")["metadata"]["annotations"]["example.com/meddling"] == "9"
+
+
+def _allow(ns: Namespace, host: str) -> None:
+    """Make a registry of a scenario's own known to the cluster as insecure, which only the simulator lets us."""
+    if ns.cluster.simulator is None:
+        pytest.skip("the cluster's settings are not ours to change")
+    path = "/apis/config.openshift.io/v1/images/cluster"
+
+    def attempt() -> bool:
+        config = ns.client.get(path)
+        config["spec"]["registrySources"]["insecureRegistries"].append(host)
+        ns.client.request("PUT", path, body=config)
+        return True
+
+    wait_for("the Image config is written", attempt)
