@@ -186,8 +186,8 @@ class MirrorPolicy:
         """The repository, without tag or digest, that goes into a tag's history for an image of `source` that `candidate` served.
 
         With `auto` the source's own name, as the platform records it, where nodes, builds and the internal registry resolve it
-        through a digest mirror. A tag mirror or a wildcard does not serve the platform's pull by digest, so there the mirror itself must be
-        named. Raises ReferenceError.
+        through a digest mirror. A tag mirror or a wildcard does not serve the platform's pull by digest, so there the mirror
+        itself must be named. Raises ReferenceError.
         """
         by_source = recorded_reference == "source" or (recorded_reference == "auto" and self.digest_mirrors_cover(source))
         return written_name(source if by_source else candidate.reference)

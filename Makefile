@@ -1,0 +1,48 @@
+# Every target sets up its own virtual environment when there is none, with exactly the versions in requirements-dev.lock.
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint contract bench format lock clean
+PYTHON ?= python3
+VENV := .venv
+READY := $(VENV)/.ready
+WORKERS ?= 4
+PYTEST := $(VENV)/bin/pytest
+
+help: ## what each target does
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+
+$(READY): requirements-dev.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "mirrorstream needs Python 3.11 or later; set PYTHON=…")'
+	@echo "Setting up $(VENV) with the versions in requirements-dev.lock (once, about half a minute) …"
+	@$(PYTHON) -m venv $(VENV)
+	@$(VENV)/bin/pip install --quiet --disable-pip-version-check --require-hashes -r requirements-dev.lock
+	@$(VENV)/bin/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@touch $@
+
+demo: $(READY) ## watch ImageStreams heal on a simulated cluster; KEEP=1 leaves the cluster up for kubectl
+	@$(VENV)/bin/python -m e2e.demo $(if $(KEEP),--keep)
+
+test: $(READY) ## all tests: rules, controller, contract with the real API's recordings, scenarios on a simulated cluster
+	$(PYTEST) -n $(WORKERS) --dist loadgroup tests e2e
+
+contract: $(READY) ## only the contract: does the simulator answer what the real API answered?
+	$(PYTEST) e2e/contract
+
+lint: $(READY) ## ruff, mypy --strict, import contracts
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/mypy
+	$(VENV)/bin/lint-imports --no-cache
+
+bench: $(READY) ## how fast tags heal and what the rules cost, measured on this machine
+	$(VENV)/bin/python -m e2e.bench
+
+format: $(READY) ## let ruff format everything
+	$(VENV)/bin/ruff check --fix .
+	$(VENV)/bin/ruff format .
+
+lock: ## choose new exact versions (needs uv)
+	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header pyproject.toml -o requirements.lock
+	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header pyproject.toml --group dev -o requirements-dev.lock
+
+clean: ## remove the virtual environment and caches
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis
