@@ -110,7 +110,7 @@ class Client:
         headers = {"Accept": accept, "User-Agent": self._user_agent}
         with self._lock:
             # The package refreshes expiring tokens in here, and not under a lock of its own.
-            authorization = configuration.get_api_key_with_prefix("authorization")
+            authorization = configuration.get_api_key_with_prefix("BearerToken", alias="authorization")
             basic = configuration.get_basic_auth_token() if configuration.username else None
         if authorization or basic:
             headers["Authorization"] = str(authorization or basic)

@@ -1,0 +1,1 @@
+"""Fast tests: pure tables, fakes, and the plumbing against scripted servers."""

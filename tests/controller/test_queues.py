@@ -1,0 +1,139 @@
+"""Who is next: streams in the work queue, imports in the pool."""
+
+import threading
+
+import pytest
+from mirrorstream_controller.pool import ImportPool
+from mirrorstream_controller.workqueue import Key, WorkQueue
+
+from e2e.waiting import wait_for
+
+
+def queue(now: list[float]) -> WorkQueue:
+    """A queue with a clock of the test's."""
+    return WorkQueue(initial=5, maximum=300, clock=lambda: now[0], uniform=lambda low, high: 1.0)
+
+
+def drain(q: WorkQueue) -> list[Key]:
+    """Everything that waits now, in its order."""
+    found = []
+    while (key := q.get(timeout=0)) is not None:
+        found.append(key)
+        q.done(key)
+    return found
+
+
+def test_a_key_is_processed_once_at_a_time_and_never_lost() -> None:
+    """What is added while it is processed comes once more."""
+    q = queue([0.0])
+    q.add(("a", "1"))
+    q.add(("a", "1"))
+    key = q.get(timeout=0)
+    assert key == ("a", "1")
+    q.add(("a", "1"))
+    q.add(("a", "1"))
+    assert q.get(timeout=0) is None
+    q.done(key)
+    assert drain(q) == [("a", "1")]
+
+
+def test_namespaces_take_turns() -> None:
+    """A tenant with a thousand failing streams delays nobody."""
+    q = queue([0.0])
+    for number in range(1000):
+        q.add(("greedy", str(number)))
+    q.add(("modest", "1"))
+    assert ("modest", "1") in [q.get(timeout=0) for _ in range(2)]
+
+
+def test_what_a_user_asked_for_comes_first() -> None:
+    """Also when it was waiting already, or is being processed."""
+    q = queue([0.0])
+    for number in range(5):
+        q.add(("a", str(number)))
+    q.add(("a", "4"), urgent=True)
+    assert q.get(timeout=0) == ("a", "4")
+    q.add(("a", "4"), urgent=True)
+    q.done(("a", "4"))
+    assert q.get(timeout=0) == ("a", "4")
+
+
+def test_delays_and_the_earliest_counts() -> None:
+    """Of several waits for one key."""
+    now = [0.0]
+    q = queue(now)
+    q.add_after(("a", "1"), 10)
+    q.add_after(("a", "1"), 5)
+    q.add_after(("a", "1"), 20)
+    now[0] = 4.9
+    assert drain(q) == []
+    now[0] = 5
+    assert drain(q) == [("a", "1")]
+    now[0] = 30
+    assert drain(q) == []
+
+
+def test_back_off_grows_to_its_maximum_and_is_forgotten() -> None:
+    """5 s to 5 min."""
+    now = [0.0]
+    q = queue(now)
+    assert [q.backoff(n) for n in (1, 2, 3, 7, 100)] == [5, 10, 20, 300, 300]
+    q.add_rate_limited(("a", "1"))
+    now[0] = 5
+    assert drain(q)
+    q.add_rate_limited(("a", "1"))
+    now[0] = 10
+    assert not drain(q)
+    q.forget(("a", "1"))
+
+
+def test_a_closed_queue_lets_everybody_go() -> None:
+    """Workers that wait are woken."""
+    q = WorkQueue()
+    got: list[Key | None] = []
+    worker = threading.Thread(target=lambda: got.append(q.get()))
+    worker.start()
+    q.shut_down()
+    worker.join(5)
+    assert got == [None]
+    q.add(("a", "1"))
+    assert len(q) == 0
+
+
+@pytest.mark.parametrize("concurrency", [1, 4, 16])
+def test_half_of_the_pool_stays_free_for_other_mirrors(concurrency: int) -> None:
+    """A slow mirror never has more than half of the slots, and the fast one is served beside it."""
+    pool = ImportPool(concurrency)
+    release, running, done = threading.Event(), [], []  # type: ignore[var-annotated]
+
+    def slow() -> None:
+        running.append(1)
+        release.wait(10)
+
+    for number in range(20):
+        pool.submit(f"ns{number}", "slow", slow)
+    half = max(1, concurrency // 2)
+    wait_for("the slow mirror is busy", lambda: len(running) == half)
+    pool.submit("other", "fast", lambda: done.append(1))
+    if concurrency > 1:
+        wait_for("the fast one is served", lambda: done)
+    assert len(running) == half
+    release.set()
+    wait_for("all end", lambda: len(pool) == 0)
+    assert len(running) == 20
+    pool.stop()
+
+
+def test_a_failing_job_costs_no_slot() -> None:
+    """Whatever happens inside."""
+    pool = ImportPool(2)
+    done: list[int] = []
+
+    def fails() -> None:
+        raise ValueError("on purpose")
+
+    for _ in range(10):
+        pool.submit("ns", "host", fails)
+    pool.submit("ns", "host", lambda: done.append(1))
+    wait_for("it goes on", lambda: done)
+    pool.stop()

@@ -1,0 +1,1 @@
+"""The Kubernetes plumbing, against a scripted API server."""

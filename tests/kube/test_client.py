@@ -1,0 +1,157 @@
+"""The client: credentials as kubectl finds them, errors in one line, no wait without a limit."""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+from mirrorstream.kube.client import ApiError, ApiUnreachable, Client, ConfigurationError, load_client
+from mirrorstream.kube.limiter import RateLimiter
+
+from tests.kube.conftest import Request, Script
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        (None, "no such file"),
+        ("a: [", "not valid YAML"),
+        ("- a", "expected a mapping at the top, found list"),
+        ("apiVersion: v1\nkind: Config\ncontexts: []\nclusters: []\nusers: []", "kubeconfig"),
+        ("apiVersion: v1\nkind: Config\ncurrent-context: x\ncontexts: []\nclusters: []\nusers: []", "x"),
+    ],
+    ids=["missing", "broken", "not-a-mapping", "no-context", "unknown-context"],
+)
+def test_an_unusable_kubeconfig_is_one_clear_line(tmp_path: Path, content: str | None, says: str) -> None:
+    """It names the file."""
+    path = tmp_path / "kubeconfig"
+    if content is not None:
+        path.write_text(content)
+    with pytest.raises(ConfigurationError) as error:
+        load_client(str(path))
+    assert says in str(error.value)
+    assert str(path) in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_an_answer_is_decoded_into_the_type_that_is_asked_for(script: Script, client: Client) -> None:
+    """And what it does not name is not kept."""
+
+    class Thing(msgspec.Struct):
+        name: str
+
+    script.handle = lambda request: request.answer(200, {"name": "x", "more": 1})
+    assert client.request("GET", "/thing", type=Thing) == Thing("x")
+    assert client.get("/thing") == {"name": "x", "more": 1}
+
+
+def test_an_error_answer_carries_its_status(script: Script, client: Client) -> None:
+    """Callers tell a 404 from a 409."""
+    script.handle = lambda request: request.fail(404, "NotFound", 'streams "x" not found')
+    with pytest.raises(ApiError, match='streams "x" not found') as error:
+        client.get("/x")
+    assert (error.value.status, error.value.reason) == (404, "NotFound")
+
+
+def test_an_answer_that_is_not_from_an_api_server_is_quoted(script: Script, client: Client) -> None:
+    """A proxy's page, say."""
+    script.handle = lambda request: request.answer(502, b"<html>bad gateway</html>")
+    with pytest.raises(ApiError, match="HTTP status 502: <html>bad gateway"):
+        client.get("/x")
+
+
+def test_nobody_there_is_one_line_that_names_the_server(tmp_path: Path, script: Script) -> None:
+    """Not a traceback of three libraries."""
+    client = load_client(str(script.kubeconfig(tmp_path / "k")))
+    script.server.shutdown()
+    script.server.server_close()
+    with pytest.raises(ApiUnreachable) as error:
+        client.get("/x")
+    assert script.url in str(error.value)
+    assert "refused" in str(error.value)
+    assert len(str(error.value)) < 200
+
+
+def test_a_server_that_never_answers_is_given_up(script: Script, client: Client) -> None:
+    """Every request has a limit."""
+    script.handle = lambda request: script.ended.wait(10) and None
+    with pytest.raises(ApiUnreachable, match="timed out"):
+        client.request("GET", "/x", timeout=0.2)
+
+
+def test_throttling_is_obeyed_a_bounded_number_of_times(script: Script, client: Client) -> None:
+    """429 with Retry-After: wait, try again, and give up in the end."""
+    slept: list[float] = []
+    client._sleep = slept.append
+    answers = iter([429, 429, 200])
+
+    def handle(request: Request) -> None:
+        code = next(answers, 429)
+        request.answer(200, {}) if code == 200 else request.fail(429, "TooManyRequests", Retry_After="2")
+
+    script.handle = handle
+    client.get("/x")
+    assert len(slept) == 2
+    assert all(2 <= seconds <= 2.25 for seconds in slept)
+    with pytest.raises(ApiError):
+        client.get("/x")
+
+
+def test_a_rotated_token_is_read_again(script: Script, tmp_path: Path) -> None:
+    """A bound token changes on disk; a 401 has the credentials read again, once."""
+    token = tmp_path / "token"
+    token.write_text("old")
+    client = load_client(str(script.kubeconfig(tmp_path / "k", tokenFile=str(token))), in_cluster=False)
+    seen: list[str] = []
+
+    def handle(request: Request) -> None:
+        seen.append(request.headers["Authorization"])
+        request.answer(200, {}) if seen[-1] == "Bearer new" else request.fail(401, "Unauthorized")
+
+    script.handle = handle
+    token.write_text("new")
+    client.get("/x")
+    assert seen == ["Bearer old", "Bearer new"]
+    token.write_text("wrong")
+    client._reconnect(client._configuration)
+    with pytest.raises(ApiError) as error:
+        client.get("/x")
+    assert error.value.status == 401
+
+
+def test_an_exec_plugin_gives_the_token(script: Script, tmp_path: Path) -> None:
+    """As kubectl's credential plugins do."""
+    plugin = tmp_path / "plugin.py"
+    plugin.write_text('print(\'{"kind":"ExecCredential","apiVersion":"client.authentication.k8s.io/v1","status":{"token":"t"}}\')')
+    user = {
+        "exec": {
+            "apiVersion": "client.authentication.k8s.io/v1",
+            "command": sys.executable,
+            "args": [str(plugin)],
+            "interactiveMode": "Never",
+        }
+    }
+    seen: list[Any] = []
+    script.handle = lambda request: (seen.append(request.headers["Authorization"]), request.answer(200, {}))[1]
+    load_client(str(script.kubeconfig(tmp_path / "k", **user)), in_cluster=False).get("/x")
+    assert seen == ["Bearer t"]
+
+
+def test_the_rate_is_limited_after_a_burst() -> None:
+    """Three seconds' worth at once, then at the rate; the rate can change."""
+    now, slept = [0.0], []
+
+    def sleep(seconds: float) -> None:
+        slept.append(seconds)
+        now[0] += seconds
+
+    limiter = RateLimiter(10, clock=lambda: now[0], sleep=sleep)
+    for _ in range(30):
+        assert limiter.wait() == 0
+    for _ in range(10):
+        limiter.wait()
+    assert sum(slept) == pytest.approx(1.0)
+    limiter.rate = 1
+    limiter.wait()
+    assert 1 <= slept[-1] <= 2

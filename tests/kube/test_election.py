@@ -1,0 +1,169 @@
+"""Leader election: one acts, and stops acting in time, whatever the API server and the clocks do."""
+
+from typing import Any
+
+import pytest
+from mirrorstream.kube.client import ApiError, ApiUnreachable
+from mirrorstream_controller.election import Election
+
+Object = dict[str, Any]
+
+
+class Leases:
+    """An API server with one Lease; `problem` is raised for every request while it is set."""
+
+    def __init__(self) -> None:
+        self.lease: Object | None = None
+        self.version = 0
+        self.problem: Exception | None = None
+        self.conflicts = 0
+
+    def request(self, method: str, path: str, *, body: Object | None = None, timeout: float = 0) -> Object:
+        """One request, which must be bounded by less than the retry period."""
+        assert timeout <= 2
+        if self.problem:
+            raise self.problem
+        if method == "GET":
+            if self.lease is None:
+                raise ApiError(404, "NotFound", "")
+            return {**self.lease, "spec": dict(self.lease["spec"])}
+        assert body is not None
+        version = body["metadata"].get("resourceVersion", "")
+        if self.conflicts or version != (self.lease["metadata"]["resourceVersion"] if self.lease else ""):
+            self.conflicts = max(0, self.conflicts - 1)
+            raise ApiError(409, "Conflict", "")
+        self.version += 1
+        self.lease = {**body, "metadata": {**body["metadata"], "resourceVersion": str(self.version)}}
+        return self.lease
+
+
+class Replica:
+    """One participant, driven by hand."""
+
+    def __init__(self, leases: Leases, name: str, clock: list[float]) -> None:
+        self.started = 0
+        self.lost: list[str] = []
+        self.election = Election(
+            leases,  # type: ignore[arg-type]
+            namespace="ns",
+            name="lease",
+            identity=name,
+            on_started=self.on_started,
+            on_lost=self.lost.append,
+            clock=lambda: clock[0],
+        )
+
+    def on_started(self) -> None:
+        """Count."""
+        self.started += 1
+
+    @property
+    def leads(self) -> bool:
+        """Whether it leads."""
+        return self.election.leading
+
+
+@pytest.fixture
+def clock() -> list[float]:
+    """A clock that stands still."""
+    return [1000.0]
+
+
+def test_the_first_leads_and_the_second_waits(clock: list[float]) -> None:
+    """And a leader that renews is never taken over from."""
+    leases = Leases()
+    one, two = Replica(leases, "one", clock), Replica(leases, "two", clock)
+    for _ in range(30):
+        one.election.attempt()
+        two.election.attempt()
+        clock[0] += 2
+    assert (one.leads, two.leads, one.started) == (True, False, 1)
+
+
+def test_a_silent_leader_is_taken_over_after_the_lease_as_we_saw_it(clock: list[float]) -> None:
+    """Never by the times in the record, and not before the lease's duration since we saw it change."""
+    leases = Leases()
+    one, two = Replica(leases, "one", clock), Replica(leases, "two", clock)
+    one.election.attempt()
+    assert leases.lease is not None
+    leases.lease["spec"]["renewTime"] = "1970-01-01T00:00:00.000000Z"
+    two.election.attempt()
+    clock[0] += 14
+    two.election.attempt()
+    assert not two.leads
+    clock[0] += 1
+    two.election.attempt()
+    assert two.leads
+    assert leases.lease["spec"]["leaseTransitions"] == 1
+    one.election.attempt()
+    assert one.lost
+    assert not one.leads
+
+
+@pytest.mark.parametrize("problem", [ApiUnreachable("hangs"), ApiError(500, "InternalError", "")], ids=["unreachable", "500"])
+def test_a_leader_that_cannot_renew_stops_in_time(clock: list[float], problem: Exception) -> None:
+    """Ten seconds after its last success, five before anybody else may start."""
+    leases = Leases()
+    one = Replica(leases, "one", clock)
+    one.election.attempt()
+    leases.problem = problem
+    clock[0] += 10
+    one.election.attempt()
+    one.election.check_deadline()
+    assert one.leads
+    clock[0] += 0.1
+    one.election.check_deadline()
+    assert not one.leads
+    assert one.lost == ["the lease could not be renewed for 10 s"]
+
+
+def test_a_renewal_that_hangs_does_not_delay_the_end(clock: list[float]) -> None:
+    """The deadline is another thread's; and it counts from before the last request."""
+    leases = Leases()
+    one = Replica(leases, "one", clock)
+    one.election.attempt()
+    clock[0] += 10.5
+    one.election.check_deadline()
+    assert one.lost
+
+
+def test_a_frozen_leader_does_not_take_itself_for_one(clock: list[float]) -> None:
+    """Stopped for longer than the lease, it finds another holder and ends."""
+    leases = Leases()
+    one, two = Replica(leases, "one", clock), Replica(leases, "two", clock)
+    one.election.attempt()
+    two.election.attempt()
+    clock[0] += 20
+    two.election.attempt()
+    assert two.leads
+    one.election.check_deadline()
+    assert not one.leads
+
+
+def test_conflicts_are_tried_again(clock: list[float]) -> None:
+    """A leader keeps leading through one, a candidate does not begin."""
+    leases = Leases()
+    one = Replica(leases, "one", clock)
+    leases.conflicts = 1
+    one.election.attempt()
+    assert not one.leads
+    one.election.attempt()
+    assert one.leads
+    leases.conflicts = 1
+    clock[0] += 2
+    one.election.attempt()
+    assert one.leads
+
+
+def test_a_released_lease_is_taken_at_once(clock: list[float]) -> None:
+    """SIGTERM hands over without waiting for the lease to expire."""
+    leases = Leases()
+    one, two = Replica(leases, "one", clock), Replica(leases, "two", clock)
+    one.election.attempt()
+    two.election.attempt()
+    one.election.stop()
+    assert leases.lease is not None
+    assert leases.lease["spec"]["holderIdentity"] == ""
+    two.election.attempt()
+    assert two.leads
+    assert not one.lost, "it left by itself"

@@ -1,0 +1,259 @@
+"""The informer: whatever happens to the watch, in the end it agrees with a fresh list, without a tight loop."""
+
+import json
+import threading
+from collections.abc import Callable
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+import msgspec
+import pytest
+from mirrorstream.kube.client import Client
+from mirrorstream.kube.informer import Change, Informer
+
+from e2e.waiting import wait_for
+from tests.kube.conftest import Request, Script
+
+Object = dict[str, Any]
+
+
+class Thing(msgspec.Struct):
+    """What is kept of an object."""
+
+    metadata: dict[str, Any]
+    value: int = 0
+
+
+def thing(name: str, version: int, value: Any = 0) -> Object:
+    """An object."""
+    return {"metadata": {"name": name, "namespace": "ns", "resourceVersion": str(version)}, "value": value}
+
+
+class Cluster:
+    """A script for lists and watches: `watches` says what each watch does, one after another; then they stay silent."""
+
+    def __init__(self, script: Script, *items: Object, version: int = 10) -> None:
+        self.script, self.items, self.version = script, list(items), version
+        self.watches: list[Callable[[Request], None]] = []
+        self.lists: list[Callable[[Request], None]] = []
+        script.handle = self.handle
+
+    def handle(self, request: Request) -> None:
+        """Answer a list or a watch."""
+        query = parse_qs(urlsplit(request.path).query)
+        if "watch" in query:
+            behave = self.watches.pop(0) if self.watches else self.silent
+        else:
+            behave = self.lists.pop(0) if self.lists else self.whole
+        behave(request)
+
+    def whole(self, request: Request) -> None:
+        """A list."""
+        request.answer(200, {"metadata": {"resourceVersion": str(self.version)}, "items": self.items})
+
+    def silent(self, request: Request) -> None:
+        """A watch without events."""
+        request.stream()
+        self.script.ended.wait(20)
+
+    def count(self, watch: bool) -> int:
+        """How many watches or lists were asked for."""
+        return sum(("watch=1" in path) is watch for _, path in self.script.requests)
+
+
+@pytest.fixture
+def informers() -> Any:
+    """Make informers that are stopped at the end and hardly wait."""
+    made: list[Informer[Thing]] = []
+
+    def make(client: Client, **more: Any) -> tuple[Informer[Thing], list[Change[Thing]]]:
+        changes: list[Change[Thing]] = []
+        read = msgspec.json.Decoder(Thing).decode
+        more.setdefault("wait", lambda event, seconds: event.wait(min(seconds, 0.01)))
+        informer = Informer(client, "/things", read, changes.append, name="things", **more)
+        made.append(informer)
+        informer.start()
+        return informer, changes
+
+    yield make
+    for informer in made:
+        informer.stop()
+
+
+def names(informer: Informer[Thing]) -> dict[str, int]:
+    """What it knows."""
+    return {item.metadata["name"]: item.value for item in informer.objects()}
+
+
+def test_pages_make_one_list(script: Script, client: Client, informers: Any) -> None:
+    """And a page that has expired starts the list over."""
+    cluster = Cluster(script, thing("a", 1), thing("b", 2))
+    cluster.lists = [
+        lambda r: r.answer(200, {"metadata": {"resourceVersion": "9", "continue": "next"}, "items": [thing("old", 1)]}),
+        lambda r: r.fail(410, "Expired"),
+        lambda r: r.answer(200, {"metadata": {"resourceVersion": "10", "continue": "next"}, "items": [thing("a", 1)]}),
+        lambda r: r.answer(200, {"metadata": {"resourceVersion": "10"}, "items": [thing("b", 2)]}),
+    ]
+    informer, _ = informers(client)
+    assert informer.synced.wait(5)
+    assert names(informer) == {"a": 0, "b": 0}
+
+
+def test_events_are_followed_and_older_ones_ignored(script: Script, client: Client, informers: Any) -> None:
+    """Duplicates and events out of order change nothing."""
+    cluster = Cluster(script, thing("a", 5), thing("b", 6))
+    cluster.watches = [
+        lambda r: (
+            r.stream(
+                {"type": "MODIFIED", "object": thing("a", 12, 2)},
+                {"type": "MODIFIED", "object": thing("a", 11, 1)},
+                {"type": "MODIFIED", "object": thing("a", 12, 2)},
+                {"type": "DELETED", "object": thing("b", 13)},
+                {"type": "ADDED", "object": thing("c", 14, 3)},
+                {"type": "BOOKMARK", "object": {"metadata": {"resourceVersion": "20"}}},
+            )
+            or r.finish_stream()
+        )
+    ]
+    informer, changes = informers(client)
+    wait_for("the next watch", lambda: cluster.count(watch=True) >= 2)
+    assert names(informer) == {"a": 2, "c": 3}
+    assert len(changes) == 5, "two from the list, three from the watch"
+    assert "resourceVersion=20" in script.requests[-1][1], "it resumes where the bookmark was"
+    assert cluster.count(watch=False) == 1
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [
+        pytest.param(b'{"type":"MODIFIED","object":{"meta', id="truncated"),
+        pytest.param(b"garbage\n", id="garbage"),
+        pytest.param({"type": "ERROR", "object": {"kind": "Status", "code": 500, "message": "etcd"}}, id="error"),
+    ],
+)
+def test_a_broken_watch_resumes_from_the_last_good_event(script: Script, client: Client, informers: Any, broken: Any) -> None:
+    """Nothing is listed again, nothing lost."""
+    cluster = Cluster(script, thing("a", 5))
+    cluster.watches = [
+        lambda r: r.stream({"type": "MODIFIED", "object": thing("a", 12, 2)}, broken) or r.finish_stream(),
+        lambda r: r.stream({"type": "ADDED", "object": thing("b", 13, 3)}) or script.ended.wait(20),
+    ]
+    informer, _ = informers(client)
+    wait_for("it agrees", lambda: names(informer) == {"a": 2, "b": 3})
+    assert "resourceVersion=12" in script.requests[-1][1]
+    assert cluster.count(watch=False) == 1
+
+
+@pytest.mark.parametrize("how", ["http", "event"])
+def test_an_expired_watch_lists_again_and_tells_of_deletions(script: Script, client: Client, informers: Any, how: str) -> None:
+    """What went away unseen is gone."""
+    cluster = Cluster(script, thing("a", 5), thing("b", 6))
+
+    def gone(request: Request) -> None:
+        cluster.items = [thing("b", 6), thing("c", 30)]
+        if how == "http":
+            request.fail(410, "Expired")
+        else:
+            request.stream({"type": "ERROR", "object": {"kind": "Status", "code": 410, "reason": "Expired"}})
+            request.finish_stream()
+
+    cluster.watches = [gone]
+    informer, changes = informers(client)
+    wait_for("it agrees", lambda: set(names(informer)) == {"b", "c"})
+    assert [(c.key[1], c.new is None) for c in changes[2:]] == [("a", True), ("c", False)]
+
+
+def test_a_storm_of_410_is_no_tight_loop(script: Script, client: Client, informers: Any) -> None:
+    """The waits between attempts grow."""
+    cluster = Cluster(script)
+    waits: list[float] = []
+
+    def wait(event: threading.Event, seconds: float) -> bool:
+        waits.append(seconds)
+        return len(waits) > 8 or event.wait(0)
+
+    cluster.watches = [lambda r: r.fail(410, "Expired")] * 20
+    informers(client, wait=wait, uniform=lambda low, high: high)
+    wait_for("it gives up, as asked", lambda: len(waits) > 8)
+    assert waits[:7] == [0.5, 1, 2, 4, 8, 16, 30]
+
+
+def test_one_malformed_object_is_left_out_alone(script: Script, client: Client, informers: Any) -> None:
+    """In a list and in a watch."""
+    cluster = Cluster(script, thing("a", 5), thing("bad", 6, "not a number"), thing("c", 7))
+    cluster.watches = [
+        lambda r: (
+            r.stream({"type": "MODIFIED", "object": thing("a", 12, {})}, {"type": "ADDED", "object": thing("d", 13)})
+            or script.ended.wait(20)
+        )
+    ]
+    informer, _ = informers(client)
+    wait_for("it agrees", lambda: set(names(informer)) == {"c", "d"})
+    assert informer.malformed == 2
+
+
+def test_a_kind_that_is_not_served_counts_as_empty_if_it_is_optional(script: Script, client: Client, informers: Any) -> None:
+    """And is looked for again."""
+    found = iter([False, True])
+    cluster = Cluster(script, thing("a", 5))
+    cluster.lists = [lambda r: r.answer(404, b"404 page not found") if not next(found) else cluster.whole(r)]
+    informer, _ = informers(client, optional=True)
+    assert informer.synced.wait(5)
+    wait_for("it comes", lambda: names(informer) == {"a": 0})
+
+
+def test_a_403_is_settled_but_not_synced(script: Script, client: Client, informers: Any) -> None:
+    """Nobody may take "not allowed to see" for "nothing there"."""
+    script.handle = lambda request: request.fail(403, "Forbidden", "things is forbidden")
+    informer, _ = informers(client)
+    assert informer.settled.wait(5)
+    assert not informer.synced.is_set()
+    assert informer.problem is not None
+    assert "things is forbidden" in informer.problem
+
+
+def test_stopping_wakes_a_silent_watch(script: Script, client: Client, informers: Any) -> None:
+    """At once."""
+    cluster = Cluster(script)
+    informer, _ = informers(client)
+    wait_for("it watches", lambda: cluster.count(watch=True))
+    informer.stop()
+    assert informer._thread is not None
+    assert not informer._thread.is_alive()
+
+
+def test_ten_thousand_streams_fit_in_sixty_megabytes(script: Script, client: Client, informers: Any) -> None:
+    """Projected while decoding: managedFields and annotations are never kept."""
+    import tracemalloc
+
+    from mirrorstream.imagestreams import ImageStream
+
+    item = {
+        "metadata": {
+            "name": "x",
+            "namespace": "ns",
+            "uid": "u" * 36,
+            "resourceVersion": "1",
+            "annotations": {"last-applied": "x" * 3000},
+        },
+        "spec": {
+            "tags": [
+                {"name": f"v{n}", "from": {"kind": "DockerImage", "name": f"registry.example.com/team/app:v{n}"}, "generation": 2}
+                for n in range(5)
+            ]
+        },
+        "status": {
+            "tags": [
+                {"tag": f"v{n}", "items": [{"image": "sha256:" + "a" * 64, "dockerImageReference": "r" * 110, "generation": 2}]}
+                for n in range(5)
+            ]
+        },
+    }
+    raw = json.dumps(item).encode()
+    decode = msgspec.json.Decoder(ImageStream).decode
+    tracemalloc.start()
+    kept = [decode(raw) for _ in range(1000)]
+    used = tracemalloc.get_traced_memory()[0]
+    tracemalloc.stop()
+    assert len(kept) == 1000
+    assert used * 10 < 60e6, f"{used / 1000:.0f} bytes a stream"
