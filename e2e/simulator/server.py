@@ -255,6 +255,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.send_header("Content-Type", "application/json")
         self.send_header("Transfer-Encoding", "chunked")
         self.end_headers()
+        self.wfile.flush()  # a client waits for the answer to begin, not for the first event
         self._sent = 200
         try:
             if "gone" in action:

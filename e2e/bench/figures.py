@@ -1,0 +1,35 @@
+"""A measured figure, its limit, and what it is to be compared with."""
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One figure; `limit` is the largest value that is good enough, None for those that are only told."""
+
+    name: str
+    value: float
+    unit: str
+    limit: float | None = None
+    beside: str = ""
+
+    @property
+    def kept(self) -> bool:
+        """Whether the limit is kept."""
+        return self.limit is None or self.value <= self.limit
+
+    @property
+    def limit_text(self) -> str:
+        """The limit as a table shows it."""
+        return "" if self.limit is None else f"{self.limit:g} {self.unit}"
+
+    def document(self) -> dict[str, Any]:
+        """The figure as JSON."""
+        return {**asdict(self), "kept": self.kept}
+
+
+def percentile(values: list[float], percent: float) -> float:
+    """The value that `percent` of `values` do not exceed."""
+    ordered = sorted(values)
+    return ordered[min(len(ordered) - 1, int(len(ordered) * percent / 100))]
