@@ -76,7 +76,16 @@ class Api:
 
     def update(self, target: Target, body: Any, context: Context) -> Object:
         """PUT an object or its status."""
-        return self._write(target, lambda old: self._checked(target.resource, body), context)
+        resource = target.resource
+        item = self._checked(resource, body)
+
+        def replaced(_: Object) -> Object:
+            if not item["metadata"].get("resourceVersion") and not resource.strategy.unconditional_update:
+                cause = errors.invalid_value("metadata.resourceVersion", "0", "must be specified for an update")
+                raise errors.invalid(resource.group, resource.plural, target.name, [cause])
+            return item
+
+        return self._write(target, replaced, context)
 
     def patch(self, target: Target, body: Any, media: str, context: Context) -> Object:
         """PATCH an object or its status, by JSON Patch or by merging."""

@@ -24,6 +24,9 @@ class Context:
 class Strategy:
     """What a kind does to objects on their way into the store; by default what a custom resource does."""
 
+    unconditional_update = True
+    """Whether a PUT may come without a resourceVersion."""
+
     def prepare_create(self, item: Object, context: Context) -> None:
         """Complete and check a new object in place. Raises StatusError."""
         item["metadata"].setdefault("generation", 1)

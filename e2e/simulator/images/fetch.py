@@ -23,8 +23,11 @@ MANIFEST_TYPES = (
     "application/vnd.docker.distribution.manifest.v1+prettyjws",
     "application/json",
 )
+# Registries that are configured as insecure are asked without verification: that is what the setting says.
+urllib3.disable_warnings(urllib3.exceptions.InsecureRequestWarning)
 PING_SECONDS = 2.0
 """How long a registry that answered is not asked again whether it is one."""
+NO_CREDENTIALS = "no basic auth credentials"
 _CODES = {
     "MANIFEST_UNKNOWN": "manifest unknown",
     "NAME_UNKNOWN": "name unknown",
@@ -164,7 +167,7 @@ class Fetcher:
         if not challenge:
             return ""
         if access.credentials is None and challenge.lower().startswith("basic"):
-            raise RegistryError("no basic auth credentials", "UNAUTHORIZED")
+            raise RegistryError(NO_CREDENTIALS, "UNAUTHORIZED")
         basic = "Basic " + base64.b64encode(":".join(access.credentials or ("", "")).encode()).decode()
         if challenge.lower().startswith("basic"):
             return basic

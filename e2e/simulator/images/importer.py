@@ -15,7 +15,7 @@ from mirrorstream.references import Reference, parse_reference, written_name
 
 from e2e.simulator import errors
 from e2e.simulator.images.convert import image_from_list, image_from_manifest, is_list
-from e2e.simulator.images.fetch import Access, Fetcher, Manifest, RegistryError, formatted
+from e2e.simulator.images.fetch import NO_CREDENTIALS, Access, Fetcher, Manifest, RegistryError, formatted
 from e2e.simulator.resources import Resource
 from e2e.simulator.settings import Settings
 from e2e.simulator.store import Store
@@ -133,8 +133,11 @@ class ImportSession:
             name = written_name(reference)
             if error.code == "NAME_UNKNOWN":
                 raise errors.not_found("image.openshift.io", "dockerimage", name) from error
-            if error.code == "UNAUTHORIZED":
+            if error.code == "UNAUTHORIZED" and str(error) != NO_CREDENTIALS:
                 raise errors.unauthorized(f'you may not have access to the container image "{name}"') from error
+            if str(error) == NO_CREDENTIALS:
+                scheme, _ = self._fetcher.ping(parsed.host, access)
+                raise RegistryError(f'Get "{scheme}://{parsed.host}/v2/{parsed.path}/tags/list": {error}') from error
             raise
 
     def _wait(self) -> None:

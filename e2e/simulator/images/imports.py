@@ -88,6 +88,8 @@ class Imports:
             item["referencePolicy"] = {"type": (item.get("referencePolicy") or {}).get("type") or "Source"}
             if not item.get("includeManifest"):
                 item.pop("includeManifest", None)
+            if path != "spec.repository" and not item.get("to") and (tag := _written_tag(item)):
+                item["to"] = {"name": tag}
         if causes:
             raise errors.invalid(GROUP, "ImageStreamImport", name, causes)
         spec.setdefault("import", False)
@@ -95,18 +97,17 @@ class Imports:
 
     def _stream(self, context: Context, metadata: Object) -> tuple[Object, bool]:
         """The stream that the import is named after, and whether it exists."""
-        name, version, uid = metadata["name"], metadata.get("resourceVersion"), metadata.get("uid")
+        # A uid in the request is wiped before it gets here, as in every create request.
+        name, version = metadata["name"], metadata.get("resourceVersion")
         try:
             stream = context.store.get(STREAMS, context.namespace, name)
         except errors.StatusError:
-            if version or uid:
+            if version:
                 raise
             return {"metadata": {"name": name, "namespace": context.namespace, "generation": 0}, "spec": {}, "status": {}}, False
         if version and version != stream["metadata"]["resourceVersion"]:
             why = f'the image stream was updated from "{version}" to "{stream["metadata"]["resourceVersion"]}"'
             raise errors.conflict(GROUP, "imagestream", name, why)
-        if uid and uid != stream["metadata"]["uid"]:
-            raise errors.not_found(GROUP, "imagestream", name)
         return stream, True
 
     # Fetching.
@@ -200,6 +201,13 @@ class Imports:
             return changed
 
         return context.store.update(STREAMS, context.namespace, stream["metadata"]["name"], update)
+
+
+def _written_tag(item: Object) -> str:
+    """The tag that a reference names, where it names one."""
+    source = str((item.get("from") or {}).get("name", ""))
+    rest = source.removeprefix(written_name(source)).partition("@")[0]
+    return rest.removeprefix(":")
 
 
 def _wrong_source(path: str, source: Object) -> list[errors.Cause]:

@@ -152,6 +152,8 @@ def _changed(old: Object, new: Object, namespace: str) -> bool:
 class StreamStrategy(Strategy):
     """The rules of ImageStreams."""
 
+    unconditional_update = False
+
     def __init__(self, internal_registry: str, allowed: AllowedRegistries) -> None:
         self._internal_registry = internal_registry
         self._allowed = allowed
@@ -184,10 +186,18 @@ class StreamStrategy(Strategy):
     def prepare_update(self, new: Object, old: Object, context: Context) -> None:
         """A spec write by a user."""
         new["status"] = copy.deepcopy(old.get("status") or {})
-        self.prepare_internal_update(new, old, context)
+        self._updated(new, old, context, follow=False)
 
     def prepare_internal_update(self, new: Object, old: Object, context: Context) -> None:
         """A write of spec and status together, as imports make it."""
+        self._updated(new, old, context, follow=True)
+
+    def _updated(self, new: Object, old: Object, context: Context, *, follow: bool) -> None:
+        """Complete and check a write of the spec.
+
+        `follow`: tags that follow a changed one move. They do not on a user's write: there the platform compares the status with
+        itself.
+        """
         canonical(new)
         generation = old["metadata"]["generation"]
         new["metadata"]["generation"] = generation
@@ -202,7 +212,7 @@ class StreamStrategy(Strategy):
             known = before.get(tag["name"])
             if known is None or _changed(known, tag, context.namespace) or not tag.get("generation"):
                 tag["generation"] = new["metadata"]["generation"]
-        self._validate(new, old, context)
+        self._validate(new, old, context, follow=follow)
         canonical(new)
 
     def prepare_status_update(self, new: Object, old: Object, context: Context) -> None:
@@ -236,10 +246,10 @@ class StreamStrategy(Strategy):
 
     # Validation.
 
-    def _validate(self, item: Object, old: Object | None, context: Context) -> None:
+    def _validate(self, item: Object, old: Object | None, context: Context, *, follow: bool = True) -> None:
         name = item["metadata"]["name"]
         causes: list[Cause] = []
-        changed = self._tags_changed(item, old, context)
+        changed = self._tags_changed(item, old, context, follow=follow)
         if changed:
             inner = errors.invalid("", "imagestreams", name, changed).message
             causes.append(Cause("InternalError", "[]", f"Internal error: {inner}"))
@@ -301,15 +311,12 @@ class StreamStrategy(Strategy):
             insecure = self._insecure(item) or bool(policy.get("insecure"))
             for index, event in enumerate(entry.get("items") or []):
                 field = f"status.tags[{entry['tag']}].items[{index}].dockerImageReference"
-                if not event.get("dockerImageReference"):
-                    causes.append(errors.required(field, ""))
-                else:
-                    causes += self._reference(event["dockerImageReference"], field, insecure)
+                causes += self._reference(event.get("dockerImageReference") or "", field, insecure)
         return causes
 
     # What a changed spec does to the status.
 
-    def _tags_changed(self, item: Object, old: Object | None, context: Context) -> list[Cause]:
+    def _tags_changed(self, item: Object, old: Object | None, context: Context, *, follow: bool) -> list[Cause]:
         causes: list[Cause] = []
         before = spec_tags(old) if old else {}
         for tag in item["spec"].get("tags") or []:
@@ -317,7 +324,8 @@ class StreamStrategy(Strategy):
             if tag.get("from") is None or (known and not _changed(known, tag, context.namespace)):
                 continue
             causes += self._resolve(item, tag, context)
-        update_tracking_tags(item, old)
+        if follow:
+            update_tracking_tags(item, old)
         return causes
 
     def _resolve(self, item: Object, tag: Object, context: Context) -> list[Cause]:
@@ -345,7 +353,11 @@ class StreamStrategy(Strategy):
                 return [Cause("FieldValueNotFound", field, f'Not found: "{name}"')]
         newest = _find_event(stream, source["kind"], wanted)
         if newest is not None:
-            add_event(item, tag["name"], {**newest, "generation": tag["generation"]})
+            event = {**newest, "generation": tag["generation"]}
+            if stream is item:
+                # The platform changes the followed tag's own item, too: it copies a pointer. Recorded, so simulated.
+                newest["generation"] = tag["generation"]
+            add_event(item, tag["name"], event)
         return []
 
 

@@ -9,6 +9,11 @@ from e2e.simulator.resources import Context
 from e2e.simulator.store import timestamp
 
 Object = dict[str, Any]
+CONFIG_TYPES = {
+    "application/vnd.docker.distribution.manifest.v2+json": "application/vnd.docker.container.image.v1+json",
+    "application/vnd.oci.image.manifest.v1+json": "application/vnd.oci.image.config.v1+json",
+}
+"""The media type of an image's configuration, by that of its manifest."""
 
 
 class Views:
@@ -53,12 +58,10 @@ class Views:
     def _image(self, context: Context, stream: Object, event: Object, spec: Object | None) -> Object:
         try:
             image = context.store.get(IMAGES, "", event["image"])
-        except errors.StatusError:
-            image = {
-                "metadata": {"name": event["image"], "creationTimestamp": None},
-                "dockerImageMetadata": None,
-                "dockerImageLayers": None,
-            }
+        except errors.StatusError as error:
+            if event["image"]:
+                raise errors.not_found(GROUP, "imagestreamtags", event["image"]) from error
+            image = {"metadata": {"name": ""}, "dockerImageMetadata": None, "dockerImageLayers": None}
         reference = event["dockerImageReference"]
         if spec and spec["referencePolicy"]["type"] == "Local":
             reference = f"{self._strategy.decorate(stream)['status']['dockerImageRepository']}@{event['image']}"
@@ -69,7 +72,7 @@ class Views:
         stream_name, _, tag = name.partition(":")
         stream = self._stream(context, "imagestreamtags", stream_name, stream_name)
         if tag not in spec_tags(stream) and tag not in status_tags(stream):
-            raise errors.not_found(GROUP, "imagestreamtags", tag)
+            raise errors.not_found(GROUP, "imagestreamtags", name)
 
         def remove(old: Object) -> Object:
             spec, status = old["spec"], old.get("status") or {}
@@ -92,25 +95,54 @@ class Views:
         for entry in status_tags(stream).values():
             for event in entry.get("items") or []:
                 if event["image"].removeprefix("sha256:").startswith(digest.removeprefix("sha256:")) and digest:
-                    metadata = {"name": name, "namespace": context.namespace, "creationTimestamp": timestamp()}
+                    metadata = {
+                        "name": name,
+                        "namespace": context.namespace,
+                        "creationTimestamp": timestamp(),
+                        "annotations": stream["metadata"].get("annotations"),
+                    }
                     image = self._image(context, stream, event, None)
                     return {"kind": "ImageStreamImage", "apiVersion": f"{GROUP}/v1", "metadata": metadata, "image": image}
         raise errors.not_found(GROUP, "imagestreamimages", name)
 
     def layers(self, context: Context, name: str, body: Any) -> Object:
-        """GET a stream's layers."""
+        """GET a stream's layers: every blob that its images consist of."""
         stream = context.store.get(STREAMS, context.namespace, name)
-        images: Object = {}
-        blobs: Object = {}
+        answer: Object = {
+            "kind": "ImageStreamLayers",
+            "apiVersion": f"{GROUP}/v1",
+            "metadata": stream["metadata"],
+            "blobs": {},
+            "images": {},
+        }
         for entry in status_tags(stream).values():
             for event in entry.get("items") or []:
-                try:
-                    image = context.store.get(IMAGES, "", event["image"])
-                except errors.StatusError:
-                    continue
-                layers = image.get("dockerImageLayers") or []
-                images[event["image"]] = {"layers": [layer["name"] for layer in layers] or None}
-                for layer in layers:
-                    blobs[layer["name"]] = {"size": layer["size"], "mediaType": layer["mediaType"]}
-        metadata = {key: stream["metadata"][key] for key in ("name", "namespace", "uid", "resourceVersion", "creationTimestamp")}
-        return {"kind": "ImageStreamLayers", "apiVersion": f"{GROUP}/v1", "metadata": metadata, "blobs": blobs, "images": images}
+                if event.get("image"):
+                    _add_layers(context, answer, event["image"])
+        return answer
+
+
+def _add_layers(context: Context, answer: Object, digest: str) -> None:
+    """Add an image, the blobs that it refers to, and its parts, if it is a list."""
+    if digest in answer["images"]:
+        return
+    try:
+        image = context.store.get(IMAGES, "", digest)
+    except errors.StatusError:
+        answer["images"][digest] = {"layers": None, "imageMissing": True}
+        return
+    layers = image.get("dockerImageLayers") or []
+    media = image.get("dockerImageManifestMediaType", "")
+    reference: Object = {"layers": [layer["name"] for layer in layers] or None, "imageMissing": False}
+    for layer in layers:
+        answer["blobs"].setdefault(layer["name"], {"size": layer["size"], "mediaType": layer["mediaType"]})
+    if media in CONFIG_TYPES:
+        reference["config"] = image["dockerImageMetadata"]["Id"]
+        answer["blobs"].setdefault(reference["config"], {"size": None, "mediaType": CONFIG_TYPES[media]})
+    parts = [part["digest"] for part in image.get("dockerImageManifests") or []]
+    if parts:
+        reference["manifests"] = parts
+    answer["images"][digest] = reference
+    answer["blobs"].setdefault(digest, {"size": None, "mediaType": media})
+    for part in parts:
+        _add_layers(context, answer, part)
