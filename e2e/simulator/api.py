@@ -9,6 +9,7 @@ from typing import Any
 from uuid import uuid4
 
 from e2e.simulator import errors
+from e2e.simulator.admission import admit
 from e2e.simulator.patches import json_patch, merge_patch
 from e2e.simulator.resources import Context, Registry, Resource
 from e2e.simulator.selectors import matcher
@@ -60,6 +61,8 @@ class Api:
         if not metadata.get("name"):
             cause = errors.required("metadata.name", "name or generateName is required")
             raise errors.invalid(resource.group, resource.kind, "", [cause])
+        if resource.admitted:
+            item = admit(resource, "CREATE", "", item, None, context)
         resource.strategy.prepare_create(item, context)
         if context.dry_run:
             return self._answer(resource, item)
@@ -119,6 +122,8 @@ class Api:
             new.pop("apiVersion", None)
             new.pop("kind", None)
             metadata.pop("managedFields", None)
+            if resource.admitted and target.subresource != "status":
+                new = admit(resource, "UPDATE", target.subresource, new, old, context)
             if target.subresource == "status":
                 resource.strategy.prepare_status_update(new, old, context)
             else:

@@ -4,6 +4,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from e2e.simulator.errors import StatusError
+
 if TYPE_CHECKING:
     from e2e.simulator.store import Store
 
@@ -69,6 +71,8 @@ class Resource:
     short_names: tuple[str, ...] = ()
     strategy: Strategy = field(default_factory=Strategy, compare=False)
     stored: bool = field(default=True, compare=False)
+    admitted: bool = field(default=False, compare=False)
+    """Whether registered webhooks are asked."""
     create: Handler | None = field(default=None, compare=False)
     get: Handler | None = field(default=None, compare=False)
     delete: Handler | None = field(default=None, compare=False)
@@ -78,6 +82,10 @@ class Resource:
     def api_version(self) -> str:
         """`group/version`, or the version of the core group."""
         return f"{self.group}/{self.version}" if self.group else self.version
+
+
+DENIALS = Resource("", "v1", "configmaps", "ConfigMap")
+"""Where a test says who may not do what."""
 
 
 class Registry:
@@ -123,17 +131,15 @@ def core_kinds(registry: Registry) -> None:
         ("pods", "Pod", True, True),
         ("limitranges", "LimitRange", True, False),
     ):
+        strategy = _NamespaceStrategy() if plural == "namespaces" else _PlainStrategy()
+        subresources: dict[str, Handler] = {"ephemeralcontainers": _unread} if plural == "pods" else {}
         registry.add(
             Resource(
-                "",
-                "v1",
-                plural,
-                kind,
-                namespaced,
-                status,
-                strategy=_NamespaceStrategy() if plural == "namespaces" else _PlainStrategy(),
+                "", "v1", plural, kind, namespaced, status, strategy=strategy, admitted=plural == "pods", subresources=subresources
             )
         )
+    reviews = "subjectaccessreviews"
+    registry.add(Resource("authorization.k8s.io", "v1", reviews, "SubjectAccessReview", False, stored=False, create=_review))
     for group, version, plural, kind, namespaced in (
         ("coordination.k8s.io", "v1", "leases", "Lease", True),
         ("admissionregistration.k8s.io", "v1", "mutatingwebhookconfigurations", "MutatingWebhookConfiguration", False),
@@ -145,6 +151,21 @@ def core_kinds(registry: Registry) -> None:
         ("config.openshift.io", "v1", "clusterimagepolicies", "ClusterImagePolicy", False),
     ):
         registry.add(Resource(group, version, plural, kind, namespaced, group == "config.openshift.io"))
+
+
+def _unread(context: Context, name: str, body: Any) -> Object:
+    """Subresources that are only written."""
+    raise StatusError(405, "MethodNotAllowed", "the server does not allow this method on the requested resource")
+
+
+def _review(context: Context, name: str, body: Any) -> Object:
+    """Everybody may do everything, unless a ConfigMap `denied` in the namespace names the user."""
+    spec = (body or {}).get("spec") or {}
+    namespace = (spec.get("resourceAttributes") or {}).get("namespace", "")
+    denied = [item for item in context.store.list(DENIALS, namespace)[1] if item["metadata"]["name"] == "denied"]
+    allowed = not any(spec.get("user") in (item.get("data") or {}).values() for item in denied)
+    typed = {"kind": "SubjectAccessReview", "apiVersion": "authorization.k8s.io/v1"}
+    return {**typed, "metadata": {}, "spec": spec, "status": {"allowed": allowed}}
 
 
 class _PlainStrategy(Strategy):

@@ -242,6 +242,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
     def _body(self, data: bytes, media: str) -> Any:
         if not data:
             return None
+        if "protobuf" in media:
+            raise errors.StatusError(415, "UnsupportedMediaType", f"the body of the request was in an unknown format: {media}")
         try:
             return yaml.safe_load(data) if "yaml" in media else msgspec.json.decode(data)
         except (msgspec.MsgspecError, yaml.YAMLError) as error:

@@ -1,0 +1,173 @@
+"""`mirrorstream explain`: offline on files, on a cluster, and what it says when something is wrong."""
+
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+from mirrorstream.cli import main
+from mirrorstream.commands.explain import is_reference
+
+from e2e.simulator.simulator import Simulator
+
+SETS = """
+kind: ImageDigestMirrorSet
+metadata: {name: redhat}
+spec: {imageDigestMirrors: [{source: registry.redhat.io, mirrors: ["mirror.example.com:5000/redhat", "NO HOST"]}]}
+---
+kind: List
+items:
+- kind: ImageTagMirrorSet
+  metadata: {name: tags}
+  spec: {imageTagMirrors: [{source: registry.redhat.io, mirrors: [blocked.example.com]}]}
+- kind: Image
+  metadata: {name: cluster}
+  spec: {registrySources: {blockedRegistries: [blocked.example.com]}}
+---
+kind: ImageStream
+metadata: {name: httpd, namespace: openshift}
+spec:
+  tags:
+  - {name: "2.4", from: {kind: DockerImage, name: "registry.redhat.io/ubi9/httpd-24:latest"}}
+  - {name: latest, from: {kind: ImageStreamTag, name: "2.4"}}
+status:
+  tags:
+  - tag: "2.4"
+    conditions:
+    - {type: ImportSuccess, status: "False", reason: InternalError, message: refused, lastTransitionTime: "2027-01-01T00:00:00Z"}
+"""
+IMAGE = "registry.redhat.io/ubi9/httpd-24:latest"
+
+
+@pytest.fixture
+def sets(tmp_path: Path) -> str:
+    """A file with rules and a stream."""
+    path = tmp_path / "sets.yaml"
+    path.write_text(SETS)
+    return str(path)
+
+
+def test_the_whole_answer_for_an_image(sets: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """Read it as a user would."""
+    assert main(["explain", IMAGE, "--file", sets]) == 0
+    assert capsys.readouterr().out == (
+        "registry.redhat.io/ubi9/httpd-24:latest\n"
+        "  Rule: registry.redhat.io  (ImageDigestMirrorSet/redhat, ImageTagMirrorSet/tags)\n"
+        "  A node pulls from, in this order:\n"
+        "    1. blocked.example.com/ubi9/httpd-24:latest  ImageTagMirrorSet/tags, blocked: not contacted\n"
+        "    2. registry.redhat.io/ubi9/httpd-24:latest   the source\n"
+        "  If its import fails, the controller imports through, in this order:\n"
+        "    1. mirror.example.com:5000/redhat/ubi9/httpd-24:latest  ImageDigestMirrorSet/redhat\n"
+        "  and records registry.redhat.io/ubi9/httpd-24@DIGEST\n"
+        "  Left out:\n"
+        "    - blocked.example.com/ubi9/httpd-24:latest  ImageTagMirrorSet/tags: blocked.example.com is blocked\n"
+        "\n"
+        "Parts of the mirror rules that cannot be used:\n"
+        "  ImageDigestMirrorSet/redhat: spec.imageDigestMirrors[0].mirrors[1]: 'NO HOST' is not a registry host with an optional"
+        " repository\n"
+    )
+
+
+def test_a_stream_shows_the_state_of_its_tags(sets: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """Importable tags only."""
+    assert main(["explain", "openshift/httpd", "--file", sets]) == 0
+    out = capsys.readouterr().out
+    assert out.startswith(
+        f"openshift/httpd:2.4  from {IMAGE}\n  State: the import fails since 2027-01-01T00:00:00Z: InternalError: refused\n"
+    )
+    assert "latest  from" not in out
+
+
+@pytest.mark.parametrize("output", ["json", "yaml"])
+def test_programs_get_a_document(sets: str, capsys: pytest.CaptureFixture[str], output: str) -> None:
+    """With the documented names."""
+    assert main(["explain", "openshift/httpd:2.4", "--file", sets, "-o", output]) == 0
+    out = capsys.readouterr().out
+    document = json.loads(out) if output == "json" else yaml.safe_load(out)
+    (explanation,) = document["explanations"]
+    assert set(explanation) == {
+        "reference", "scope", "objects", "pullSources", "candidates", "leftOut", "refused", "importAllowed", "stream", "state",
+    }  # fmt: skip
+    assert explanation["candidates"] == [
+        {
+            "reference": "mirror.example.com:5000/redhat/ubi9/httpd-24:latest",
+            "insecure": False,
+            "mirrorSet": "ImageDigestMirrorSet/redhat",
+            "recordedAs": "registry.redhat.io/ubi9/httpd-24@DIGEST",
+        }
+    ]
+    assert explanation["leftOut"][0]["mirrorSet"] == "ImageTagMirrorSet/tags"
+    assert document["warnings"][0]["field"] == "spec.imageDigestMirrors[0].mirrors[1]"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "content", "says"),
+    [
+        ([IMAGE], "a: [", "not valid YAML"),
+        ([IMAGE], "- a", "document 1: expected an object, found list"),
+        ([IMAGE], "kind: Pod\nmetadata: {}", "document 1: kind: 'Pod' is none of"),
+        ([IMAGE], "kind: ImageTagMirrorSet", "document 1: metadata: expected a mapping in ImageTagMirrorSet"),
+        (["quay.io/Bad:x"], SETS, "'quay.io/Bad:x': repository name must be lowercase"),
+        (["openshift/nope"], SETS, "the files have no ImageStream openshift/nope"),
+        (["openshift/httpd:9"], SETS, "has no tag '9' that imports an image"),
+        (["jenkins"], SETS, "is neither an image (with its registry's host) nor NAMESPACE/STREAM[:TAG]"),
+    ],
+)
+def test_an_error_is_one_line_and_exit_status_1(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], content: str, says: str
+) -> None:
+    """It names the file and the field."""
+    path = tmp_path / "objects.yaml"
+    path.write_text(content)
+    assert main(["explain", *arguments, "--file", str(path)]) == 1
+    captured = capsys.readouterr()
+    assert says in captured.err
+    assert captured.err.count("\n") == 1
+    assert not captured.out
+
+
+@pytest.mark.parametrize("arguments", [[], ["explain"], ["nonsense"], ["controller", "--metrics-port", "x"]])
+def test_wrong_usage_is_exit_status_2(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    """As everywhere."""
+    with pytest.raises(SystemExit) as error:
+        main(arguments)
+    assert error.value.code == 2
+    assert "usage: mirrorstream" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("arguments", [["--kubeconfig", "/nowhere"], ["--config", "/nowhere"]])
+def test_the_controller_says_what_it_cannot_read(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    """One line, exit status 1."""
+    assert main(["controller", *arguments]) == 1
+    assert "/nowhere" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("subject", "reference"),
+    [
+        ("quay.io/a/b", True),
+        ("localhost/x", True),
+        ("host:1/x", True),
+        ("a@sha256:x", True),
+        ("busybox:1", True),
+        ("openshift/jenkins:2", False),
+    ],
+)
+def test_what_is_an_image_and_what_a_stream(subject: str, reference: bool) -> None:
+    """A registry's host, or a digest."""
+    assert is_reference(subject) is reference
+
+
+def test_on_a_cluster(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The same answer, and a kind that may not be listed is said."""
+    with Simulator() as simulator:
+        kubeconfig = str(simulator.write_kubeconfig(tmp_path / "kubeconfig"))
+        simulator.server.faults.add(
+            {"path": "imagetagmirrorsets", "action": {"status": 403, "reason": "Forbidden", "message": "no"}}
+        )
+        assert main(["explain", IMAGE, "--kubeconfig", kubeconfig]) == 0
+        out = capsys.readouterr().out
+        assert "Rule: none covers this image" in out
+        assert "Note: you are not allowed to list imagetagmirrorsets.config.openshift.io" in out
+        assert main(["explain", "openshift/nope", "--kubeconfig", kubeconfig]) == 1
+        assert 'imagestreams.image.openshift.io "nope" not found' in capsys.readouterr().err
