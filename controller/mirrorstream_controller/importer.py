@@ -37,6 +37,8 @@ class FetchedImage:
     """What a dry run brought: an Image, its sub-manifests' Images, and the tag that it belongs to."""
 
     tag: str
+    through: str
+    """The reference that served it."""
     image: dict[str, Any]
     manifests: tuple[dict[str, Any], ...] = ()
 
@@ -74,7 +76,7 @@ class Importer:
         }
         answer = self._dry_run(namespace, stream, request, IMAGE_SECONDS)
         images = answer.get("images") or [{}]
-        return [_fetched(plan.tag, images[0], candidate)]
+        return [_fetched(plan.tag, candidate.reference, images[0])]
 
     def _fetch_repository(self, namespace: str, stream: str, plan: TagPlan, candidate: Candidate) -> list[FetchedImage]:
         request = {
@@ -87,8 +89,9 @@ class Importer:
         answer = self._dry_run(namespace, stream, request, REPOSITORY_SECONDS).get("repository") or {}
         images = [i for i in answer.get("images") or [] if (i.get("status") or {}).get("status") == "Success" and i.get("tag")]
         if not images:
-            raise ImportFailed(_failure(answer.get("status") or {}, candidate))
-        return [_fetched(image["tag"], image, candidate) for image in images[:REPOSITORY_TAGS]]
+            raise ImportFailed(_failure(answer.get("status") or {}, candidate.reference))
+        name = written_name(candidate.reference)
+        return [_fetched(image["tag"], f"{name}:{image['tag']}", image) for image in images[:REPOSITORY_TAGS]]
 
     def _dry_run(self, namespace: str, stream: str, request: dict[str, Any], timeout: float) -> dict[str, Any]:
         body = {
@@ -101,17 +104,17 @@ class Importer:
         answer: dict[str, Any] = self._client.request("POST", path, body=body, timeout=timeout)
         return answer.get("status") or {}
 
-    def create_images(self, fetched: FetchedImage, recorded_name: str, candidate: Candidate) -> None:
+    def create_images(self, fetched: FetchedImage, recorded_name: str) -> None:
         """Create the Image, and before it every sub-manifest, without which a manifest list could not be pulled.
 
         Images that exist already are left as they are. Raises ClientError.
         """
         for image in (*fetched.manifests, fetched.image):
-            self._create(image, recorded_name, candidate)
+            self._create(image, recorded_name, fetched.through)
 
-    def _create(self, image: dict[str, Any], recorded_name: str, candidate: Candidate) -> None:
+    def _create(self, image: dict[str, Any], recorded_name: str, through: str) -> None:
         metadata = image["metadata"]
-        annotations = {**(metadata.get("annotations") or {}), IMPORTED_THROUGH_ANNOTATION: candidate.reference}
+        annotations = {**(metadata.get("annotations") or {}), IMPORTED_THROUGH_ANNOTATION: through}
         body = {
             **image,
             "apiVersion": "image.openshift.io/v1",
@@ -152,13 +155,13 @@ def _import_policy(plan: TagPlan, candidate: Candidate) -> dict[str, Any]:
     return policy
 
 
-def _fetched(tag: str, answer: dict[str, Any], candidate: Candidate) -> FetchedImage:
+def _fetched(tag: str, through: str, answer: dict[str, Any]) -> FetchedImage:
     status = answer.get("status") or {}
     image = answer.get("image")
     if status.get("status") != "Success" or not isinstance(image, dict):
-        raise ImportFailed(_failure(status, candidate))
-    return FetchedImage(tag, image, tuple(answer.get("manifests") or ()))
+        raise ImportFailed(_failure(status, through))
+    return FetchedImage(tag, through, image, tuple(answer.get("manifests") or ()))
 
 
-def _failure(status: dict[str, Any], candidate: Candidate) -> Failure:
-    return classify(str(status.get("reason") or ""), str(status.get("message") or "no answer"), (candidate.reference,))
+def _failure(status: dict[str, Any], through: str) -> Failure:
+    return classify(str(status.get("reason") or ""), str(status.get("message") or "no answer"), (through,))

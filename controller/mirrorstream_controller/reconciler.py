@@ -252,11 +252,9 @@ class Reconciler:
         results = []
         for image in fetched:
             if self._settings.mode == "active" and not only_condition:
-                self._importer.create_images(image, name, candidate)
+                self._importer.create_images(image, name)
             reference = f"{name}@{image.digest}"
-            results.append(
-                TagResult(plan, image.tag, image.digest, reference, candidate.reference, candidate.mirror_set, only_condition)
-            )
+            results.append(TagResult(plan, image.tag, image.digest, reference, image.through, candidate.mirror_set, only_condition))
         return results
 
     def _fetched(self, key: Key, plan: TagPlan, results: list[TagResult] | Replacement) -> None:
@@ -331,15 +329,15 @@ class Reconciler:
             uid = self._streams[key].uid
         try:
             outcome, applied = self._recorder.record(*key, uid, results)
-        except ApiError as error:
+        except ClientError as error:
+            self._again(key)
+            if not isinstance(error, ApiError) or error.status == 429 or error.status >= 500:
+                self._metrics.status_writes.labels("error").inc()
+                raise
             self._metrics.status_writes.labels("refused").inc()
             log.warning("the status write was refused", error=str(error))
             self._record_refused(key, uid, results, error)
             return
-        except ClientError:
-            self._metrics.status_writes.labels("error").inc()
-            self._again(key)
-            raise
         self._metrics.status_writes.labels(outcome).inc()
         if outcome is Outcome.CONFLICT:
             log.info("others keep writing the stream, planning again")
@@ -373,7 +371,6 @@ class Reconciler:
         self._say(key, uid, NORMAL, IMPORTED, message)
 
     def _record_refused(self, key: Key, uid: str, results: list[TagResult], error: ApiError) -> None:
-        self._again(key)
         tags = ", ".join(sorted(result.tag for result in results))
         for result in results:
             self._count("refused", result.plan)

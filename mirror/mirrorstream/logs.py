@@ -5,12 +5,18 @@ Everything goes to stderr; stdout belongs to what a command answers.
 
 import logging
 import sys
-from typing import Literal
+from typing import Any, Literal
 
 import structlog
 
 Format = Literal["json", "console"]
 LEVELS = ("debug", "info", "warning", "error")
+
+
+def _first_things_first(_: Any, __: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
+    """When, how bad and what come first in a line, whatever else it says."""
+    first = {key: event.pop(key) for key in ("time", "level", "message") if key in event}
+    return {**first, **event}
 
 
 def default_format() -> Format:
@@ -32,6 +38,7 @@ def configure(level: str = "info", log_format: Format | None = None) -> None:
         last = [
             structlog.processors.dict_tracebacks,
             structlog.processors.EventRenamer("message"),
+            _first_things_first,
             structlog.processors.JSONRenderer(),
         ]
     else:

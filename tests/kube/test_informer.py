@@ -212,6 +212,27 @@ def test_a_403_is_settled_but_not_synced(script: Script, client: Client, informe
     assert "things is forbidden" in informer.problem
 
 
+@pytest.mark.parametrize(("code", "kept"), [(403, True), (404, False)])
+def test_what_was_seen_is_not_forgotten_because_it_may_not_be_seen(
+    script: Script, client: Client, informers: Any, code: int, kept: bool
+) -> None:
+    """A rule that forbids something must not vanish with a right; and one 404 of a starting server is not yet an absence."""
+    cluster = Cluster(script, thing("a", 5))
+    cluster.watches = [lambda r: r.fail(410, "Expired")]
+    answers: list[int] = []
+
+    def refuse(request: Request) -> None:
+        answers.append(code)
+        request.fail(code, "NotFound" if code == 404 else "Forbidden")
+
+    cluster.lists = [cluster.whole, *[refuse] * 8]
+    informer, _ = informers(client, optional=True, wait=lambda event, seconds: len(answers) > 7 or event.wait(0.001))
+    wait_for("the first refusal", lambda: answers)
+    assert names(informer) == {"a": 0}
+    wait_for("the last refusal", lambda: len(answers) > 6)
+    wait_for("it is settled", lambda: (names(informer) == {"a": 0}) is kept)
+
+
 def test_stopping_wakes_a_silent_watch(script: Script, client: Client, informers: Any) -> None:
     """At once."""
     cluster = Cluster(script)

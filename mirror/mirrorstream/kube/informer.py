@@ -29,6 +29,8 @@ WATCH_SECONDS = (300, 600)
 """The server ends a watch after a random time in here, so that the watches of many clients do not end together."""
 SILENCE_SECONDS = 120.0
 """Bookmarks come every minute: a watch with no bytes for so long is dead, whatever its connection says."""
+ABSENT_AFTER = 6
+"""So many 404s in a row, some 15 s, before what was served is taken for gone."""
 ABSENT_SECONDS = 60.0
 """How often a kind that the cluster does not serve, or does not let us see, is looked for again."""
 
@@ -118,6 +120,7 @@ class Informer(Generic[T]):
         self.problem: str | None = None
         self.last_contact = clock()
         self.lists = self.watches = self.malformed = 0
+        self._missing = 0
 
     # What others read.
 
@@ -206,6 +209,11 @@ class Informer(Generic[T]):
     def _absent(self, error: ClientError) -> bool:
         """Whether the cluster has said for sure that there is nothing for us to see."""
         if not isinstance(error, ApiError) or error.status not in (403, 404):
+            self._missing = 0
+            return False
+        self._missing += 1
+        if self._objects and self._missing < ABSENT_AFTER:
+            # An API server that is just starting may not know its own kinds yet.
             return False
         if error.status == 403:
             self._report(f"not allowed to list and watch {self.name}: {error.message}")
@@ -215,11 +223,13 @@ class Informer(Generic[T]):
             self.problem = f"the cluster does not serve {self.name}"
         else:
             self._report(f"the cluster does not serve {self.name}")
-        self._replace({})
         self.settled.set()
-        if error.status == 404 and self._optional:
-            self.last_contact = self._clock()
-            self.synced.set()
+        if error.status == 404:
+            # Not on a 403: what we may not see any more is not gone, and a rule that forbids something must not vanish with it.
+            self._replace({})
+            if self._optional:
+                self.last_contact = self._clock()
+                self.synced.set()
         return True
 
     def _list(self) -> str:
@@ -245,6 +255,7 @@ class Informer(Generic[T]):
                 return ""
         if self.problem is not None:
             self._report(None)
+        self._missing = 0
         self._replace(fresh)
         self.settled.set()
         self.synced.set()
