@@ -51,7 +51,7 @@ class Manager:
         metrics_certificate: str | None = None,
         metrics_key: str | None = None,
     ) -> None:
-        """Raises ConfigurationError, or OSError when the port is taken."""
+        """Raises ConfigurationError when the cluster, the port or the certificate cannot be used."""
         self.metrics = metrics = Metrics()
         self._settings_file = settings
         self._leader_election = leader_election

@@ -50,10 +50,10 @@ class Registries:
         self._exit.close()
 
 
-def server_context() -> ssl.SSLContext:
-    """TLS with a new certificate for localhost that nobody trusts."""
+def self_signed() -> tuple[bytes, bytes]:
+    """A new certificate for localhost, signed by itself, and its key, as PEM."""
     key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "untrusted")])
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "localhost")])
     now = datetime.datetime.now(datetime.UTC)
     names = x509.SubjectAlternativeName([x509.DNSName("localhost"), x509.IPAddress(ipaddress.ip_address("127.0.0.1"))])
     certificate = (
@@ -67,10 +67,16 @@ def server_context() -> ssl.SSLContext:
         .add_extension(names, critical=False)
         .sign(key, hashes.SHA256())
     )
+    pem = serialization.Encoding.PEM
+    private = key.private_bytes(pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    return certificate.public_bytes(pem), private
+
+
+def server_context() -> ssl.SSLContext:
+    """TLS with a new certificate that nobody trusts."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "both.pem"
-        private = key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
-        path.write_bytes(private + certificate.public_bytes(serialization.Encoding.PEM))
+        path.write_bytes(b"".join(self_signed()))
         context.load_cert_chain(path)
     return context

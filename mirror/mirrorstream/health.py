@@ -1,18 +1,74 @@
 """`/metrics`, `/healthz` and `/readyz` on a port of their own, so that a probe never waits behind work."""
 
 import http.server
+import socket
 import ssl
 import threading
 from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import structlog
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import choose_encoder
 
+from mirrorstream.kube.errors import ConfigurationError
+
 log = structlog.get_logger(__name__)
 
 Check = Callable[[], str | None]
 """Answers None when all is well, otherwise what is wrong, in one line."""
+
+
+class _Certificate:
+    """A certificate and its key in files, which are read again when they have changed."""
+
+    def __init__(self, certificate: str, key: str) -> None:
+        self._certificate, self._key = certificate, key
+        self.context: ssl.SSLContext
+        self._seen: tuple[bytes, bytes] = (b"", b"")
+        try:
+            self._load()
+        except (OSError, ssl.SSLError) as error:
+            raise ConfigurationError(f"certificate {certificate} with key {key}: {error}") from error
+
+    def _load(self) -> None:
+        content = (Path(self._certificate).read_bytes(), Path(self._key).read_bytes())
+        if content != self._seen:
+            # A context that half a pair was loaded into would be of no use any more.
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            context.minimum_version = ssl.TLSVersion.TLSv1_2
+            context.load_cert_chain(self._certificate, self._key)
+            self.context, self._seen = context, content
+
+    def refresh(self) -> None:
+        """Take over changed files; a pair that does not match (yet) leaves the old one in use."""
+        try:
+            self._load()
+        except (OSError, ssl.SSLError) as error:
+            log.warning("the new certificate cannot be used, the old one stays", file=self._certificate, error=str(error))
+
+
+class _Server(http.server.ThreadingHTTPServer):
+    daemon_threads = True
+
+    def __init__(
+        self, address: tuple[str, int], handler: type[http.server.BaseHTTPRequestHandler], tls: _Certificate | None
+    ) -> None:
+        self._tls = tls
+        super().__init__(address, handler)
+
+    def get_request(self) -> tuple[socket.socket, Any]:
+        """Accept a connection; the handshake is the handler's, in its own thread."""
+        connection, address = super().get_request()
+        if self._tls:
+            self._tls.refresh()
+            connection = self._tls.context.wrap_socket(connection, server_side=True, do_handshake_on_connect=False)
+        return connection, address
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """A probe that hangs up, or a handshake that fails, is nobody's business."""
+        log.debug("a connection failed", client=str(client_address), open=request.fileno() >= 0)
 
 
 class HealthServer:
@@ -29,7 +85,7 @@ class HealthServer:
         certificate: str | None = None,
         key: str | None = None,
     ) -> None:
-        """Bind to `port` at once. Raises OSError."""
+        """Bind to `port` at once. Raises ConfigurationError when that, or the certificate, does not work."""
 
         class Handler(http.server.BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
@@ -56,13 +112,11 @@ class HealthServer:
             def log_message(self, format: str, *args: object) -> None:  # noqa: A002  http.server's name
                 log.debug("probe", request=format % args)
 
-        self._server = http.server.ThreadingHTTPServer((address, port), Handler)
-        self._server.daemon_threads = True
-        if certificate and key:
-            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-            context.minimum_version = ssl.TLSVersion.TLSv1_2
-            context.load_cert_chain(certificate, key)
-            self._server.socket = context.wrap_socket(self._server.socket, server_side=True, do_handshake_on_connect=False)
+        tls = _Certificate(certificate, key) if certificate and key else None
+        try:
+            self._server = _Server((address, port), Handler, tls)
+        except OSError as error:
+            raise ConfigurationError(f"port {port} for metrics and health: {error.strerror}") from error
         self._thread = threading.Thread(target=self._server.serve_forever, name="health", daemon=True)
 
     @property
