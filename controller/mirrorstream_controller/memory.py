@@ -71,6 +71,8 @@ class StreamMemory:
             return False
         if self.tried.get(plan.tag) != plan.fingerprint:
             return True
+        if any(result.plan.tag == plan.tag for result in self.results):
+            return False  # imported already, and about to be recorded with others
         if (held := self.held_until.get(plan.tag)) is not None:
             return now >= held
         return monotonic >= self.next_attempt

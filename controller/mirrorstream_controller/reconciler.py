@@ -14,17 +14,15 @@ import structlog
 from mirrorstream.candidates import Candidate
 from mirrorstream.imagestreams import ImageStream
 from mirrorstream.kube.client import ApiError, Client, ClientError
-from mirrorstream.kube.events import NORMAL, WARNING, EventRecorder, Involved
+from mirrorstream.kube.events import EventRecorder
 from mirrorstream.kube.informer import Change, Informer
 from mirrorstream.metrics import Metrics
 from mirrorstream.policy import MirrorPolicy
 from mirrorstream.settings import Settings
 
-from mirrorstream_controller.failures import Failure
 from mirrorstream_controller.importer import FetchedImage, Importer, ImportFailed
 from mirrorstream_controller.memory import StreamMemory
 from mirrorstream_controller.plan import (
-    WHOLE_REPOSITORY,
     Action,
     PlanSettings,
     Replacement,
@@ -37,6 +35,7 @@ from mirrorstream_controller.plan import (
 )
 from mirrorstream_controller.pool import ImportPool
 from mirrorstream_controller.recorder import Outcome, Recorder, TagResult
+from mirrorstream_controller.reports import Reports, Tried
 from mirrorstream_controller.workqueue import Key, WorkQueue
 
 log = structlog.get_logger(__name__)
@@ -45,9 +44,6 @@ PART_SECONDS = 2.0
 """A stream's first results wait at most this long for the others."""
 SPREAD_PER_SECOND = 50
 """After a change of the rules, failed streams are looked at again at this rate."""
-IMPORTED, FAILED, REFUSED = "ImportedFromMirror", "MirrorImportFailed", "MirrorImportRefused"
-
-Tried = tuple[tuple[Candidate, Failure], ...]
 
 
 def plan_settings(settings: Settings) -> PlanSettings:
@@ -78,8 +74,9 @@ class Reconciler:
     ) -> None:
         self._importer = Importer(client)
         self._recorder = Recorder(client)
-        self._queue, self._pool, self._events, self._metrics = queue, pool, events, metrics
+        self._queue, self._pool, self._metrics = queue, pool, metrics
         self._settings = settings
+        self._reports = Reports(events, metrics, lambda: self._settings.mode == "active")
         self._now, self._clock, self._uniform = now, clock, uniform
         self._lock = threading.Lock()
         self._streams: dict[Key, StreamMemory] = {}
@@ -201,11 +198,7 @@ class Reconciler:
             if memory.tried.get(plan.tag) == (*plan.fingerprint, plan.why):
                 return
             memory.tried[plan.tag] = (*plan.fingerprint, plan.why)
-        log.info("not importing through mirrors", tag=plan.tag, source=plan.source, why=plan.why)
-        self._count("refused", plan)
-        self._say(
-            key, stream.metadata.uid, WARNING, REFUSED, f"{_what(plan)}: {plan.source} is not imported through a mirror: {plan.why}"
-        )
+        self._reports.refused(key, stream.metadata.uid, plan)
 
     # An import, on one of the pool's threads.
 
@@ -226,13 +219,16 @@ class Reconciler:
                 if index + 1 < len(plan.candidates):
                     self._submit(key, stream, plan, policy, index + 1, tried)
                 else:
-                    self._failed(key, stream, plan, tried)
+                    self._back_off(key, plan)
+                    self._reports.failed(key, stream.metadata.uid, plan, tried)
             except ClientError as error:
                 log.warning("the import could not be made", error=str(error))
-                self._not_made(key, stream, plan, error)
+                self._back_off(key, plan)
+                self._reports.not_made(key, stream.metadata.uid, plan, error)
             except Exception:
                 log.exception("the import could not be made")
-                self._not_made(key, stream, plan, None)
+                self._back_off(key, plan)
+                self._reports.not_made(key, stream.metadata.uid, plan, None)
             else:
                 self._fetched(key, plan, results)
 
@@ -273,30 +269,11 @@ class Reconciler:
                 memory.held_until[plan.tag] = math.inf
             wait = 0.0 if not memory.running else PART_SECONDS if memory.results else None
         if isinstance(results, Replacement):
-            log.info("kept what the source served: it has not failed for long enough", tag=plan.tag)
-            self._count("held", plan)
+            self._reports.held(plan)
         elif self._settings.mode == "observe":
-            for result in results:
-                log.info("would record", tag=result.tag, reference=result.reference, through=result.through)
-                self._count("observed", plan)
+            self._reports.observed(plan, results)
         if wait is not None:
             self._queue.add_after(key, wait)
-
-    def _failed(self, key: Key, stream: ImageStream, plan: TagPlan, tried: Tried) -> None:
-        """Every candidate has failed: say so once for each new set of reasons, and try again later."""
-        self._back_off(key, plan)
-        self._count("failed", plan)
-        reasons = "; ".join(f"{candidate.reference}: {failure.kind}: {failure.message}" for candidate, failure in tried)
-        why = plan.failure.kind if plan.failure else "failed"
-        message = f"{_what(plan)}: {plan.source} ({why}) is in no mirror: {reasons}"
-        self._say(key, stream.metadata.uid, WARNING, FAILED, message)
-
-    def _not_made(self, key: Key, stream: ImageStream, plan: TagPlan, error: ClientError | None) -> None:
-        """The API server did not let us, or could not be asked: nothing is known about the mirrors."""
-        self._back_off(key, plan)
-        self._count("error", plan)
-        if isinstance(error, ApiError) and error.status < 500:
-            self._say(key, stream.metadata.uid, WARNING, FAILED, f"{_what(plan)}: the API server refused the import: {error}")
 
     def _back_off(self, key: Key, plan: TagPlan) -> None:
         with self._lock:
@@ -335,8 +312,7 @@ class Reconciler:
                 self._metrics.status_writes.labels("error").inc()
                 raise
             self._metrics.status_writes.labels("refused").inc()
-            log.warning("the status write was refused", error=str(error))
-            self._record_refused(key, uid, results, error)
+            self._reports.not_recorded(key, uid, results, error)
             return
         self._metrics.status_writes.labels(outcome).inc()
         if outcome is Outcome.CONFLICT:
@@ -362,19 +338,7 @@ class Reconciler:
                 # Until the watch brings our own write, the stream we know still looks failed.
                 memory.tried[result.plan.tag] = result.plan.fingerprint
                 memory.next_attempt = max(memory.next_attempt, self._clock() + self._queue.backoff(1))
-        self._count("imported", result.plan)
-        log.info("imported", tag=result.tag, reference=result.reference, through=result.through, mirror_set=result.mirror_set)
-        why = result.plan.failure.kind if result.plan.failure else "failed"
-        message = (
-            f"tag {result.tag}: {result.reference} through {result.through} ({result.mirror_set}), since the source failed: {why}"
-        )
-        self._say(key, uid, NORMAL, IMPORTED, message)
-
-    def _record_refused(self, key: Key, uid: str, results: list[TagResult], error: ApiError) -> None:
-        tags = ", ".join(sorted(result.tag for result in results))
-        for result in results:
-            self._count("refused", result.plan)
-        self._say(key, uid, WARNING, REFUSED, f"tags {tags}: the API server refused to record the import: {error}")
+        self._reports.imported(key, uid, result)
 
     def _again(self, key: Key) -> None:
         """Have what was not recorded planned again after the back-off, unless the stream's change is seen before."""
@@ -383,17 +347,3 @@ class Reconciler:
             if memory is not None:
                 memory.failures += 1
                 memory.next_attempt = self._clock() + self._queue.backoff(memory.failures)
-
-    # Telling.
-
-    def _count(self, result: str, plan: TagPlan) -> None:
-        self._metrics.imports.labels(result, plan.failure.kind if plan.failure else "").inc()
-
-    def _say(self, key: Key, uid: str, event_type: str, reason: str, message: str) -> None:
-        if self._settings.mode == "active":
-            involved = Involved("image.openshift.io/v1", "ImageStream", key[0], key[1], uid)
-            self._events.event(involved, event_type, reason, message)
-
-
-def _what(plan: TagPlan) -> str:
-    return "repository" if plan.tag == WHOLE_REPOSITORY else f"tag {plan.tag}"

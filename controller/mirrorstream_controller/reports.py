@@ -1,0 +1,93 @@
+"""Telling what happened: Events for the stream's owner, metrics for the administrator, lines in the log.
+
+One place for the words, so that the same outcome reads the same everywhere.
+"""
+
+from collections.abc import Callable
+
+import structlog
+from mirrorstream.candidates import Candidate
+from mirrorstream.kube.client import ApiError, ClientError
+from mirrorstream.kube.events import NORMAL, WARNING, EventRecorder, Involved
+from mirrorstream.metrics import Metrics
+
+from mirrorstream_controller.failures import Failure
+from mirrorstream_controller.plan import WHOLE_REPOSITORY, TagPlan
+from mirrorstream_controller.recorder import TagResult
+
+log = structlog.get_logger(__name__)
+
+IMPORTED, FAILED, REFUSED = "ImportedFromMirror", "MirrorImportFailed", "MirrorImportRefused"
+"""Event reasons; users' alerts may match them, so they never change."""
+
+Key = tuple[str, str]
+Tried = tuple[tuple[Candidate, Failure], ...]
+"""The candidates that did not serve an image, each with its reason."""
+
+
+class Reports:
+    """Reports outcomes; no Event is written unless `active()`, since an observer writes nothing."""
+
+    def __init__(self, events: EventRecorder, metrics: Metrics, active: Callable[[], bool]) -> None:
+        self._events, self._metrics, self._active = events, metrics, active
+
+    def imported(self, key: Key, uid: str, result: TagResult) -> None:
+        """A tag was recorded."""
+        self._count("imported", result.plan)
+        log.info("imported", tag=result.tag, reference=result.reference, through=result.through, mirror_set=result.mirror_set)
+        message = f"tag {result.tag}: {result.reference} through {result.through} ({result.mirror_set})"
+        self._say(key, uid, NORMAL, IMPORTED, f"{message}, since the source failed: {_why(result.plan)}")
+
+    def failed(self, key: Key, uid: str, plan: TagPlan, tried: Tried) -> None:
+        """No candidate serves the image; the same reasons again only raise the Event's count."""
+        self._count("failed", plan)
+        reasons = "; ".join(f"{candidate.reference}: {failure.kind}: {failure.message}" for candidate, failure in tried)
+        self._say(key, uid, WARNING, FAILED, f"{_what(plan)}: {plan.source} ({_why(plan)}) is in no mirror: {reasons}")
+
+    def not_made(self, key: Key, uid: str, plan: TagPlan, error: ClientError | None) -> None:
+        """The API server did not let us import, or could not be asked: nothing is known about the mirrors."""
+        self._count("error", plan)
+        if isinstance(error, ApiError) and error.status < 500:
+            self._say(key, uid, WARNING, FAILED, f"{_what(plan)}: the API server refused the import: {error}")
+
+    def refused(self, key: Key, uid: str, plan: TagPlan) -> None:
+        """A failure that must not be walked around."""
+        self._count("refused", plan)
+        log.info("not importing through mirrors", tag=plan.tag, source=plan.source, why=plan.why)
+        message = f"{_what(plan)}: {plan.source} is not imported through a mirror: {plan.why}"
+        self._say(key, uid, WARNING, REFUSED, message)
+
+    def not_recorded(self, key: Key, uid: str, results: list[TagResult], error: ClientError) -> None:
+        """The API server refused the status write: an admission limit, say."""
+        log.warning("the status write was refused", error=str(error))
+        for result in results:
+            self._count("refused", result.plan)
+        tags = ", ".join(sorted(result.tag for result in results))
+        self._say(key, uid, WARNING, REFUSED, f"tags {tags}: the API server refused to record the import: {error}")
+
+    def held(self, plan: TagPlan) -> None:
+        """A mirror has another image than the source had, and the source has not failed for long."""
+        self._count("held", plan)
+        log.info("kept what the source served: it has not failed for long enough", tag=plan.tag)
+
+    def observed(self, plan: TagPlan, results: list[TagResult]) -> None:
+        """What would be recorded if this were not an observer."""
+        for result in results:
+            self._count("observed", plan)
+            log.info("would record", tag=result.tag, reference=result.reference, through=result.through)
+
+    def _count(self, result: str, plan: TagPlan) -> None:
+        self._metrics.imports.labels(result, plan.failure.kind if plan.failure else "").inc()
+
+    def _say(self, key: Key, uid: str, event_type: str, reason: str, message: str) -> None:
+        if self._active():
+            involved = Involved("image.openshift.io/v1", "ImageStream", key[0], key[1], uid)
+            self._events.event(involved, event_type, reason, message)
+
+
+def _what(plan: TagPlan) -> str:
+    return "repository" if plan.tag == WHOLE_REPOSITORY else f"tag {plan.tag}"
+
+
+def _why(plan: TagPlan) -> str:
+    return plan.failure.kind if plan.failure else "failed"
