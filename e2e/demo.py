@@ -24,11 +24,12 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from e2e.kubeconfig import write_kubeconfig
 from e2e.registry import Registry, dead_host
 from e2e.scenarios.cluster import without_generations
 from e2e.scenarios.program import Controller
 from e2e.simulator.settings import Settings
-from e2e.simulator.simulator import Simulator, write_kubeconfig
+from e2e.simulator.simulator import Simulator
 
 Object = dict[str, Any]
 NAMESPACE = "openshift"

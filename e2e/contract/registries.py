@@ -1,36 +1,28 @@
 """The registries that recordings name: one that serves, and one for each way of failing."""
 
 import contextlib
-import datetime
-import ipaddress
-import ssl
-import tempfile
-from pathlib import Path
+from collections.abc import Mapping
 from types import TracebackType
 from typing import Self
 
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
-
+from e2e.certificates import server_context
 from e2e.registry import FAILURES, Registry, SilentPort, Store, dead_host
 from e2e.simulator.settings import CONTRACT_PORTS
 
 
 class Registries:
-    """All of them, on free ports or on the fixed ones of `--contract`; `hosts` says where each one is."""
+    """All of them; `hosts` says where each one is. `ports` are theirs by name, free ones without."""
 
-    def __init__(self, *, fixed_ports: bool = False) -> None:
-        self._fixed = fixed_ports
+    def __init__(self, ports: Mapping[str, int] | None = None) -> None:
+        self._ports = ports or {}
         self._exit = contextlib.ExitStack()
         self.hosts: dict[str, str] = {}
         self.stores: dict[str, Store] = {}
 
     def __enter__(self) -> Self:
         with self._exit:
-            for name, port in CONTRACT_PORTS.items():
-                self._start(name, port if self._fixed else 0)
+            for name in CONTRACT_PORTS:
+                self._start(name, self._ports.get(name, 0))
             self._exit = self._exit.pop_all()
         return self
 
@@ -48,35 +40,3 @@ class Registries:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self._exit.close()
-
-
-def self_signed() -> tuple[bytes, bytes]:
-    """A new certificate for localhost, signed by itself, and its key, as PEM."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "localhost")])
-    now = datetime.datetime.now(datetime.UTC)
-    names = x509.SubjectAlternativeName([x509.DNSName("localhost"), x509.IPAddress(ipaddress.ip_address("127.0.0.1"))])
-    certificate = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now - datetime.timedelta(hours=1))
-        .not_valid_after(now + datetime.timedelta(days=2))
-        .add_extension(names, critical=False)
-        .sign(key, hashes.SHA256())
-    )
-    pem = serialization.Encoding.PEM
-    private = key.private_bytes(pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
-    return certificate.public_bytes(pem), private
-
-
-def server_context() -> ssl.SSLContext:
-    """TLS with a new certificate that nobody trusts."""
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "both.pem"
-        path.write_bytes(b"".join(self_signed()))
-        context.load_cert_chain(path)
-    return context

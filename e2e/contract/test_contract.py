@@ -17,7 +17,7 @@ import pytest
 
 from e2e.contract.registries import Registries
 from e2e.contract.replay import PlainServer, replay
-from e2e.simulator.settings import ImporterSettings, contract_settings
+from e2e.simulator.settings import CONTRACT_PORTS, ImporterSettings, contract_settings
 from e2e.simulator.simulator import Simulator
 
 RECORDINGS = Path(__file__).parents[2] / "tests" / "data" / "openshift-recordings.jsonl"
@@ -36,7 +36,7 @@ def _on_a_cluster_of_its_own(scenario: dict[str, Any]) -> list[str]:
 
 
 def _on(url: str, scenario: dict[str, Any]) -> list[str]:
-    with Registries(fixed_ports=True) as registries:
+    with Registries(CONTRACT_PORTS) as registries:
         return [str(mismatch) for mismatch in replay(PlainServer(url), registries, scenario)]
 
 

@@ -9,10 +9,11 @@ from typing import Any
 import pytest
 
 from e2e.contract.registries import Registries
+from e2e.kubeconfig import write_kubeconfig
 from e2e.scenarios.cluster import Cluster, Namespace
 from e2e.scenarios.program import Controller, controller
 from e2e.simulator.settings import Settings, contract_settings
-from e2e.simulator.simulator import Simulator, write_kubeconfig
+from e2e.simulator.simulator import Simulator
 
 SCHEDULED_SECONDS = 1.5
 _WRITES = {

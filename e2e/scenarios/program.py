@@ -5,7 +5,6 @@ import http.client
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -14,17 +13,11 @@ from typing import Any
 
 import yaml
 
+from e2e.ports import free_port
 from e2e.waiting import wait_for
 
 PROGRAM = Path(sys.executable).parent / "mirrorstream"
 STOP_SECONDS = 20
-
-
-def free_port() -> int:
-    """A port that nothing listens on, now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 class Controller:

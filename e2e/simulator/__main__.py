@@ -2,12 +2,16 @@
 
 import argparse
 import signal
+import ssl
 import sys
 import threading
 from pathlib import Path
 
+from mirrorstream.kube.client import ConfigurationError, load_client
+
+from e2e.simulator.identity import FrontProxy
 from e2e.simulator.settings import Settings, contract_settings, read_settings
-from e2e.simulator.simulator import Simulator
+from e2e.simulator.simulator import Aggregated, Simulator
 
 
 def main() -> int:
@@ -20,22 +24,41 @@ def main() -> int:
         "--without", action="append", default=[], metavar="NAME", help="a resource or group that is not served; repeatable"
     )
     parser.add_argument("--kubeconfig-out", metavar="F", help="write a kubeconfig")
+    behind = parser.add_argument_group("behind a kube-apiserver, as its aggregated API image.openshift.io/v1")
+    behind.add_argument("--aggregated", metavar="KUBECONFIG", help="the kube-apiserver that mirror sets and secrets are read from")
+    behind.add_argument("--tls-cert-file", metavar="F", help="what is served")
+    behind.add_argument("--tls-key-file", metavar="F")
+    behind.add_argument("--client-ca-file", metavar="F", help="the CA of the kube-apiserver's proxy client certificate")
+    behind.add_argument("--client-name", metavar="CN", default="system:aggregator", help="and its common name")
     args = parser.parse_args()
     ended = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda signum, frame: ended.set())
     try:
         settings = contract_settings() if args.contract else read_settings(args.settings) if args.settings else Settings()
-        simulator = Simulator(settings, port=args.port, without=tuple(args.without))
-    except (OSError, ValueError) as error:
+        aggregated = _aggregated(args) if args.aggregated else None
+        simulator = Simulator(settings, port=args.port, without=tuple(args.without), aggregated=aggregated).start()
+    except (OSError, ValueError, ConfigurationError) as error:
         print(f"simulator: {error}", file=sys.stderr)
         return 1
-    with simulator:
+    try:
         if args.kubeconfig_out:
             simulator.write_kubeconfig(Path(args.kubeconfig_out))
         print(f"simulator: {simulator.url}", flush=True)
         ended.wait()
+    finally:
+        simulator.stop()
     return 0
+
+
+def _aggregated(args: argparse.Namespace) -> Aggregated:
+    """Raises OSError for files that cannot be read, ConfigurationError for the kubeconfig."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(args.tls_cert_file, args.tls_key_file)
+    context.load_verify_locations(args.client_ca_file)
+    context.verify_mode = ssl.CERT_OPTIONAL  # /readyz is open
+    client = load_client(args.aggregated, in_cluster=False, user_agent="simulator")
+    return Aggregated(client, context, FrontProxy(args.client_name))
 
 
 if __name__ == "__main__":

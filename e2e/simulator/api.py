@@ -10,6 +10,7 @@ from uuid import uuid4
 
 from e2e.simulator import errors
 from e2e.simulator.admission import admit
+from e2e.simulator.identity import ADMINISTRATOR, Identity
 from e2e.simulator.patches import json_patch, merge_patch
 from e2e.simulator.resources import Context, Registry, Resource
 from e2e.simulator.selectors import matcher
@@ -35,11 +36,9 @@ class Api:
         self.store = store
         self.registry = registry
 
-    def context(self, target: Target, *, dry_run: bool = False, user: str = "", groups: tuple[str, ...] = ()) -> Context:
+    def context(self, target: Target, who: Identity = ADMINISTRATOR, *, dry_run: bool = False) -> Context:
         """The context of a request on `target`."""
-        if user:
-            return Context(self.store, target.namespace, user, groups, dry_run=dry_run)
-        return Context(self.store, target.namespace, dry_run=dry_run)
+        return Context(self.store, target.namespace, who.user, who.groups, dry_run=dry_run)
 
     def create(self, target: Target, body: Any, context: Context) -> Object:
         """POST to a collection or to a subresource."""

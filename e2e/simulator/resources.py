@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from e2e.simulator.errors import StatusError
+from e2e.simulator.identity import ADMINISTRATOR
 
 if TYPE_CHECKING:
     from e2e.simulator.store import Store
@@ -18,8 +19,8 @@ class Context:
 
     store: "Store"
     namespace: str
-    user: str = "system:admin"
-    groups: tuple[str, ...] = ("system:masters",)
+    user: str = ADMINISTRATOR.user
+    groups: tuple[str, ...] = ADMINISTRATOR.groups
     dry_run: bool = False
 
 
@@ -102,10 +103,6 @@ class Registry:
     def find(self, group: str, version: str, plural: str) -> Resource | None:
         """The resource at a path, if it is served."""
         return self._by_path.get((group, version, plural))
-
-    def named(self, plural: str) -> Resource:
-        """The resource with a plural that is unique."""
-        return next(resource for resource in self._by_path.values() if resource.plural == plural)
 
     def remove(self, name: str) -> None:
         """Stop serving a resource (`imagetagmirrorsets`) or a whole group (`image.openshift.io`)."""

@@ -19,7 +19,9 @@ import yaml
 
 from e2e.simulator import errors
 from e2e.simulator.api import Api, Target
+from e2e.simulator.discovery import discovery
 from e2e.simulator.faults import Faults
+from e2e.simulator.identity import ADMINISTRATOR, FrontProxy
 
 BOOKMARK_SECONDS = 5.0
 LOGGED_REQUESTS = 100000
@@ -36,12 +38,13 @@ class Server(http.server.ThreadingHTTPServer):
     daemon_threads = True
     request_queue_size = 512
 
-    def __init__(self, port: int, api: Api, context: ssl.SSLContext | None = None) -> None:
+    def __init__(self, port: int, api: Api, context: ssl.SSLContext | None = None, front_proxy: FrontProxy | None = None) -> None:
         super().__init__(("127.0.0.1", port), Handler)
         if context:
             self.socket = context.wrap_socket(self.socket, server_side=True, do_handshake_on_connect=False)
         self.scheme = "https" if context else "http"
         self.api = api
+        self.front_proxy = front_proxy
         self.faults = Faults()
         self.stopping = threading.Event()
         self.requests: collections.deque[dict[str, Any]] = collections.deque(maxlen=LOGGED_REQUESTS)
@@ -105,15 +108,19 @@ class Handler(http.server.BaseHTTPRequestHandler):
     do_POST = do_PUT = do_PATCH = do_DELETE = do_GET  # noqa: N815  http.server's names
 
     def _serve(self, path: str, data: bytes, agent: str) -> None:
+        if path in ("/readyz", "/healthz", "/livez"):
+            self._send_text(200, "ok")
+            return
+        proxy = self.server.front_proxy
+        if proxy:
+            proxy.check(self.connection)
         if path.startswith("/simulator/"):
             self._control(path.removeprefix("/simulator/"), data)
-        elif path in ("/readyz", "/healthz", "/livez"):
-            self._send_text(200, "ok")
         elif path == "/version":
             self._send(200, {"major": "1", "minor": "36", "gitVersion": "v1.36.0-simulator"})
         elif (target := self._target(path)) is not None:
             self._resource(target, path, data, agent)
-        elif (found := self._discovery(path)) is not None:
+        elif (found := discovery(self.server.api.registry, path)) is not None:
             self._send(200, found)
         else:
             self._send_text(404, "404 page not found\n")
@@ -139,45 +146,6 @@ class Handler(http.server.BaseHTTPRequestHandler):
         if sub and sub not in resource.subresources and not (sub == "status" and resource.has_status):
             raise errors.StatusError(404, "NotFound", "the server could not find the requested resource", {})
         return Target(resource, namespace, name, sub)
-
-    def _discovery(self, path: str) -> Any:
-        resources = self.server.api.registry.all()
-        groups: dict[str, set[str]] = {}
-        for resource in resources:
-            if resource.group:
-                groups.setdefault(resource.group, set()).add(resource.version)
-        described = [
-            {
-                "name": group,
-                "versions": [{"groupVersion": f"{group}/{v}", "version": v} for v in sorted(versions)],
-                "preferredVersion": {"groupVersion": f"{group}/{min(versions)}", "version": min(versions)},
-            }
-            for group, versions in sorted(groups.items())
-        ]
-        if path == "/api":
-            return {"kind": "APIVersions", "versions": ["v1"], "serverAddressByClientCIDRs": []}
-        if path == "/apis":
-            return {"kind": "APIGroupList", "apiVersion": "v1", "groups": described}
-        for group in described:
-            if path == f"/apis/{group['name']}":
-                return {"kind": "APIGroup", "apiVersion": "v1", **group}
-        prefix = path.removeprefix("/apis/") if path.startswith("/apis/") else path.removeprefix("/api/")
-        listed = [resource for resource in resources if resource.api_version == prefix]
-        if not listed:
-            return None
-        entries: list[dict[str, Any]] = []
-        for resource in listed:
-            verbs = (
-                ["create", "delete", "deletecollection", "get", "list", "patch", "update", "watch"]
-                if resource.stored
-                else ["create", "get"]
-            )
-            base = {"singularName": "", "namespaced": resource.namespaced, "kind": resource.kind}
-            entries.append({"name": resource.plural, **base, "verbs": verbs, "shortNames": list(resource.short_names)})
-            if resource.has_status:
-                entries.append({"name": f"{resource.plural}/status", **base, "verbs": ["get", "patch", "update"]})
-            entries += [{"name": f"{resource.plural}/{sub}", **base, "verbs": ["get"]} for sub in resource.subresources]
-        return {"kind": "APIResourceList", "apiVersion": "v1", "groupVersion": prefix, "resources": entries}
 
     # Requests on resources.
 
@@ -219,7 +187,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
     def _carry_out(self, target: Target, data: bytes) -> tuple[int, Any]:
         api = self.server.api
-        context = api.context(target, dry_run="All" in self._query.get("dryRun", ""))
+        who = self.server.front_proxy.identity(self.headers) if self.server.front_proxy else ADMINISTRATOR
+        context = api.context(target, who, dry_run="All" in self._query.get("dryRun", ""))
         media = self.headers.get("Content-Type", "application/json").partition(";")[0].strip()
         body = self._body(data, media)
         match self._verb:

@@ -47,6 +47,20 @@ class Settings:
     scheduled_interval: float = 900
     importer: ImporterSettings = ImporterSettings()
 
+    def document(self) -> dict[str, Any]:
+        """The settings as `read_settings` reads them."""
+        return {
+            "imageConfig": {"spec": self.image_config},
+            "internalRegistryHostname": self.internal_registry,
+            "scheduledImageImportMinimumIntervalSeconds": self.scheduled_interval,
+            "importer": {
+                "ignoreMirrorSets": self.importer.ignore_mirror_sets,
+                "tagsPerSecond": self.importer.tags_per_second,
+                "timeoutSeconds": self.importer.timeout_seconds,
+                "workers": self.importer.workers,
+            },
+        }
+
 
 def contract_settings(hosts: dict[str, str] | None = None) -> Settings:
     """The settings that recordings are made with; `hosts` maps the registries' names to `host:port`."""

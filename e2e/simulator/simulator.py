@@ -1,41 +1,73 @@
 """A whole simulated cluster, to embed in a test or to run as a process."""
 
+import ssl
 import threading
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-import yaml
+from mirrorstream.kube.client import Client
 
+from e2e.kubeconfig import write_kubeconfig
 from e2e.simulator import images
 from e2e.simulator.api import Api, Target
+from e2e.simulator.identity import FrontProxy
+from e2e.simulator.replicas import Replicas
 from e2e.simulator.resources import Registry, core_kinds
 from e2e.simulator.server import Server
 from e2e.simulator.settings import Settings
 from e2e.simulator.store import Store
 
 
+@dataclass(frozen=True)
+class Aggregated:
+    """A kube-apiserver in front: a client for it, the TLS that it expects, and the certificate that it shows."""
+
+    client: Client
+    context: ssl.SSLContext
+    front_proxy: FrontProxy
+
+
 class Simulator:
     """The API server, the platform's import controller and their store; a context manager that starts and stops them."""
 
-    def __init__(self, settings: Settings | None = None, *, port: int = 0, without: tuple[str, ...] = ()) -> None:
-        """`without` names resources or groups that this cluster does not serve. Raises OSError when the port is taken."""
+    def __init__(
+        self,
+        settings: Settings | None = None,
+        *,
+        port: int = 0,
+        without: tuple[str, ...] = (),
+        aggregated: "Aggregated | None" = None,
+    ) -> None:
+        """`without` names resources or groups that this cluster does not serve; `aggregated` leaves it image.openshift.io only.
+
+        Raises OSError when the port is taken.
+        """
         self.settings = settings or Settings()
         self.store = Store()
         registry = Registry()
-        core_kinds(registry)
         self.controller = images.register(registry, self.store, self.settings)
         self.api = Api(self.store, registry)
-        config = registry.find("config.openshift.io", "v1", "images")
-        if config:
-            body = {"metadata": {"name": "cluster"}, "spec": self.settings.image_config}
-            target = Target(config, "")
-            self.api.create(target, body, self.api.context(target))
+        self._replicas = Replicas(aggregated.client, self.store) if aggregated else None
+        if not aggregated:
+            core_kinds(registry)
+            self._configure(registry)
         for name in without:
             registry.remove(name)
-        self.server = Server(port, self.api)
+        if aggregated:
+            self.server = Server(port, self.api, aggregated.context, aggregated.front_proxy)
+        else:
+            self.server = Server(port, self.api)
         self.server.controls["import-controller"] = self.controller.control
         self._thread = threading.Thread(target=self.server.serve_forever, kwargs={"poll_interval": 0.1}, daemon=True)
+
+    def _configure(self, registry: Registry) -> None:
+        """Create the Image config."""
+        kind = registry.find("config.openshift.io", "v1", "images")
+        assert kind, "a core kind"
+        target = Target(kind, "")
+        self.api.create(target, {"metadata": {"name": "cluster"}, "spec": self.settings.image_config}, self.api.context(target))
 
     @property
     def url(self) -> str:
@@ -43,7 +75,9 @@ class Simulator:
         return self.server.url
 
     def start(self) -> Self:
-        """Serve, in threads."""
+        """Serve, in threads. Raises TimeoutError when the kube-apiserver in front does not give what imports need."""
+        if self._replicas:
+            self._replicas.start()
         self.controller.start()
         self._thread.start()
         return self
@@ -55,6 +89,8 @@ class Simulator:
         self.store.drop_watches()
         self.server.shutdown()
         self.server.server_close()
+        if self._replicas:
+            self._replicas.stop()
 
     def __enter__(self) -> Self:
         return self.start()
@@ -65,17 +101,3 @@ class Simulator:
     def write_kubeconfig(self, path: Path) -> Path:
         """Write a kubeconfig for this cluster."""
         return write_kubeconfig(path, self.url)
-
-
-def write_kubeconfig(path: Path, server: str) -> Path:
-    """Write a kubeconfig for a server that asks for no credentials."""
-    document = {
-        "apiVersion": "v1",
-        "kind": "Config",
-        "current-context": "simulator",
-        "clusters": [{"name": "simulator", "cluster": {"server": server}}],
-        "users": [{"name": "admin", "user": {}}],
-        "contexts": [{"name": "simulator", "context": {"cluster": "simulator", "user": "admin", "namespace": "default"}}],
-    }
-    path.write_text(yaml.safe_dump(document, sort_keys=False), encoding="utf-8")
-    return path

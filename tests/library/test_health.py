@@ -11,7 +11,7 @@ from mirrorstream.health import HealthServer
 from mirrorstream.kube.errors import ConfigurationError
 from mirrorstream.metrics import Metrics
 
-from e2e.contract.registries import self_signed
+from e2e.certificates import self_signed
 
 
 def get(server: HealthServer, path: str, context: ssl.SSLContext | None = None) -> tuple[int, str]:

@@ -1,0 +1,163 @@
+"""OpenShift's own image API on the same control plane, from a folder with its programs: no package registry has them."""
+
+import base64
+import json
+from collections.abc import Iterable
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import urllib3
+import yaml
+from mirrorstream.kube.client import ApiError, Client, ClientError
+
+from e2e.certificates import Pair
+from e2e.controlplane.arguments import Ports
+from e2e.simulator.settings import Settings
+from e2e.waiting import wait_for
+
+if TYPE_CHECKING:
+    from e2e.controlplane.plane import ControlPlane
+
+# Not authorization: its rolebindingrestrictions cannot be deleted by collection, which would keep every namespace Terminating.
+GROUPS = ("image", "build", "apps", "project", "template", "route")
+PROGRAMS = ("openshift-apiserver", "openshift-controller-manager", "dockerregistry")
+NAMESPACES = ("openshift-infra", "openshift-controller-manager")
+API_SERVER, CONTROLLER_MANAGER, REGISTRY = PROGRAMS
+_CONFIG = "openshiftcontrolplane.config.openshift.io/v1"
+
+
+def missing_programs(folder: Path) -> list[str]:
+    """Which programs the folder lacks."""
+    return [name for name in PROGRAMS if not (folder / name).is_file()]
+
+
+def write_configuration(folder: Path, ports: Ports, settings: Settings, serving: Pair, authority: Path) -> dict[str, Path]:
+    """Write the three programs' configuration files; by program."""
+    kubeconfig = folder / "system-admin.kubeconfig"
+    certificates = {"certFile": str(serving.certificate), "keyFile": str(serving.key)}
+
+    def serving_info(port: int) -> dict[str, Any]:
+        return {"bindAddress": f"127.0.0.1:{port}", "bindNetwork": "tcp4", "clientCA": str(authority), **certificates}
+
+    allowed = settings.image_config.get("allowedRegistriesForImport") or []
+    api_server = {
+        "apiVersion": _CONFIG,
+        "kind": "OpenShiftAPIServerConfig",
+        "servingInfo": {**serving_info(ports.image_api), "maxRequestsInFlight": 3000, "requestTimeoutSeconds": 3600},
+        "kubeClientConfig": {"kubeConfig": str(kubeconfig)},
+        # These files must exist even for an etcd without TLS.
+        "storageConfig": {"urls": [f"http://127.0.0.1:{ports.etcd}"], "ca": str(authority), **certificates},
+        "imagePolicyConfig": {"internalRegistryHostname": settings.internal_registry, "allowedRegistriesForImport": allowed},
+        "projectConfig": {"projectRequestMessage": ""},
+        "routingConfig": {"subdomain": "apps.example.com"},
+    }
+    controller_manager = {
+        "apiVersion": _CONFIG,
+        "kind": "OpenShiftControllerManagerConfig",
+        "servingInfo": serving_info(ports.openshift_controller_manager),
+        "leaderElection": {"disable": True},
+        "controllers": ["openshift.io/image-import"],
+        "imageImport": {"scheduledImageImportMinimumIntervalSeconds": int(max(1, settings.scheduled_interval))},
+        "dockerPullSecret": {"internalRegistryHostname": settings.internal_registry},
+    }
+    registry = {
+        "version": "0.1",
+        "log": {"level": "info"},
+        "http": {"addr": settings.internal_registry},
+        "storage": {"filesystem": {"rootdirectory": str(folder / "registry")}, "delete": {"enabled": True}},
+        "auth": {"openshift": {"realm": "openshift"}},
+        "middleware": {kind: [{"name": "openshift"}] for kind in ("registry", "repository", "storage")},
+        "openshift": {
+            "version": "1.0",
+            "server": {"addr": settings.internal_registry},
+            "metrics": {"enabled": False},
+            "pullthrough": {"enabled": True, "mirror": False},
+        },
+    }
+    files = {name: folder / f"{name}.yaml" for name in PROGRAMS}
+    for name, document in zip(PROGRAMS, (api_server, controller_manager, registry), strict=True):
+        text = yaml.safe_dump(document) if name == REGISTRY else json.dumps(document)
+        files[name].write_text(text, encoding="utf-8")
+    return files
+
+
+def commands(programs: Path, files: dict[str, Path], kubeconfig: Path) -> dict[str, list[str | Path]]:
+    """The command of each program."""
+    start: list[str | Path] = ["start", "--config"]
+    own = [f"--authentication-kubeconfig={kubeconfig}", f"--authorization-kubeconfig={kubeconfig}"]
+    namespace = ["--kubeconfig", str(kubeconfig), "--namespace", "openshift-controller-manager"]
+    environment: list[str | Path] = ["env", "POD_NAME=test", "POD_NAMESPACE=openshift-controller-manager"]
+    return {
+        API_SERVER: [programs / API_SERVER, *start, files[API_SERVER], *own, "--v=2"],
+        CONTROLLER_MANAGER: [*environment, programs / CONTROLLER_MANAGER, *start, files[CONTROLLER_MANAGER], *namespace, "--v=2"],
+        REGISTRY: ["env", f"KUBECONFIG={kubeconfig}", programs / REGISTRY, files[REGISTRY]],
+    }
+
+
+def create_namespaces(client: Client) -> None:
+    """Create the namespaces that the programs need."""
+    for name in NAMESPACES:
+        client.request("POST", "/api/v1/namespaces", body={"metadata": {"name": name}})
+
+
+def register(client: Client, groups: Iterable[str], port: int, namespace: str, authority: Path) -> None:
+    """Make kube-apiserver ask a port of localhost for these groups of openshift.io."""
+    service = {
+        "metadata": {"name": "api"},
+        "spec": {"type": "ExternalName", "externalName": "localhost", "ports": [{"port": port}]},
+    }
+    client.request("POST", f"/api/v1/namespaces/{namespace}/services", body=service)
+    for group in groups:
+        spec = {
+            "group": f"{group}.openshift.io",
+            "version": "v1",
+            "groupPriorityMinimum": 9900,
+            "versionPriority": 15,
+            "caBundle": base64.b64encode(authority.read_bytes()).decode(),
+            "service": {"namespace": namespace, "name": "api", "port": port},
+        }
+        body = {"metadata": {"name": f"v1.{group}.openshift.io"}, "spec": spec}
+        client.request("POST", "/apis/apiregistration.k8s.io/v1/apiservices", body=body)
+
+
+def wait_served(client: Client, path: str, *, seconds: float = 60) -> None:
+    """Wait until a list at `path` is answered."""
+
+    def served() -> bool:
+        try:
+            client.get(path, {"limit": "1"})
+        except ApiError as error:
+            if error.status in (401, 403):
+                raise
+            return False
+        except ClientError:
+            return False
+        return True
+
+    wait_for(f"{path} is served", served, seconds=seconds, step=0.1)
+
+
+def start_rest(plane: "ControlPlane", client: Client, settings: Settings) -> None:
+    """Start what works on a running API: the import controller and the internal registry."""
+    controller_manager, registry = plane.run(CONTROLLER_MANAGER), plane.run(REGISTRY)
+    for group in GROUPS:
+        wait_for(f"{group}.openshift.io is served", partial(_discovered, client, f"/apis/{group}.openshift.io/v1"))
+    controller_manager.wait_until("its controllers run", lambda: "Started Origin Controllers" in controller_manager.log())
+    pool = urllib3.PoolManager(retries=False, timeout=3)
+    url = f"http://{settings.internal_registry}/healthz"
+    registry.wait_until("it serves", lambda: _answers(pool, url))
+
+
+def _discovered(client: Client, path: str) -> bool:
+    try:
+        return bool(client.get(path))
+    except ClientError:
+        return False
+
+
+def _answers(pool: urllib3.PoolManager, url: str) -> bool:
+    try:
+        return pool.request("GET", url).status == 200
+    except urllib3.exceptions.HTTPError:
+        return False

@@ -1,0 +1,239 @@
+"""One control plane: its certificates, its processes in the order in which they need each other, and its users."""
+
+import contextlib
+import json
+import shutil
+import ssl
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import yaml
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import rsa
+from mirrorstream.kube.client import ApiError, Client, load_client
+
+from e2e.certificates import Authority
+from e2e.controlplane import openshift
+from e2e.controlplane.arguments import Ports, audit_policy, etcd, kube_apiserver, kube_controller_manager, simulator
+from e2e.kubeconfig import write_kubeconfig
+from e2e.processes import Process, ProcessError
+from e2e.simulator.settings import Settings
+from e2e.waiting import wait_for
+
+PROJECT = Path(__file__).parents[2]
+MASTERS = ("system:masters",)
+AGGREGATOR = "system:aggregator"
+SERVICE_NAMESPACE = "openshift-apiserver"
+NAMESPACES = ("openshift", "openshift-config", "openshift-config-managed", "openshift-image-registry", SERVICE_NAMESPACE)
+STOP_SECONDS = 8
+CRDS = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
+
+
+class ControlPlane:
+    """A context manager that starts everything and stops it again.
+
+    `folder` takes certificates, kubeconfigs and one log for each process. `without` names custom resources that this cluster does
+    not serve, or `image.openshift.io`. With `openshift_programs` that folder's OpenShift components serve image.openshift.io,
+    otherwise the simulator does.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        components: Path,
+        settings: Settings,
+        *,
+        without: Sequence[str] = (),
+        openshift_programs: Path | None = None,
+    ) -> None:
+        self.folder, self._components, self._settings, self._without = folder, components, settings, without
+        self.openshift_programs = openshift_programs
+        (folder / "logs").mkdir(parents=True, exist_ok=True)
+        self.ports = Ports()
+        self.authority = Authority(folder / "pki", "cluster")
+        front = Authority(folder / "pki", "front-proxy")
+        self._front_authority = front.certificate
+        self._front_client = front.issue(AGGREGATOR)
+        self._serving = self.authority.issue(
+            "server", hosts=("localhost", "kubernetes.default.svc", f"api.{SERVICE_NAMESPACE}.svc")
+        )
+        self._service_account_key = self._signing_key()
+        self.server = f"https://localhost:{self.ports.kube_apiserver}"
+        self.kubeconfig = self.user("system:admin", *MASTERS)
+        self.processes: dict[str, Process] = {}
+        self._commands: dict[str, list[str | Path]] = {}
+        self._context = ssl.create_default_context(cafile=str(self.authority.certificate))
+
+    # Users.
+
+    def user(self, name: str, *groups: str) -> Path:
+        """A kubeconfig for a user with a client certificate."""
+        pair = self.authority.issue(name, organizations=groups)
+        path = self.folder / f"{pair.certificate.stem}.kubeconfig"
+        return write_kubeconfig(path, self.server, authority=self.authority.certificate, certificate=(pair.certificate, pair.key))
+
+    def simulator_kubeconfig(self) -> Path | None:
+        """A kubeconfig that reaches the simulator itself, for what can be asked of it alone; None if there is none."""
+        if self.openshift_programs or "image.openshift.io" in self._without:
+            return None
+        pair = self._front_client
+        return write_kubeconfig(
+            self.folder / "simulator.kubeconfig",
+            f"https://localhost:{self.ports.image_api}",
+            authority=self.authority.certificate,
+            certificate=(pair.certificate, pair.key),
+        )
+
+    # Life.
+
+    def start(self) -> Self:
+        """Start everything and wait until it serves. Raises ProcessError with the end of the log of what failed."""
+        started = time.monotonic()
+        with contextlib.ExitStack() as stack:
+            stack.callback(self.stop)
+            self._start_core()
+            client = load_client(str(self.kubeconfig), in_cluster=False, user_agent="controlplane")
+            self._configure(client)
+            if "image.openshift.io" not in self._without:
+                self._start_images(client)
+            stack.pop_all()
+        print(
+            f"control plane: up in {time.monotonic() - started:.1f} s; logs in {self.folder / 'logs'}", file=sys.stderr, flush=True
+        )
+        return self
+
+    def stop(self) -> None:
+        """End all processes, the last started first, and remove the data; certificates and logs stay for whoever looks."""
+        for name in reversed(list(self.processes)):
+            process = self.processes.pop(name)
+            with contextlib.suppress(ProcessError):  # it was killed then
+                process.stop(seconds=STOP_SECONDS)
+        shutil.rmtree(self.folder / "etcd", ignore_errors=True)
+
+    def __enter__(self) -> Self:
+        return self.start()
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.stop()
+
+    def run(self, name: str) -> Process:
+        """Start (again) one of the processes."""
+        log = self.folder / "logs" / f"{name}.log"
+        process = self.processes[name] = Process(name, self._commands[name], log, folder=self.folder)
+        return process
+
+    def wait_api(self) -> None:
+        """Wait until kube-apiserver is ready."""
+        self.processes["kube-apiserver"].wait_until("it is ready", lambda: self._ready(self.ports.kube_apiserver, "readyz"))
+
+    def wait_image_api(self) -> None:
+        """Wait until image.openshift.io/v1 is served through kube-apiserver."""
+        client = load_client(str(self.kubeconfig), in_cluster=False, user_agent="controlplane")
+        openshift.wait_served(client, "/apis/image.openshift.io/v1/imagestreams")
+
+    def _start_core(self) -> None:
+        ports, programs = self.ports, self._components
+        policy = self.folder / "audit-policy.yaml"
+        policy.write_text(yaml.safe_dump(audit_policy()), encoding="utf-8")
+        self._commands["etcd"] = [programs / "etcd", *etcd(ports, self.folder / "etcd")]
+        self._commands["kube-apiserver"] = [
+            programs / "kube-apiserver",
+            *kube_apiserver(
+                ports,
+                serving=self._serving,
+                client_authority=self.authority.certificate,
+                front_authority=self._front_authority,
+                front_client=self._front_client,
+                service_account_key=self._service_account_key,
+                audit=(policy, self.audit_log),
+            ),
+        ]
+        self._commands["kube-controller-manager"] = [
+            programs / "kube-controller-manager",
+            *kube_controller_manager(ports, self.kubeconfig, self._service_account_key, self.authority.certificate, self.folder),
+        ]
+        self.run("etcd")
+        self.run("kube-apiserver")
+        self.wait_api()
+        self.run("kube-controller-manager")
+
+    def _configure(self, client: Client) -> None:
+        """Custom resources, the Image config and the namespaces that a cluster has."""
+        definitions = {path.stem: path for path in self._components.glob("*.yaml") if path.stem not in self._without}
+        with ThreadPoolExecutor(8) as pool:
+            made = [pool.submit(client.request, "POST", CRDS, body=_yaml(path)) for path in definitions.values()]
+            made += [
+                pool.submit(client.request, "POST", "/api/v1/namespaces", body={"metadata": {"name": name}}) for name in NAMESPACES
+            ]
+            for future in made:
+                future.result()
+        wait_for("the custom resources are established", lambda: _established(client, len(definitions)), seconds=30)
+        # Established, and yet 404 until the handler has seen it too.
+        config = {"apiVersion": "config.openshift.io/v1", "kind": "Image", "metadata": {"name": "cluster"}}
+        openshift.wait_served(client, "/apis/config.openshift.io/v1/images")
+        path = "/apis/config.openshift.io/v1/images"
+        client.request("POST", path, body={**config, "spec": self._settings.image_config})
+
+    def _start_images(self, client: Client) -> None:
+        settings = self.folder / "settings.json"
+        settings.write_text(json.dumps(self._settings.document()), encoding="utf-8")
+        if self.openshift_programs:
+            files = openshift.write_configuration(
+                self.folder, self.ports, self._settings, self._serving, self.authority.certificate
+            )
+            self._commands |= openshift.commands(self.openshift_programs, files, self.kubeconfig)
+            openshift.create_namespaces(client)
+        else:
+            arguments = simulator(self.ports, settings, self.kubeconfig, self._serving, self._front_authority, AGGREGATOR)
+            self._commands["simulator"] = ["env", f"PYTHONPATH={PROJECT}", sys.executable, *arguments]
+        first = "openshift-apiserver" if self.openshift_programs else "simulator"
+        self.run(first)
+        groups = openshift.GROUPS if self.openshift_programs else ("image",)
+        openshift.register(client, groups, self.ports.image_api, SERVICE_NAMESPACE, self.authority.certificate)
+        health = "healthz" if self.openshift_programs else "readyz"
+        self.processes[first].wait_until("it is ready", lambda: self._ready(self.ports.image_api, health))
+        self.wait_image_api()
+        if self.openshift_programs:
+            openshift.start_rest(self, client, self._settings)
+
+    # Parts.
+
+    @property
+    def audit_log(self) -> Path:
+        """kube-apiserver's log of what mirrorstream's service accounts asked for, a JSON object a line."""
+        return self.folder / "logs" / "audit.log"
+
+    def _signing_key(self) -> Path:
+        key = rsa.generate_private_key(65537, 2048)
+        path = self.folder / "pki" / "service-accounts.key"
+        path.touch(mode=0o600)
+        encoding, form = serialization.Encoding.PEM, serialization.PrivateFormat.TraditionalOpenSSL
+        path.write_bytes(key.private_bytes(encoding, form, serialization.NoEncryption()))
+        return path
+
+    def _ready(self, port: int, path: str) -> bool:
+        try:
+            with urllib.request.urlopen(f"https://localhost:{port}/{path}", context=self._context, timeout=5) as answer:
+                return bool(answer.status == 200)
+        except urllib.error.HTTPError:
+            return False
+
+
+def _yaml(path: Path) -> Any:
+    return yaml.load(path.read_text(encoding="utf-8"), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))  # noqa: S506  both are safe
+
+
+def _established(client: Client, wanted: int) -> bool:
+    try:
+        items = client.get(CRDS)["items"]
+    except ApiError:
+        return False
+    conditions = [c for item in items for c in (item.get("status") or {}).get("conditions") or []]
+    return sum(1 for c in conditions if c["type"] == "Established" and c["status"] == "True") >= wanted

@@ -1,0 +1,35 @@
+"""Kubeconfigs for the users of a test cluster."""
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+
+def write_kubeconfig(
+    path: Path,
+    server: str,
+    *,
+    authority: Path | None = None,
+    certificate: tuple[Path, Path] | None = None,
+    token_file: Path | None = None,
+) -> Path:
+    """Write a kubeconfig: a client certificate and its key, a file with a token, or no credentials at all; returns `path`."""
+    cluster: dict[str, Any] = {"server": server}
+    if authority:
+        cluster["certificate-authority"] = str(authority)
+    user: dict[str, Any] = {}
+    if certificate:
+        user = {"client-certificate": str(certificate[0]), "client-key": str(certificate[1])}
+    elif token_file:
+        user = {"tokenFile": str(token_file)}
+    document = {
+        "apiVersion": "v1",
+        "kind": "Config",
+        "current-context": "test",
+        "clusters": [{"name": "test", "cluster": cluster}],
+        "users": [{"name": "test", "user": user}],
+        "contexts": [{"name": "test", "context": {"cluster": "test", "user": "test", "namespace": "default"}}],
+    }
+    path.write_text(yaml.safe_dump(document, sort_keys=False), encoding="utf-8")
+    return path
