@@ -77,7 +77,7 @@ class Process:
             raise ProcessError(f"{self.name} did not end within {seconds:g} s of SIGTERM{self.tail()}") from None
 
     def kill(self) -> None:
-        """SIGKILL, and wait for its end."""
+        """SIGKILL, and wait for its end; nothing if it has ended."""
         self.send(signal.SIGKILL)
         self._process.wait()
 

@@ -15,8 +15,8 @@ from mirrorstream.kube.client import ApiUnreachable, Client, load_client
 
 from e2e.bench.figures import Figure, percentile
 from e2e.kubeconfig import write_kubeconfig
-from e2e.registry import Registry, dead_host
 from e2e.ports import free_port
+from e2e.registry import Registry, dead_host
 from e2e.scenarios.program import Controller
 from e2e.waiting import wait_for
 

@@ -12,7 +12,9 @@ from uuid import uuid4
 
 from mirrorstream.kube.client import ApiError, Client, load_client
 
+from e2e.backends import EXISTING, SIMULATOR, Shared
 from e2e.contract.registries import Registries
+from e2e.scenarios.audit import AuditLog, Request, RequestLog, SimulatorLog
 from e2e.simulator.simulator import Simulator
 from e2e.waiting import wait_for
 
@@ -42,15 +44,45 @@ def without_generations(spec: Object) -> Object:
 
 @dataclass
 class Cluster:
-    """A cluster, its registries, and what a user does on it. Everything that is made has a name of its own and is removed."""
+    """A cluster, its registries, and what a user does on it. Everything that is made has a name of its own and is removed.
 
+    `kubeconfig` is an administrator's, `program` what mirrorstream runs with. `controls` is the simulator's own door, where there
+    is one; `log` has mirrorstream's requests, where they can be seen.
+    """
+
+    backend: str
     kubeconfig: Path
     registries: Registries
-    simulator: Simulator | None = None
+    program: Path
+    controls: Client | None = None
+    log: RequestLog | None = None
     client: Client = field(init=False)
 
     def __post_init__(self) -> None:
         self.client = load_client(str(self.kubeconfig), user_agent="test", in_cluster=False)
+
+    @staticmethod
+    def simulated(simulator: Simulator, kubeconfig: Path, registries: Registries) -> "Cluster":
+        """A simulator of this process."""
+        client = load_client(str(simulator.write_kubeconfig(kubeconfig)), user_agent="test", in_cluster=False)
+        return Cluster(SIMULATOR, kubeconfig, registries, kubeconfig, client, SimulatorLog(client))
+
+    @staticmethod
+    def of(shared: Shared, registries: Registries) -> "Cluster":
+        """A cluster that another process has started, or that existed before."""
+        controls = load_client(shared.controls, user_agent="test", in_cluster=False) if shared.controls else None
+        log = AuditLog(Path(shared.audit_log)) if shared.audit_log else None
+        return Cluster(shared.backend, Path(shared.kubeconfig), registries, Path(shared.program), controls, log)
+
+    @property
+    def is_ours(self) -> bool:
+        """Whether its cluster-wide settings may be changed."""
+        return self.backend != EXISTING
+
+    def requests(self, mark: int) -> list[Request]:
+        """Mirrorstream's requests from a mark of the log on."""
+        assert self.log, "a fixture sees to it"
+        return self.log.since(mark)
 
     def host(self, name: str) -> str:
         """`host:port` of a registry by its name, such as good, other or dead."""
@@ -62,7 +94,8 @@ class Cluster:
 
     def control(self, path: str, body: Any = None, *, method: str = "POST") -> Any:
         """Ask the simulator for something."""
-        return self.client.request(method, f"/simulator/{path}", body=body)
+        assert self.controls, "a fixture sees to it"
+        return self.controls.request(method, f"/simulator/{path}", body=body)
 
     @contextlib.contextmanager
     def namespace(self) -> Iterator["Namespace"]:

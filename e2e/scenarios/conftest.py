@@ -1,6 +1,5 @@
 """One fixture for all back ends: scenarios do not know which one they run on."""
 
-import dataclasses
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -8,14 +7,15 @@ from typing import Any
 
 import pytest
 
+from e2e.backends import CONTROLPLANE, SIMULATOR, Choice, Shared, free_ports, hosts_at, installed, scenario_settings
 from e2e.contract.registries import Registries
-from e2e.kubeconfig import write_kubeconfig
+from e2e.controlplane.build import components
+from e2e.controlplane.plane import ControlPlane
 from e2e.scenarios.cluster import Cluster, Namespace
 from e2e.scenarios.program import Controller, controller
-from e2e.simulator.settings import Settings, contract_settings
+from e2e.simulator.settings import Settings
 from e2e.simulator.simulator import Simulator
 
-SCHEDULED_SECONDS = 1.5
 _WRITES = {
     ("create", "imagestreamimports"),
     ("create", "images"),
@@ -29,52 +29,49 @@ _WRITES = {
 Start = Callable[..., Controller]
 
 
-def pytest_addoption(parser: pytest.Parser) -> None:
-    """`--kubeconfig F`: run on a cluster that exists instead of the simulator."""
-    parser.addoption("--kubeconfig", metavar="F", help="an existing cluster with the settings of the recordings")
-
-
 @pytest.fixture(scope="session")
-def cluster(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+def cluster(shared: Shared | None, worker_id: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     """The cluster of this run, with the registries that scenarios name."""
-    existing = request.config.getoption("--kubeconfig")
-    with Registries(fixed_ports=bool(existing)) as registries:
-        if existing:
-            yield Cluster(Path(existing), registries)
+    with Registries(shared.ports[worker_id] if shared else None) as registries:
+        if shared:
+            yield Cluster.of(shared, registries)
             return
-        with Simulator(scenario_settings(registries.hosts)) as simulator:
-            kubeconfig = simulator.write_kubeconfig(tmp_path_factory.mktemp("cluster") / "kubeconfig")
-            yield Cluster(kubeconfig, registries, simulator)
-
-
-def scenario_settings(hosts: dict[str, str]) -> Settings:
-    """The settings of the recordings, with quicker schedules, and allowing the loopback address by number."""
-    settings = contract_settings(hosts)
-    allowed = [*settings.image_config["allowedRegistriesForImport"], {"domainName": "127.0.0.1:*", "insecure": True}]
-    insecure = [*settings.image_config["registrySources"]["insecureRegistries"], "127.0.0.1:" + hosts["good"].partition(":")[2]]
-    sources = {**settings.image_config["registrySources"], "insecureRegistries": insecure}
-    config = {**settings.image_config, "allowedRegistriesForImport": allowed, "registrySources": sources}
-    importer = dataclasses.replace(settings.importer, timeout_seconds=3)
-    return dataclasses.replace(settings, image_config=config, scheduled_interval=SCHEDULED_SECONDS, importer=importer)
+        with Simulator(scenario_settings([registries.hosts])) as simulator:
+            yield Cluster.simulated(simulator, tmp_path_factory.mktemp("cluster") / "kubeconfig", registries)
 
 
 @pytest.fixture
 def simulated(cluster: Cluster) -> Cluster:
-    """The cluster, for what only the simulator can be asked: faults, pauses, its log of requests."""
-    if cluster.simulator is None:
+    """The cluster, for what only the simulator's image API can be asked: faults, pauses."""
+    if cluster.controls is None:
         pytest.skip("only the simulator can be asked to do this")
     return cluster
 
 
 @pytest.fixture
-def own_cluster(tmp_path: Path) -> Iterator[Callable[..., Cluster]]:
-    """Make a simulated cluster with settings of its own, which `change(settings)` makes from the usual ones."""
+def observed(cluster: Cluster) -> Cluster:
+    """The cluster, for what needs to see mirrorstream's requests."""
+    if cluster.log is None:
+        pytest.skip("nobody shows us this cluster's log of requests")
+    return cluster
+
+
+@pytest.fixture
+def own_cluster(chosen: Choice, tmp_path: Path) -> Iterator[Callable[..., Cluster]]:
+    """Make a cluster with settings of its own, which `change(settings)` makes from the usual ones."""
+    if chosen.backend not in (SIMULATOR, CONTROLPLANE):
+        pytest.skip("only a simulated image API can be made like this")
     with ExitStack() as stack:
 
         def make(change: Callable[[Settings], Settings] = lambda settings: settings, without: tuple[str, ...] = ()) -> Cluster:
-            registries = stack.enter_context(Registries())
-            simulator = stack.enter_context(Simulator(change(scenario_settings(registries.hosts)), without=without))
-            return Cluster(write_kubeconfig(tmp_path / "own-kubeconfig", simulator.url), registries, simulator)
+            ports = free_ports()
+            registries = stack.enter_context(Registries(ports))
+            settings = change(scenario_settings([hosts_at(ports)]))
+            if chosen.backend == SIMULATOR:
+                simulator = stack.enter_context(Simulator(settings, without=without))
+                return Cluster.simulated(simulator, tmp_path / "own-kubeconfig", registries)
+            plane = stack.enter_context(ControlPlane(tmp_path / "own", components(), settings, without=without))
+            return Cluster.of(installed(plane, chosen.backend), registries)
 
         yield make
 
@@ -82,16 +79,14 @@ def own_cluster(tmp_path: Path) -> Iterator[Callable[..., Cluster]]:
 @pytest.fixture
 def ns(cluster: Cluster) -> Iterator[Namespace]:
     """A namespace for one scenario, in which at the end everything must be as the user wrote it, but for the status."""
-    first = cluster.control("requests", method="GET")["last"] if cluster.simulator else 0
+    mark = cluster.log.mark() if cluster.log else 0
     with cluster.namespace() as namespace:
         yield namespace
         namespace.check_untouched()
-    if cluster.simulator:
-        requests = cluster.client.get("/simulator/requests", {"since": str(first), "userAgent": "^mirrorstream"})["requests"]
-        for entry in requests:
-            if entry["verb"] not in ("get", "list", "watch"):
-                last = entry["path"].rstrip("/").split("/")
-                assert {(entry["verb"], part) for part in last[-2:]} & _WRITES, f"an unexpected write: {entry}"
+    for request in cluster.requests(mark) if cluster.log else []:
+        if request.verb not in ("get", "list", "watch"):
+            last = request.path.rstrip("/").split("/")
+            assert {(request.verb, part) for part in last[-2:]} & _WRITES, f"an unexpected write: {request}"
 
 
 @pytest.fixture
@@ -104,7 +99,7 @@ def start(cluster: Cluster, ns: Namespace, tmp_path: Path) -> Iterator[Start]:
         ) -> Controller:
             return stack.enter_context(
                 controller(
-                    (on or cluster).kubeconfig,
+                    (on or cluster).program,
                     tmp_path,
                     configuration(ns, namespaces, **sections),
                     *(arguments or ("--no-leader-election",)),

@@ -3,9 +3,6 @@
 import contextlib
 import http.client
 import json
-import os
-import signal
-import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,10 +11,10 @@ from typing import Any
 import yaml
 
 from e2e.ports import free_port
+from e2e.processes import Process
 from e2e.waiting import wait_for
 
 PROGRAM = Path(sys.executable).parent / "mirrorstream"
-STOP_SECONDS = 20
 
 
 class Controller:
@@ -39,9 +36,7 @@ class Controller:
             "--log-format",
             "json",
         ]
-        with self.log_file.open("wb") as log:
-            environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
-            self.process = subprocess.Popen([*command, *arguments], stdout=log, stderr=log, env=environment)
+        self.process = Process("controller", [*command, *arguments], self.log_file, environment={"PYTHONUNBUFFERED": "1"})
 
     def configure(self, configuration: dict[str, Any]) -> None:
         """Write the configuration file; a running controller reloads it."""
@@ -59,7 +54,7 @@ class Controller:
 
     def ready(self) -> bool:
         """Whether it says that it is ready. Raises AssertionError when it has ended."""
-        assert self.process.poll() is None, f"the controller ended with {self.process.returncode}:\n{self.log()}"
+        assert self.process.ended is None, f"the controller ended with {self.process.ended}:\n{self.log()}"
         try:
             return self.get("/readyz")[0] == 200
         except OSError:
@@ -71,7 +66,7 @@ class Controller:
 
     def log(self) -> str:
         """Everything that it has logged."""
-        return self.log_file.read_text(encoding="utf-8")
+        return self.process.log()
 
     def lines(self, message: str) -> list[dict[str, Any]]:
         """The log lines with a message."""
@@ -89,14 +84,7 @@ class Controller:
 
     def stop(self) -> int:
         """SIGTERM; the exit status. Raises when it does not end."""
-        if self.process.poll() is None:
-            self.process.send_signal(signal.SIGTERM)
-        try:
-            return self.process.wait(STOP_SECONDS)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-            self.process.wait()
-            raise
+        return self.process.stop()
 
 
 @contextlib.contextmanager
@@ -111,6 +99,4 @@ def controller(kubeconfig: Path, folder: Path, configuration: dict[str, Any], *a
         assert "Traceback" not in running.log(), running.log()
         assert '"exception"' not in running.log(), running.log()
     finally:
-        if running.process.poll() is None:
-            running.process.kill()
-            running.process.wait()
+        running.process.kill()

@@ -46,7 +46,7 @@ def test_icsp_mirrors_count_as_digest_mirrors(ns: Namespace, start: Start) -> No
 
 def test_a_tag_heals_through_tag_mirrors_on_a_wildcard(ns: Namespace, start: Start) -> None:
     """The platform never matches wildcards; the mirror itself is recorded, since it would not find the source there."""
-    if ns.cluster.simulator is None:
+    if not ns.cluster.is_ours:
         pytest.skip("the cluster's allow-list does not name the loopback address by number")
     port = ns.cluster.host("dead").partition(":")[2]
     good = ns.cluster.host("good").partition(":")[2]
@@ -332,7 +332,7 @@ def test_three_hundred_tags_in_one_stream(ns: Namespace, start: Start) -> None:
         tags = ns.get("app")["status"].get("tags") or []
         return len(tags) == 300 and all(t.get("items") for t in tags)
 
-    wait_for("all heal", all_healed, seconds=250 if ns.cluster.simulator is None else 60)
+    wait_for("all heal", all_healed, seconds=60 if ns.cluster.controls else 250)
     assert all(t["items"][0]["image"] == digest and not t.get("conditions") for t in ns.get("app")["status"]["tags"])
     assert running.metric("mirrorstream_status_writes_total", outcome="written") <= 20
 

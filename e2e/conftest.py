@@ -1,0 +1,104 @@
+"""Starting what a run needs once, whatever the number of its processes, and telling each of them."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from e2e.backends import CONTROLPLANE, EXISTING, OPENSHIFT, Choice, Shared, SharedPlane, add_options, choice
+from e2e.controlplane.build import BuildError, GoMissingError
+from e2e.processes import ProcessError
+from e2e.simulator.settings import CONTRACT_PORTS
+
+CHOICE = pytest.StashKey[Choice]()
+SKIP = pytest.StashKey[str]()
+SHARED = pytest.StashKey[Shared]()
+PLANE = pytest.StashKey[SharedPlane]()
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """`--backend`, `--openshift-bin`, `--kubeconfig`."""
+    add_options(parser)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_sessionstart(session: pytest.Session) -> None:
+    """In the process that the others belong to: choose, build and start."""
+    config = session.config
+    if hasattr(config, "workerinput"):
+        _take_over(config)
+        return
+    config.stash[CHOICE] = chosen = choice(config)
+    if config.option.collectonly:
+        return
+    if chosen.kubeconfig:
+        path = str(chosen.kubeconfig)
+        config.stash[SHARED] = Shared(EXISTING, path, path, ports=dict.fromkeys(_workers(config), CONTRACT_PORTS))
+        if len(_workers(config)) > 1:
+            raise pytest.UsageError("--kubeconfig: the cluster knows the registries of one process only; use -n 0")
+    elif chosen.backend in (CONTROLPLANE, OPENSHIFT) and _workers(config) != ["master"]:
+        start_shared(config)
+
+
+def start_shared(config: pytest.Config) -> None:
+    """Start the shared control plane, or remember why there can be none."""
+    folder = config._tmp_path_factory.mktemp("cluster")  # type: ignore[attr-defined]  # noqa: SLF001  the fixture's own way
+    try:
+        plane = SharedPlane(Path(folder), config.stash[CHOICE], _workers(config))
+    except GoMissingError as error:
+        config.stash[SKIP] = str(error)
+    except (BuildError, ProcessError) as error:
+        pytest.exit(str(error), returncode=1)
+    else:
+        config.stash[PLANE], config.stash[SHARED] = plane, plane.shared
+
+
+def _workers(config: pytest.Config) -> list[str]:
+    number = getattr(config.option, "numprocesses", None) or 0
+    return [f"gw{index}" for index in range(number)] or ["master"]
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node: Any) -> None:
+    """Tell a worker (pytest-xdist) what there is."""
+    stash = node.config.stash
+    node.workerinput["mirrorstream_shared"] = stash[SHARED].dumps() if SHARED in stash else ""
+    node.workerinput["mirrorstream_skip"] = stash.get(SKIP, "")
+
+
+def _take_over(config: Any) -> None:
+    config.stash[CHOICE] = choice(config)
+    if text := config.workerinput["mirrorstream_shared"]:
+        config.stash[SHARED] = Shared.loads(text)
+    if reason := config.workerinput["mirrorstream_skip"]:
+        config.stash[SKIP] = reason
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Stop what was started."""
+    if plane := session.config.stash.get(PLANE, None):
+        plane.stop()
+
+
+def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
+    """Say why nothing ran on the control plane, where that is so."""
+    if reason := config.stash.get(SKIP, ""):
+        terminalreporter.write_line(f"NOT RUN on the back end {config.stash[CHOICE].backend}: {reason}", yellow=True, bold=True)
+
+
+@pytest.fixture(scope="session")
+def chosen(request: pytest.FixtureRequest) -> Choice:
+    """The back end that the command line chose."""
+    return request.config.stash[CHOICE]
+
+
+@pytest.fixture(scope="session")
+def shared(request: pytest.FixtureRequest) -> Shared | None:
+    """The cluster that this run's processes share; None on the simulator, of which each process has one."""
+    config = request.config
+    if config.stash[CHOICE].backend in (CONTROLPLANE, OPENSHIFT) and SHARED not in config.stash and SKIP not in config.stash:
+        start_shared(config)
+    if reason := config.stash.get(SKIP, ""):
+        pytest.skip(reason)
+    return config.stash.get(SHARED, None)

@@ -1,0 +1,149 @@
+"""mirrorstream's service account with its own RBAC on a real API server, from the manifests that users install."""
+
+import copy
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+from mirrorstream.kube.client import ApiError, Client
+
+from e2e.waiting import wait_for
+
+Object = dict[str, Any]
+MANIFESTS = Path(__file__).parents[2] / "config" / "base" / "rbac"
+ACCOUNT = "mirrorstream-controller"
+RBAC = "/apis/rbac.authorization.k8s.io/v1"
+TOKEN_SECONDS = 4 * 3600
+
+
+@dataclass(frozen=True)
+class Permission:
+    """One verb on one resource, for one name or for all."""
+
+    group: str
+    resource: str
+    verb: str
+    name: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.verb} {self.resource}{'.' + self.group if self.group else ''}"
+
+
+def manifests() -> list[Object]:
+    """Everything in config/base/rbac."""
+    paths = sorted(path for path in MANIFESTS.glob("*.yaml") if path.stem != "kustomization")
+    return [document for path in paths for document in yaml.safe_load_all(path.read_text(encoding="utf-8"))]
+
+
+def permissions() -> list[Permission]:
+    """Every permission that the roles give."""
+    roles = [item for item in manifests() if item["kind"] in ("ClusterRole", "Role")]
+    return [permission for role in roles for rule in role["rules"] for permission in _of(rule)]
+
+
+def _of(rule: Object) -> Iterator[Permission]:
+    for group in rule["apiGroups"]:
+        for resource in rule["resources"]:
+            for verb in rule["verbs"]:
+                for name in rule.get("resourceNames") or [""]:
+                    yield Permission(group, resource, verb, name)
+
+
+def _without(rules: list[Object], removed: Permission) -> list[Object]:
+    """The same rules, one permission each, but for one."""
+    left = [permission for rule in rules for permission in _of(rule) if permission != removed]
+    return [
+        {"apiGroups": [p.group], "resources": [p.resource], "verbs": [p.verb], **({"resourceNames": [p.name]} if p.name else {})}
+        for p in left
+    ]
+
+
+@dataclass
+class Installation:
+    """An installation into a namespace that exists; what is cluster-wide gets the namespace as a suffix."""
+
+    client: Client
+    namespace: str
+    without: Permission | None = None
+    _made: list[str] = field(default_factory=list)
+
+    @property
+    def user(self) -> str:
+        """The service account, as API servers name it."""
+        return f"system:serviceaccount:{self.namespace}:{ACCOUNT}"
+
+    def __enter__(self) -> "Installation":
+        for manifest in manifests():
+            self._create(copy.deepcopy(manifest))
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for path in reversed(self._made):
+            self.client.request("DELETE", path)
+
+    def _create(self, item: Object) -> None:
+        kind, name = item["kind"], item["metadata"]["name"]
+        if kind.startswith("Cluster"):
+            name = item["metadata"]["name"] = f"{name}-{self.namespace}"
+        else:
+            item["metadata"]["namespace"] = self.namespace
+        if "rules" in item and self.without:
+            item["rules"] = _without(item["rules"], self.without)
+        for subject in item.get("subjects", []):
+            subject["namespace"] = self.namespace
+        if item.get("roleRef", {}).get("kind") == "ClusterRole":
+            item["roleRef"]["name"] = f"{item['roleRef']['name']}-{self.namespace}"
+        within = "" if kind.startswith("Cluster") else f"/namespaces/{self.namespace}"
+        root = "/api/v1" if kind == "ServiceAccount" else RBAC
+        path = f"{root}{within}/{kind.lower()}s"
+        self.client.request("POST", path, body=item)
+        self._made.append(f"{path}/{name}")
+
+    def token(self, bound_to: Object | None = None, *, account: str = ACCOUNT) -> str:
+        """A token of the service account; it dies with the Secret or Pod that it is bound to."""
+        spec: Object = {"expirationSeconds": TOKEN_SECONDS}
+        if bound_to:
+            metadata = bound_to["metadata"]
+            reference = {"kind": bound_to["kind"], "apiVersion": "v1", "name": metadata["name"], "uid": metadata["uid"]}
+            spec["boundObjectRef"] = reference
+        path = f"/api/v1/namespaces/{self.namespace}/serviceaccounts/{account}/token"
+        answer = self.client.request("POST", path, body={"spec": spec})
+        return str(answer["status"]["token"])
+
+    def kubeconfig(self, path: Path, like: Path, token: str = "") -> Path:
+        """Write a kubeconfig for the service account at the server of another kubeconfig; beside it, a file with its token."""
+        return with_token(path, like, token or self.token())
+
+    def wait_effective(self) -> None:
+        """Wait until the API server's authorizer has seen the roles."""
+        some = next(p for p in permissions() if p != self.without and not p.name and p.resource != "leases")
+        wait_for("the roles are in force", lambda: allowed(self.client, self.user, some), seconds=10)
+
+
+def with_token(path: Path, like: Path, token: str) -> Path:
+    """Write a kubeconfig with a token (kept in `PATH.token`) for the server of another kubeconfig."""
+    token_file = path.with_suffix(".token")
+    token_file.touch(mode=0o600)
+    token_file.write_text(token, encoding="utf-8")
+    document = yaml.safe_load(like.read_text(encoding="utf-8"))
+    document["users"][0]["user"] = {"tokenFile": str(token_file)}
+    path.write_text(yaml.safe_dump(document), encoding="utf-8")
+    return path
+
+
+def allowed(client: Client, user: str, permission: Permission, namespace: str = "") -> bool:
+    """What a SubjectAccessReview answers."""
+    resource, _, subresource = permission.resource.partition("/")
+    attributes = {"verb": permission.verb, "group": permission.group, "resource": resource, "subresource": subresource}
+    if namespace:
+        attributes["namespace"] = namespace
+    review = {"spec": {"user": user, "resourceAttributes": {**attributes, "name": permission.name}}}
+    try:
+        answer = client.request("POST", "/apis/authorization.k8s.io/v1/subjectaccessreviews", body=review)
+    except ApiError as error:
+        if error.status == 429:
+            return False
+        raise
+    return bool(answer["status"]["allowed"])
