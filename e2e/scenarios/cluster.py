@@ -14,7 +14,9 @@ from mirrorstream.kube.client import ApiError, Client, load_client
 
 from e2e.backends import EXISTING, SIMULATOR, Shared
 from e2e.contract.registries import Registries
+from e2e.controlplane.arguments import OWN_NAMESPACE
 from e2e.scenarios.audit import AuditLog, Request, RequestLog, SimulatorLog
+from e2e.scenarios.installation import ACCOUNT, RBAC, Permission, without
 from e2e.simulator.simulator import Simulator
 from e2e.waiting import wait_for
 
@@ -96,6 +98,17 @@ class Cluster:
         """Ask the simulator for something."""
         assert self.controls, "a fixture sees to it"
         return self.controls.request(method, f"/simulator/{path}", body=body)
+
+    def forbid(self, permission: Permission) -> None:
+        """Take a permission away from mirrorstream, on a cluster that is the scenario's own."""
+        if self.backend == SIMULATOR:
+            path = f"{permission.group}/v1/{permission.resource}"
+            action = {"status": 403, "reason": "Forbidden"}
+            self.control("faults", {"path": path, "verb": permission.verb, "userAgent": "^mirrorstream", "action": action})
+            return
+        path = f"{RBAC}/clusterroles/{ACCOUNT}-{OWN_NAMESPACE}"
+        role = self.client.get(path)
+        self.client.request("PUT", path, body={**role, "rules": without(role["rules"], permission)})
 
     @contextlib.contextmanager
     def namespace(self) -> Iterator["Namespace"]:

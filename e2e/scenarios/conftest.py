@@ -7,11 +7,12 @@ from typing import Any
 
 import pytest
 
-from e2e.backends import CONTROLPLANE, SIMULATOR, Choice, Shared, free_ports, hosts_at, installed, scenario_settings
+from e2e.backends import CONTROLPLANE, OPENSHIFT, SIMULATOR, Choice, Shared, free_ports, hosts_at, installed, scenario_settings
 from e2e.contract.registries import Registries
 from e2e.controlplane.build import components
 from e2e.controlplane.plane import ControlPlane
 from e2e.scenarios.cluster import Cluster, Namespace
+from e2e.scenarios.installation import Installation
 from e2e.scenarios.program import Controller, controller
 from e2e.simulator.settings import Settings
 from e2e.simulator.simulator import Simulator
@@ -95,11 +96,15 @@ def start(cluster: Cluster, ns: Namespace, tmp_path: Path) -> Iterator[Start]:
     with ExitStack() as stack:
 
         def run(
-            *arguments: str, on: Cluster | None = None, namespaces: dict[str, Any] | None = None, **sections: Any
+            *arguments: str,
+            on: Cluster | None = None,
+            program: Path | None = None,
+            namespaces: dict[str, Any] | None = None,
+            **sections: Any,
         ) -> Controller:
             return stack.enter_context(
                 controller(
-                    (on or cluster).program,
+                    program or (on or cluster).program,
                     tmp_path,
                     configuration(ns, namespaces, **sections),
                     *(arguments or ("--no-leader-election",)),
@@ -107,6 +112,17 @@ def start(cluster: Cluster, ns: Namespace, tmp_path: Path) -> Iterator[Start]:
             )
 
         yield run
+
+
+@pytest.fixture
+def own_account(cluster: Cluster, ns: Namespace, tmp_path: Path) -> Iterator[Path]:
+    """A kubeconfig of a service account in the scenario's namespace: mirrorstream as if it were installed there."""
+    if cluster.backend not in (CONTROLPLANE, OPENSHIFT):
+        yield cluster.program
+        return
+    with Installation(cluster.client, ns.name) as installation:
+        installation.wait_effective()
+        yield installation.kubeconfig(tmp_path / "own-account.kubeconfig", cluster.kubeconfig)
 
 
 def configuration(ns: Namespace, namespaces: dict[str, Any] | None = None, **sections: Any) -> dict[str, Any]:

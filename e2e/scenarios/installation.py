@@ -51,7 +51,7 @@ def _of(rule: Object) -> Iterator[Permission]:
                     yield Permission(group, resource, verb, name)
 
 
-def _without(rules: list[Object], removed: Permission) -> list[Object]:
+def without(rules: list[Object], removed: Permission) -> list[Object]:
     """The same rules, one permission each, but for one."""
     left = [permission for rule in rules for permission in _of(rule) if permission != removed]
     return [
@@ -90,7 +90,7 @@ class Installation:
         else:
             item["metadata"]["namespace"] = self.namespace
         if "rules" in item and self.without:
-            item["rules"] = _without(item["rules"], self.without)
+            item["rules"] = without(item["rules"], self.without)
         for subject in item.get("subjects", []):
             subject["namespace"] = self.namespace
         if item.get("roleRef", {}).get("kind") == "ClusterRole":

@@ -287,7 +287,7 @@ def test_only_the_configured_namespaces_are_looked_after(ns: Namespace, start: S
     """namespaces.include and .exclude are globs; exclusion wins."""
     ns.put("good", "app:v1")
     ns.digest_mirrors()
-    running = start(namespaces={"include": ["ms-*"], "exclude": [ns.name]} if exclude else {"include": ["other-*"]})
+    running = start(namespaces={"include": [f"{ns.name}*"], "exclude": [ns.name]} if exclude else {"include": ["other-*"]})
     ns.create("app", tag("v1", ns.source("app:v1")))
     ns.wait_failed("app", "v1")
     ns.stays("failed", lambda: ns.failure("app", "v1"))

@@ -3,6 +3,7 @@
 import threading
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ from e2e.registry import Failure, Registry
 from e2e.scenarios.audit import Request
 from e2e.scenarios.cluster import Cluster, Namespace, following, tag
 from e2e.scenarios.conftest import Start
+from e2e.scenarios.installation import Permission
 from e2e.scenarios.program import Controller
 from e2e.waiting import wait_for
 
@@ -392,10 +394,7 @@ def _answers(running: Controller) -> bool:
 def test_an_image_config_that_may_not_be_read_stops_imports(own_cluster: Callable[..., Cluster], tmp_path: Any) -> None:
     """What must not be imported is unknown then: not ready, and it says which object it cannot read."""
     other = own_cluster()
-    other.control(
-        "faults",
-        {"path": "config.openshift.io/v1/images", "userAgent": "^mirrorstream", "action": {"status": 403, "reason": "Forbidden"}},
-    )
+    other.forbid(Permission("config.openshift.io", "images", "list"))
     running = Controller(other.program, tmp_path, {}, "--no-leader-election")
     try:
         wait_for("it answers", lambda: _answers(running))
@@ -421,13 +420,13 @@ def test_a_slow_mirror_does_not_delay_a_fast_one(ns: Namespace, start: Start) ->
         ns.wait_healed("fast", "v1", digest, seconds=3)
 
 
-def test_two_replicas_have_one_leader_and_hand_over(ns: Namespace, start: Start) -> None:
+def test_two_replicas_have_one_leader_and_hand_over(ns: Namespace, start: Start, own_account: Path) -> None:
     """The second does nothing until the first ends; then it takes over at once, since the lease was released."""
     digest = ns.put("good", "app:v1")
     ns.digest_mirrors()
-    first = start("--namespace", ns.name)
+    first = start("--namespace", ns.name, program=own_account)
     wait_for("the first leads", lambda: first.metric("mirrorstream_leader") == 1)
-    second = start("--namespace", ns.name)
+    second = start("--namespace", ns.name, program=own_account)
     ns.create("one", tag("v1", ns.source("app:v1")))
     ns.wait_healed("one", "v1", digest)
     assert second.metric("mirrorstream_leader") == 0
@@ -442,7 +441,7 @@ def test_changed_configuration_is_taken_over_and_a_broken_one_is_not(ns: Namespa
     """A reload needs no restart; an invalid file is reported and the old settings stay in force."""
     digest = ns.put("good", "app:v1")
     ns.digest_mirrors()
-    running = start(namespaces={"exclude": ["ms-*"]})
+    running = start(namespaces={"include": [ns.name], "exclude": ["ms-*"]})
     ns.create("app", tag("v1", ns.source("app:v1")))
     ns.wait_failed("app", "v1")
     running.configure({"controller": {"namespaces": {"exlude": []}}})
