@@ -79,13 +79,16 @@ def kube_apiserver(
 
 
 def audit_policy() -> dict[str, Any]:
-    """Every request of mirrorstream's service accounts, and nobody else's."""
-    group = f"system:serviceaccounts:{OWN_NAMESPACE}"
+    """Every request of service accounts, but for those of the control plane itself."""
     return {
         "apiVersion": "audit.k8s.io/v1",
         "kind": "Policy",
         "omitStages": ["RequestReceived"],
-        "rules": [{"level": "Metadata", "userGroups": [group]}, {"level": "None"}],
+        "rules": [
+            {"level": "None", "userGroups": ["system:serviceaccounts:kube-system"]},
+            {"level": "Metadata", "userGroups": ["system:serviceaccounts"]},
+            {"level": "None"},
+        ],
     }
 
 

@@ -4,7 +4,7 @@ import contextlib
 import json
 import re
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -109,6 +109,23 @@ class Cluster:
         path = f"{RBAC}/clusterroles/{ACCOUNT}-{OWN_NAMESPACE}"
         role = self.client.get(path)
         self.client.request("PUT", path, body={**role, "rules": without(role["rules"], permission)})
+
+    def change_image_config(self, change: Callable[[Object], Any]) -> None:
+        """Change the spec of the Image config with `change(spec)`, until there is no conflict."""
+        path = "/apis/config.openshift.io/v1/images/cluster"
+
+        def attempt() -> bool:
+            config = self.client.get(path)
+            change(config["spec"])
+            try:
+                self.client.request("PUT", path, body=config)
+            except ApiError as error:
+                if error.status != 409:
+                    raise
+                return False
+            return True
+
+        wait_for("the Image config is written", attempt)
 
     @contextlib.contextmanager
     def namespace(self) -> Iterator["Namespace"]:

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from mirrorstream.kube.client import ApiError
 
 from e2e.backends import SCHEDULED_SECONDS, SIMULATOR
 from e2e.registry import Failure, Registry
@@ -478,17 +477,4 @@ def _allow(ns: Namespace, host: str) -> None:
     """Make a registry of a scenario's own known to the cluster as insecure."""
     if not ns.cluster.is_ours:
         pytest.skip("the cluster's settings are not ours to change")
-    path = "/apis/config.openshift.io/v1/images/cluster"
-
-    def attempt() -> bool:
-        config = ns.client.get(path)
-        config["spec"]["registrySources"]["insecureRegistries"].append(host)
-        try:
-            ns.client.request("PUT", path, body=config)
-        except ApiError as error:
-            if error.status != 409:
-                raise
-            return False
-        return True
-
-    wait_for("the Image config is written", attempt)
+    ns.cluster.change_image_config(lambda spec: spec["registrySources"]["insecureRegistries"].append(host))
