@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from mirrorstream.kube.client import load_client
+from mirrorstream.kube.client import Client, load_client
 
+from e2e.certificates import Authority, Pair
 from e2e.controlplane.arguments import OWN_NAMESPACE
 from e2e.controlplane.build import components
 from e2e.controlplane.openshift import missing_programs
@@ -68,7 +69,8 @@ class Shared:
     """The cluster that a run's processes share, as one process tells the others.
 
     `kubeconfig` is an administrator's, `program` is what mirrorstream runs with, `controls` reaches the simulator itself. `ports`
-    are the registries' by worker: the cluster's configuration names them.
+    are the registries' by worker: the cluster's configuration names them. `trusted` is the folder of the authority that the Image
+    config trusts.
     """
 
     backend: str
@@ -76,6 +78,7 @@ class Shared:
     program: str
     controls: str | None = None
     audit_log: str | None = None
+    trusted: str | None = None
     ports: dict[str, Ports] = field(default_factory=dict)
 
     def dumps(self) -> str:
@@ -105,6 +108,7 @@ def scenario_settings(all_hosts: list[dict[str, str]]) -> Settings:
     config = {
         "allowedRegistriesForImport": allowed,
         "registrySources": {"insecureRegistries": insecure, "blockedRegistries": blocked},
+        "additionalTrustedCA": {"name": Trusted.NAME},
     }
     base = contract_settings()
     importer = dataclasses.replace(base.importer, timeout_seconds=3)
@@ -121,6 +125,25 @@ def free_ports() -> Ports:
     return {name: free_port() for name in CONTRACT_PORTS}
 
 
+class Trusted:
+    """The authority of registries that the cluster trusts by its Image config, and by nothing else."""
+
+    NAME = "registries"
+
+    def __init__(self, folder: Path) -> None:
+        """`folder` takes a new authority, or has one whose certificate was issued by another process."""
+        self.folder = folder
+        self.authority = folder / f"{self.NAME}.crt"
+        self.serving = Pair(folder / "mirror.crt", folder / "mirror.key")
+        if not self.authority.exists():
+            Authority(folder, self.NAME).issue("mirror", hosts=("localhost",))
+
+    def tell(self, client: Client) -> None:
+        """Create the ConfigMap that the Image config's additionalTrustedCA names."""
+        body = {"metadata": {"name": self.NAME}, "data": {"localhost": self.authority.read_text(encoding="ascii")}}
+        client.request("POST", "/api/v1/namespaces/openshift-config/configmaps", body=body)
+
+
 class SharedPlane:
     """A control plane with mirrorstream's service account on it, for all workers of a run."""
 
@@ -128,18 +151,22 @@ class SharedPlane:
         """Build (if need be) and start. Raises BuildError, ProcessError."""
         ports = {worker: free_ports() for worker in workers}
         settings = scenario_settings([hosts_at(p) for p in ports.values()])
-        self.plane = ControlPlane(folder, components(), settings, openshift_programs=chosen.openshift_programs).start()
-        self.shared = installed(self.plane, chosen.backend, ports)
+        trusted = Trusted(folder / "trusted")
+        programs = chosen.openshift_programs
+        self.plane = ControlPlane(folder, components(), settings, openshift_programs=programs, trusted=trusted.authority).start()
+        self.shared = installed(self.plane, chosen.backend, ports, trusted)
 
     def stop(self) -> None:
         """End its processes."""
         self.plane.stop()
 
 
-def installed(plane: ControlPlane, backend: str, ports: dict[str, Ports] | None = None) -> Shared:
+def installed(plane: ControlPlane, backend: str, ports: dict[str, Ports] | None = None, trusted: Trusted | None = None) -> Shared:
     """Install mirrorstream's service account on a new control plane; what there is to know about it."""
     client = load_client(str(plane.kubeconfig), in_cluster=False, user_agent="test")
     client.request("POST", "/api/v1/namespaces", body={"metadata": {"name": OWN_NAMESPACE}})
+    if trusted:
+        trusted.tell(client)
     installation = Installation(client, OWN_NAMESPACE)
     installation.__enter__()  # it goes with the control plane
     program = installation.kubeconfig(plane.folder / "mirrorstream.kubeconfig", plane.kubeconfig)
@@ -151,5 +178,6 @@ def installed(plane: ControlPlane, backend: str, ports: dict[str, Ports] | None 
         str(program),
         str(controls) if controls else None,
         str(plane.audit_log),
+        str(trusted.folder) if trusted else None,
         ports or {},
     )

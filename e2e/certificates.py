@@ -65,6 +65,13 @@ def self_signed() -> tuple[bytes, bytes]:
     return certificate.sign(key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM), _pem(key)
 
 
+def serving_context(pair: Pair) -> ssl.SSLContext:
+    """TLS with a certificate that an authority has issued."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(pair.certificate, pair.key)
+    return context
+
+
 def server_context() -> ssl.SSLContext:
     """TLS with a new certificate that nobody trusts."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)

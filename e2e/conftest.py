@@ -82,9 +82,13 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
 
 
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
-    """Say why nothing ran on the control plane, where that is so."""
+    """Say why nothing ran on the control plane, where that is so, and which registry was the mirror."""
     if reason := config.stash.get(SKIP, ""):
         terminalreporter.write_line(f"NOT RUN on the back end {config.stash[CHOICE].backend}: {reason}", yellow=True, bold=True)
+    reports = [report for outcome in ("passed", "failed") for report in terminalreporter.stats.get(outcome, [])]
+    mirrors = {value for report in reports for name, value in report.user_properties if name == "mirror"}
+    if mirrors:
+        terminalreporter.write_line(f"mirrors with TLS and a password: {', '.join(sorted(mirrors))}")
 
 
 @pytest.fixture(scope="session")

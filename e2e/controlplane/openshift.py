@@ -32,8 +32,10 @@ def missing_programs(folder: Path) -> list[str]:
     return [name for name in PROGRAMS if not (folder / name).is_file()]
 
 
-def write_configuration(folder: Path, ports: Ports, settings: Settings, serving: Pair, authority: Path) -> dict[str, Path]:
-    """Write the three programs' configuration files; by program."""
+def write_configuration(
+    folder: Path, ports: Ports, settings: Settings, serving: Pair, authority: Path, trusted: Path | None
+) -> dict[str, Path]:
+    """Write the three programs' configuration files; by program. `trusted` is an authority of registries."""
     kubeconfig = folder / "system-admin.kubeconfig"
     certificates = {"certFile": str(serving.certificate), "keyFile": str(serving.key)}
 
@@ -48,7 +50,11 @@ def write_configuration(folder: Path, ports: Ports, settings: Settings, serving:
         "kubeClientConfig": {"kubeConfig": str(kubeconfig)},
         # These files must exist even for an etcd without TLS.
         "storageConfig": {"urls": [f"http://127.0.0.1:{ports.etcd}"], "ca": str(authority), **certificates},
-        "imagePolicyConfig": {"internalRegistryHostname": settings.internal_registry, "allowedRegistriesForImport": allowed},
+        "imagePolicyConfig": {
+            "internalRegistryHostname": settings.internal_registry,
+            "allowedRegistriesForImport": allowed,
+            "additionalTrustedCA": str(trusted or ""),
+        },
         "projectConfig": {"projectRequestMessage": ""},
         "routingConfig": {"subdomain": "apps.example.com"},
     }

@@ -41,7 +41,8 @@ class ControlPlane:
 
     `folder` takes certificates, kubeconfigs and one log for each process. `without` names custom resources that this cluster does
     not serve, or `image.openshift.io`. With `openshift_programs` that folder's OpenShift components serve image.openshift.io,
-    otherwise the simulator does.
+    otherwise the simulator does; `trusted` is what they trust registries by besides the system's authorities: on a cluster an
+    operator copies it from where the Image config says.
     """
 
     def __init__(
@@ -52,9 +53,11 @@ class ControlPlane:
         *,
         without: Sequence[str] = (),
         openshift_programs: Path | None = None,
+        trusted: Path | None = None,
     ) -> None:
         self.folder, self._components, self._settings, self._without = folder, components, settings, without
         self.openshift_programs = openshift_programs
+        self._trusted = trusted
         (folder / "logs").mkdir(parents=True, exist_ok=True)
         self.ports = Ports()
         self.authority = Authority(folder / "pki", "cluster")
@@ -186,7 +189,7 @@ class ControlPlane:
         settings.write_text(json.dumps(self._settings.document()), encoding="utf-8")
         if self.openshift_programs:
             files = openshift.write_configuration(
-                self.folder, self.ports, self._settings, self._serving, self.authority.certificate
+                self.folder, self.ports, self._settings, self._serving, self.authority.certificate, self._trusted
             )
             self._commands |= openshift.commands(self.openshift_programs, files, self.kubeconfig)
             openshift.create_namespaces(client)

@@ -12,7 +12,7 @@ from uuid import uuid4
 
 from mirrorstream.kube.client import ApiError, Client, load_client
 
-from e2e.backends import EXISTING, SIMULATOR, Shared
+from e2e.backends import EXISTING, SIMULATOR, Shared, Trusted
 from e2e.contract.registries import Registries
 from e2e.controlplane.arguments import OWN_NAMESPACE
 from e2e.scenarios.audit import AuditLog, Request, RequestLog, SimulatorLog
@@ -56,6 +56,7 @@ class Cluster:
     kubeconfig: Path
     registries: Registries
     program: Path
+    trusted: Trusted | None = None
     controls: Client | None = None
     log: RequestLog | None = None
     client: Client = field(init=False)
@@ -67,14 +68,17 @@ class Cluster:
     def simulated(simulator: Simulator, kubeconfig: Path, registries: Registries) -> "Cluster":
         """A simulator of this process."""
         client = load_client(str(simulator.write_kubeconfig(kubeconfig)), user_agent="test", in_cluster=False)
-        return Cluster(SIMULATOR, kubeconfig, registries, kubeconfig, client, SimulatorLog(client))
+        trusted = Trusted(kubeconfig.parent / "trusted")
+        trusted.tell(client)
+        return Cluster(SIMULATOR, kubeconfig, registries, kubeconfig, trusted, client, SimulatorLog(client))
 
     @staticmethod
     def of(shared: Shared, registries: Registries) -> "Cluster":
         """A cluster that another process has started, or that existed before."""
         controls = load_client(shared.controls, user_agent="test", in_cluster=False) if shared.controls else None
         log = AuditLog(Path(shared.audit_log)) if shared.audit_log else None
-        return Cluster(shared.backend, Path(shared.kubeconfig), registries, Path(shared.program), controls, log)
+        trusted = Trusted(Path(shared.trusted)) if shared.trusted else None
+        return Cluster(shared.backend, Path(shared.kubeconfig), registries, Path(shared.program), trusted, controls, log)
 
     @property
     def is_ours(self) -> bool:
