@@ -14,6 +14,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+import urllib3
 import yaml
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
@@ -140,6 +141,23 @@ class ControlPlane:
         """Wait until image.openshift.io/v1 is served through kube-apiserver."""
         client = load_client(str(self.kubeconfig), in_cluster=False, user_agent="controlplane")
         openshift.wait_served(client, "/apis/image.openshift.io/v1/imagestreams")
+
+    def compact(self) -> None:
+        """Throw away etcd's history, and with a restart kube-apiserver's: watches can only resume from now on."""
+        etcd = f"http://127.0.0.1:{self.ports.etcd}/v3/kv"
+        pool = urllib3.PoolManager(retries=False, timeout=10)
+        revision = pool.request("POST", f"{etcd}/range", json={"key": "AA=="}).json()["header"]["revision"]
+        answer = pool.request("POST", f"{etcd}/compaction", json={"revision": revision, "physical": True})
+        if answer.status != 200:
+            raise ProcessError(f"etcd: compaction: {answer.status} {answer.data!r}")
+        self.restart("kube-apiserver")
+
+    def restart(self, name: str) -> None:
+        """Stop and start kube-apiserver, or another process, and wait until everything is served again."""
+        self.processes[name].stop()
+        self.run(name)
+        self.wait_api()
+        self.wait_image_api()
 
     def _start_core(self) -> None:
         ports, programs = self.ports, self._components

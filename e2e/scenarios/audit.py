@@ -1,5 +1,6 @@
 """What mirrorstream asked an API server for: the simulator's log of requests, or kube-apiserver's audit log."""
 
+import datetime
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +24,8 @@ class Request:
     name: str = ""
     reason: str = ""
     """Why it was allowed: the binding and the role, in kube-apiserver's words."""
+    at: float = 0
+    """When it arrived, in seconds since the epoch."""
 
 
 class RequestLog(Protocol):
@@ -84,4 +87,5 @@ def _request(entry: dict[str, Any]) -> Request:
         resource,
         target.get("name", ""),
         (entry.get("annotations") or {}).get("authorization.k8s.io/reason", ""),
+        datetime.datetime.fromisoformat(entry["requestReceivedTimestamp"]).timestamp(),
     )

@@ -40,8 +40,9 @@ class Server(http.server.ThreadingHTTPServer):
 
     def __init__(self, port: int, api: Api, context: ssl.SSLContext | None = None, front_proxy: FrontProxy | None = None) -> None:
         super().__init__(("127.0.0.1", port), Handler)
-        if context:
-            self.socket = context.wrap_socket(self.socket, server_side=True, do_handshake_on_connect=False)
+        self._context = context
+        self._open: set[socket.socket] = set()
+        self._secure()
         self.scheme = "https" if context else "http"
         self.api = api
         self.front_proxy = front_proxy
@@ -63,6 +64,34 @@ class Server(http.server.ThreadingHTTPServer):
             self.request_count += 1
             entry = {"number": self.request_count, "time": time.time(), "verb": verb, "path": path, "status": status}
             self.requests.append({**entry, "userAgent": agent, "seconds": round(seconds, 4)})
+
+    def _secure(self) -> None:
+        if self._context:
+            self.socket = self._context.wrap_socket(self.socket, server_side=True, do_handshake_on_connect=False)
+
+    def go_away(self) -> None:
+        """Listen no more and cut every connection, as a server that has ended; not while `serve_forever` runs."""
+        self.server_close()
+        for connection in list(self._open):
+            with contextlib.suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
+
+    def come_back(self) -> None:
+        """Listen again on the same port. Raises OSError when somebody else has taken it."""
+        self.socket = socket.socket(self.address_family, self.socket_type)
+        self.server_bind()
+        self.server_activate()
+        self._secure()
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        """Remember the connection."""
+        self._open.add(request)
+        super().process_request(request, client_address)
+
+    def shutdown_request(self, request: Any) -> None:
+        """Forget the connection."""
+        self._open.discard(request)
+        super().shutdown_request(request)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """Say nothing of clients that hang up."""

@@ -5,7 +5,7 @@ import threading
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from mirrorstream.kube.client import Client
 
@@ -60,7 +60,7 @@ class Simulator:
         else:
             self.server = Server(port, self.api)
         self.server.controls["import-controller"] = self.controller.control
-        self._thread = threading.Thread(target=self.server.serve_forever, kwargs={"poll_interval": 0.1}, daemon=True)
+        self.server.controls["outage"] = self._outage
 
     def _configure(self, registry: Registry) -> None:
         """Create the Image config."""
@@ -79,8 +79,24 @@ class Simulator:
         if self._replicas:
             self._replicas.start()
         self.controller.start()
-        self._thread.start()
+        self._serve()
         return self
+
+    def _serve(self) -> None:
+        threading.Thread(target=self.server.serve_forever, kwargs={"poll_interval": 0.1}, daemon=True).start()
+
+    def _outage(self, body: Any) -> None:
+        """Serve nothing for `{"seconds": N}`; what is stored stays."""
+        seconds = float(body["seconds"])
+
+        def be_away() -> None:
+            self.server.shutdown()
+            self.server.go_away()
+            self.server.stopping.wait(seconds)
+            self.server.come_back()
+            self._serve()
+
+        threading.Thread(target=be_away, daemon=True).start()
 
     def stop(self) -> None:
         """Stop everything."""

@@ -1,0 +1,135 @@
+"""What happens to a control plane: restarts, outages, compaction. On one of its own, since nothing else could run beside."""
+
+import dataclasses
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from mirrorstream.kube.client import ApiError, ClientError
+
+from e2e.backends import CONTROLPLANE, OPENSHIFT, Choice, Shared, free_ports, hosts_at, installed, scenario_settings
+from e2e.contract.registries import Registries
+from e2e.controlplane.build import components
+from e2e.controlplane.openshift import API_SERVER
+from e2e.controlplane.plane import ControlPlane
+from e2e.ports import free_port
+from e2e.scenarios.cluster import Cluster, Namespace, tag
+from e2e.scenarios.conftest import configuration
+from e2e.scenarios.program import controller
+from e2e.waiting import wait_for
+
+pytestmark = [pytest.mark.xdist_group("disturbances"), pytest.mark.timeout(180)]
+OUTAGE_SECONDS = 30
+
+
+@dataclasses.dataclass(frozen=True)
+class Bed:
+    """A control plane that may be disturbed."""
+
+    plane: ControlPlane
+    cluster: Cluster
+
+
+@pytest.fixture(scope="module")
+def bed(chosen: Choice, shared: Shared | None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bed]:
+    """One for all of these scenarios."""
+    if chosen.backend not in (CONTROLPLANE, OPENSHIFT):
+        pytest.skip("needs a control plane of its own")
+    ports = free_ports()
+    settings = dataclasses.replace(scenario_settings([hosts_at(ports)]), internal_registry=f"localhost:{free_port()}")
+    folder = tmp_path_factory.mktemp("disturbed")
+    with (
+        Registries(ports) as registries,
+        ControlPlane(folder, components(), settings, openshift_programs=chosen.openshift_programs) as plane,
+    ):
+        yield Bed(plane, Cluster.of(installed(plane, chosen.backend), registries))
+
+
+@pytest.fixture
+def there(bed: Bed) -> Iterator[Namespace]:
+    """A namespace on it."""
+    with bed.cluster.namespace() as namespace:
+        yield namespace
+        namespace.check_untouched()
+
+
+def test_a_restart_of_the_api_server_misses_nothing(bed: Bed, there: Namespace, tmp_path: Path) -> None:
+    """The same process goes on, leads again, and heals what failed before, during and after."""
+    digest = there.put("good", "app:v1")
+    there.digest_mirrors()
+    with controller(bed.cluster.program, tmp_path, configuration(there)) as running:
+        wait_for("it leads", lambda: running.metric("mirrorstream_leader") == 1)
+        there.create("before", tag("v1", there.source("app:v1")))
+        there.wait_healed("before", "v1", digest)
+        there.create("late", tag("v1", there.source("late:v1")))
+        there.wait_event("late", "MirrorImportFailed")
+        bed.plane.restart("kube-apiserver")
+        late = there.put("good", "late:v1")
+        there.create("after", tag("v1", there.source("app:v1")))
+        there.wait_healed("after", "v1", digest)
+        there.wait_healed("late", "v1", late)
+        wait_for("it leads again", lambda: running.metric("mirrorstream_leader") == 1)
+
+
+def _outage(bed: Bed) -> None:
+    """Let image.openshift.io be away for a while; returns once kube-apiserver says so."""
+    if bed.cluster.controls:
+        bed.cluster.control("outage", {"seconds": OUTAGE_SECONDS})
+    else:
+        bed.plane.processes[API_SERVER].kill()
+    wait_for("it is away", lambda: _status(bed) == 503)
+
+
+def _status(bed: Bed) -> int:
+    try:
+        bed.cluster.client.get("/apis/image.openshift.io/v1/imagestreams", {"limit": "1"}, timeout=5)
+    except ApiError as error:
+        return error.status
+    except ClientError:
+        return 0
+    return 200
+
+
+def test_an_image_api_that_is_away_for_half_a_minute(bed: Bed, there: Namespace, tmp_path: Path) -> None:
+    """503s in between, and a rule that came meanwhile: afterwards everything heals, and nobody was asked in a tight loop."""
+    digest = there.put("good", "app:v1")
+    assert bed.cluster.log
+    with controller(bed.cluster.program, tmp_path, configuration(there)) as running:
+        there.create("before", tag("v1", there.source("app:v1")))
+        there.wait_failed("before", "v1")
+        began, mark = time.monotonic(), bed.cluster.log.mark()
+        _outage(bed)
+        there.digest_mirrors()
+        known = wait_for("the new rule is known", lambda: running.lines("mirror rules"))
+        assert known
+        time.sleep(max(0.0, began + OUTAGE_SECONDS - time.monotonic()))  # the outage is what is tested
+        if not bed.cluster.controls:
+            bed.plane.run(API_SERVER)
+        bed.plane.wait_image_api()
+        asked = [r for r in bed.cluster.requests(mark) if "image.openshift.io" in r.path and r.status == 503]
+        assert 1 <= len(asked) <= OUTAGE_SECONDS, f"{len(asked)} requests in {OUTAGE_SECONDS} s"
+        there.create("after", tag("v1", there.source("app:v1")))
+        there.wait_healed("after", "v1", digest, seconds=40)
+        there.wait_healed("before", "v1", digest, seconds=40)
+
+
+def test_compaction_while_the_controller_slept(bed: Bed, there: Namespace, tmp_path: Path) -> None:
+    """Its watches cannot resume (410): it lists again and misses neither the rule nor the stream that came meanwhile."""
+    digest = there.put("good", "app:v1")
+    with controller(bed.cluster.program, tmp_path, configuration(there), "--no-leader-election") as running:
+        running.process.send(signal.SIGSTOP)
+        try:
+            there.create("app", tag("v1", there.source("app:v1")))
+            there.wait_failed("app", "v1")
+            there.digest_mirrors()
+            if bed.cluster.controls:
+                bed.cluster.control("compact")
+                bed.cluster.control("drop-watches")
+            bed.plane.compact()
+        finally:
+            running.process.send(signal.SIGCONT)
+        there.wait_healed("app", "v1", digest, seconds=30)
+        behind = {line["resource"] for line in running.lines("the watch is too far behind, listing again")}
+        assert "imagedigestmirrorsets.config.openshift.io" in behind
