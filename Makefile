@@ -22,7 +22,7 @@ demo: $(READY) ## watch ImageStreams heal on a simulated cluster; KEEP=1 leaves 
 	@$(VENV)/bin/python -m e2e.demo $(if $(KEEP),--keep)
 
 test: $(READY) ## all tests: rules, controller, contract with the real API's recordings, scenarios on a simulated cluster
-	$(PYTEST) -n $(WORKERS) --dist loadgroup tests e2e
+	$(PYTEST) -n $(WORKERS) tests e2e
 
 contract: $(READY) ## only the contract: does the simulator answer what the real API answered?
 	$(PYTEST) e2e/contract

@@ -10,6 +10,8 @@ from e2e.controlplane.build import BuildError, GoMissingError
 from e2e.processes import ProcessError
 from e2e.simulator.settings import CONTRACT_PORTS
 
+TOGETHER = {"e2e/contract/test_contract.py", "e2e/scenarios/test_disturbances.py"}
+"""Modules whose tests share something that is costly to make."""
 CHOICE = pytest.StashKey[Choice]()
 SKIP = pytest.StashKey[str]()
 SHARED = pytest.StashKey[Shared]()
@@ -56,6 +58,22 @@ def start_shared(config: pytest.Config) -> None:
 def _workers(config: pytest.Config) -> list[str]:
     number = getattr(config.option, "numprocesses", None) or 0
     return [f"gw{index}" for index in range(number)] or ["master"]
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config) -> Any:
+    """Keep the tests of a few modules in one process, spread all others one by one.
+
+    pytest-xdist 3.8's own `--dist loadgroup` has no effect with pytest 9.
+    """
+    from xdist.scheduler import LoadScopeScheduling  # noqa: PLC0415  this hook is only called where there is such a thing
+
+    class ByModule(LoadScopeScheduling):  # type: ignore[misc]
+        def _split_scope(self, nodeid: str) -> str:
+            module = nodeid.partition("::")[0]
+            return module if module in TOGETHER else nodeid
+
+    return ByModule(config)
 
 
 @pytest.hookimpl(optionalhook=True)

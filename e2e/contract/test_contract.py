@@ -25,8 +25,6 @@ SCENARIOS = [json.loads(line) for line in RECORDINGS.read_text(encoding="utf-8")
 SIDE_BY_SIDE = 16
 Outcome = concurrent.futures.Future[list[str]]
 
-pytestmark = pytest.mark.xdist_group("contract")
-
 
 def _on_a_cluster_of_its_own(scenario: dict[str, Any]) -> list[str]:
     with Registries() as registries:

@@ -33,7 +33,6 @@ MASTERS = ("system:masters",)
 AGGREGATOR = "system:aggregator"
 SERVICE_NAMESPACE = "openshift-apiserver"
 NAMESPACES = ("openshift", "openshift-config", "openshift-config-managed", "openshift-image-registry", SERVICE_NAMESPACE)
-STOP_SECONDS = 8
 CRDS = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
 
 
@@ -114,11 +113,12 @@ class ControlPlane:
         return self
 
     def stop(self) -> None:
-        """End all processes, the last started first, and remove the data; certificates and logs stay for whoever looks."""
+        """End all processes, the last started first, and remove the data; certificates and logs stay for whoever looks.
+
+        Nothing has to be saved, and an orderly end of kube-apiserver would wait for every watch.
+        """
         for name in reversed(list(self.processes)):
-            process = self.processes.pop(name)
-            with contextlib.suppress(ProcessError):  # it was killed then
-                process.stop(seconds=STOP_SECONDS)
+            self.processes.pop(name).kill()
         shutil.rmtree(self.folder / "etcd", ignore_errors=True)
 
     def __enter__(self) -> Self:
@@ -153,8 +153,8 @@ class ControlPlane:
         self.restart("kube-apiserver")
 
     def restart(self, name: str) -> None:
-        """Stop and start kube-apiserver, or another process, and wait until everything is served again."""
-        self.processes[name].stop()
+        """Kill and start kube-apiserver, or another process, and wait until everything is served again."""
+        self.processes[name].kill()
         self.run(name)
         self.wait_api()
         self.wait_image_api()

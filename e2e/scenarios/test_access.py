@@ -1,5 +1,7 @@
 """mirrorstream's own access to the API server: tokens that are rotated, and being told to slow down."""
 
+import contextlib
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import pairwise
@@ -7,12 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from mirrorstream.kube.client import ApiError, Client, load_client
+from mirrorstream.kube.client import ApiError, Client, ClientError, load_client
+from mirrorstream.kube.credentials import find_credentials
 
 from e2e.backends import CONTROLPLANE, OPENSHIFT
-from e2e.scenarios.cluster import Cluster, Namespace, tag
+from e2e.scenarios.cluster import IMAGE_API, Cluster, Namespace, tag
 from e2e.scenarios.conftest import Start
-from e2e.scenarios.installation import Installation
+from e2e.scenarios.installation import ACCOUNT, Installation
 from e2e.waiting import wait_for
 
 FLOWS = "/apis/flowcontrol.apiserver.k8s.io/v1"
@@ -69,11 +72,14 @@ def test_a_rotated_token_is_taken_over(ns: Namespace, installation: Installation
 
 
 @contextmanager
-def _throttled(ns: Namespace, account: Installation) -> Iterator[None]:
-    """kube-apiserver refuses every request of the account with 429 and Retry-After."""
-    level = {"type": "Limited", "limited": {"nominalConcurrencyShares": 0, "lendablePercent": 0, "borrowingLimitPercent": 0}}
-    level["limited"]["limitResponse"] = {"type": "Reject"}  # type: ignore[index]
-    subject = {"kind": "ServiceAccount", "serviceAccount": {"name": "mirrorstream-controller", "namespace": account.namespace}}
+def _throttled(ns: Namespace, account: Installation, program: Path) -> Iterator[None]:
+    """kube-apiserver refuses the account's requests with 429 and Retry-After, since one of them takes up all it may have.
+
+    A level with no shares still admits one request at a time, so that is kept busy with imports from a host that never answers.
+    """
+    level: dict[str, Any] = {"nominalConcurrencyShares": 0, "lendablePercent": 0, "borrowingLimitPercent": 0}
+    limited = {"type": "Limited", "limited": {**level, "limitResponse": {"type": "Reject"}}}
+    subject = {"kind": "ServiceAccount", "serviceAccount": {"name": ACCOUNT, "namespace": account.namespace}}
     everything = {"verbs": ["*"], "apiGroups": ["*"], "resources": ["*"], "clusterScope": True, "namespaces": ["*"]}
     flow = {
         "priorityLevelConfiguration": {"name": ns.name},
@@ -81,14 +87,30 @@ def _throttled(ns: Namespace, account: Installation) -> Iterator[None]:
         "rules": [{"subjects": [subject], "resourceRules": [everything]}],
     }
     made = []
-    for plural, spec in (("prioritylevelconfigurations", level), ("flowschemas", flow)):
-        ns.client.request("POST", f"{FLOWS}/{plural}", body={"metadata": {"name": ns.name}, "spec": spec})
-        made.append(f"{FLOWS}/{plural}/{ns.name}")
+    ended = threading.Event()
+    occupant = threading.Thread(target=_occupy, args=(ns, program, ended))
     try:
+        for plural, spec in (("prioritylevelconfigurations", limited), ("flowschemas", flow)):
+            ns.client.request("POST", f"{FLOWS}/{plural}", body={"metadata": {"name": ns.name}, "spec": spec})
+            made.append(f"{FLOWS}/{plural}/{ns.name}")
+        occupant.start()
         yield
     finally:
+        ended.set()
         for path in reversed(made):
             ns.client.request("DELETE", path)
+        occupant.join()
+
+
+def _occupy(ns: Namespace, program: Path, ended: threading.Event) -> None:
+    """One import after the other that takes as long as the platform lets it; refused ones are made again without any manners."""
+    load = find_credentials(str(program), None, in_cluster=False)
+    client = Client(load, user_agent="test", sleep=lambda seconds: None)
+    image = {"from": {"kind": "DockerImage", "name": f"{ns.cluster.host('silent')}/any/app:v1"}, "to": {"name": "v1"}}
+    body = {"metadata": {"name": "occupied"}, "spec": {"import": False, "images": [image]}}
+    while not ended.is_set():
+        with contextlib.suppress(ClientError):
+            client.request("POST", f"{IMAGE_API}/namespaces/{ns.name}/imagestreamimports", body=body, timeout=60)
 
 
 def test_being_told_to_slow_down_is_obeyed(ns: Namespace, installation: Installation, start: Start, tmp_path: Path) -> None:
@@ -98,9 +120,9 @@ def test_being_told_to_slow_down_is_obeyed(ns: Namespace, installation: Installa
     path = installation.kubeconfig(tmp_path / "program.kubeconfig", ns.cluster.kubeconfig)
     start(program=path)
     assert ns.cluster.log
-    impatient = load_client(str(path), in_cluster=False, user_agent="test", requests_per_second=None)
-    with _throttled(ns, installation):
-        wait_for("the account is throttled", lambda: _asks(impatient) == 429, seconds=20)
+    other = load_client(str(path), in_cluster=False, user_agent="test")
+    with _throttled(ns, installation, path):
+        wait_for("the account is throttled", lambda: _asks(other) == 429, seconds=20)
         mark = ns.cluster.log.mark()
         ns.create("app", tag("v1", ns.source("app:v1")))
         ns.wait_failed("app", "v1")
