@@ -4,7 +4,6 @@ import dataclasses
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import pytest
 from mirrorstream.kube.client import Client, load_client
@@ -96,21 +95,15 @@ def scenario_settings(all_hosts: list[dict[str, str]]) -> Settings:
 
     The loopback address is allowed by number, too.
     """
-    allowed: list[Any] = [{"domainName": "127.0.0.1:*", "insecure": True}]
-    insecure: list[str] = []
-    blocked: list[str] = []
-    for hosts in all_hosts:
-        config = contract_settings(hosts).image_config
-        sources = config["registrySources"]
-        allowed += config["allowedRegistriesForImport"]
-        insecure += [*sources["insecureRegistries"], "127.0.0.1:" + hosts["good"].partition(":")[2]]
-        blocked += sources["blockedRegistries"]
+    base = contract_settings(*all_hosts)
+    sources = base.image_config["registrySources"]
+    by_number = ["127.0.0.1:" + hosts["good"].partition(":")[2] for hosts in all_hosts]
+    allowed = base.image_config["allowedRegistriesForImport"]
     config = {
-        "allowedRegistriesForImport": allowed,
-        "registrySources": {"insecureRegistries": insecure, "blockedRegistries": blocked},
+        "allowedRegistriesForImport": [{"domainName": "127.0.0.1:*", "insecure": True}, *allowed],
+        "registrySources": {**sources, "insecureRegistries": [*sources["insecureRegistries"], *by_number]},
         "additionalTrustedCA": {"name": Trusted.NAME},
     }
-    base = contract_settings()
     importer = dataclasses.replace(base.importer, timeout_seconds=3)
     return dataclasses.replace(base, image_config=config, scheduled_interval=SCHEDULED_SECONDS, importer=importer)
 

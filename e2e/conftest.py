@@ -61,7 +61,7 @@ def _workers(config: pytest.Config) -> list[str]:
 
 
 @pytest.hookimpl(optionalhook=True)
-def pytest_xdist_make_scheduler(config: pytest.Config) -> Any:
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     """Keep the tests of a few modules in one process, spread all others one by one.
 
     pytest-xdist 3.8's own `--dist loadgroup` has no effect with pytest 9.
@@ -73,7 +73,7 @@ def pytest_xdist_make_scheduler(config: pytest.Config) -> Any:
             module = nodeid.partition("::")[0]
             return module if module in TOGETHER else nodeid
 
-    return ByModule(config)
+    return ByModule(config, log)
 
 
 @pytest.hookimpl(optionalhook=True)

@@ -8,12 +8,16 @@ steps, and `status` and `response` are what the real API answered. A different `
 import http.client
 import json
 import re
+import ssl
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 from uuid import uuid4
+
+from mirrorstream.kube.credentials import find_credentials
 
 from e2e.contract.registries import Registries
 from e2e.simulator.patches import json_patch
@@ -42,19 +46,34 @@ Answer = tuple[int, Any]
 Send = Callable[[str, str, Any, str], Answer]
 
 
-class PlainServer:
-    """A server that is talked to over plain HTTP without credentials: the simulator."""
+class Server:
+    """The API server of a kubeconfig."""
 
-    def __init__(self, url: str) -> None:
-        split = urlsplit(url)
-        self._host, self._port = split.hostname or "", split.port or 80
+    def __init__(self, kubeconfig: Path) -> None:
+        """Raises ConfigurationError for a kubeconfig that cannot be used."""
+        configuration = find_credentials(str(kubeconfig), None, in_cluster=False)()
+        self._url = urlsplit(str(configuration.host))
+        self._headers = {"Accept": "application/json"}
+        if token := configuration.get_api_key_with_prefix("BearerToken", alias="authorization"):
+            self._headers["Authorization"] = str(token)
+        self._context: ssl.SSLContext | None = None
+        if self._url.scheme == "https":
+            self._context = ssl.create_default_context(cafile=configuration.ssl_ca_cert)
+            if configuration.cert_file:
+                self._context.load_cert_chain(configuration.cert_file, configuration.key_file)
+
+    def _connect(self, timeout: float) -> http.client.HTTPConnection:
+        host, port = self._url.hostname or "", self._url.port
+        if self._context:
+            return http.client.HTTPSConnection(host, port, timeout=timeout, context=self._context)
+        return http.client.HTTPConnection(host, port, timeout=timeout)
 
     def send(self, method: str, path: str, body: Any = None, media: str = "application/json") -> Answer:
         """One request; its status and JSON."""
-        connection = http.client.HTTPConnection(self._host, self._port, timeout=90)
+        connection = self._connect(90)
         try:
             data = None if body is None else json.dumps(body)
-            connection.request(method, path, data, {"Content-Type": media, "Accept": "application/json"})
+            connection.request(method, path, data, {**self._headers, "Content-Type": media})
             answer = connection.getresponse()
             content = answer.read()
             return answer.status, json.loads(content) if content.startswith((b"{", b"[")) else content.decode()
@@ -63,11 +82,11 @@ class PlainServer:
 
     def watch(self, path: str, seconds: float) -> Answer:
         """The events of a watch that arrive within `seconds`."""
-        connection = http.client.HTTPConnection(self._host, self._port, timeout=seconds)
+        connection = self._connect(seconds)
         events: list[Any] = []
         end = time.monotonic() + seconds
         try:
-            connection.request("GET", path, headers={"Accept": "application/json"})
+            connection.request("GET", path, headers=self._headers)
             answer = connection.getresponse()
             rest = b""
             while (left := end - time.monotonic()) > 0:
@@ -99,7 +118,7 @@ class Mismatch:
         return f"step {self.step} {self.path}: {json.dumps(self.got)[:300]}, recorded {json.dumps(self.recorded)[:300]}"
 
 
-def replay(server: PlainServer, registries: Registries, scenario: Mapping[str, Any]) -> Iterator[Mismatch]:
+def replay(server: Server, registries: Registries, scenario: Mapping[str, Any]) -> Iterator[Mismatch]:
     """Run a scenario in a namespace of its own, yielding every difference that counts."""
     namespace = f"c-{scenario['id']}-{uuid4().hex[:6]}"
     variables: dict[str, Any] = {**registries.hosts, "ns": namespace}
@@ -132,7 +151,7 @@ def replay(server: PlainServer, registries: Registries, scenario: Mapping[str, A
             server.send("DELETE", path)
 
 
-def _run(server: PlainServer, step: Mapping[str, Any], variables: Mapping[str, Any]) -> Answer:
+def _run(server: Server, step: Mapping[str, Any], variables: Mapping[str, Any]) -> Answer:
     live = _filled({k: v for k, v in step.items() if k not in ("response", "status", "save")}, variables)
     time.sleep(live.get("pause", 0))  # part of the recording: how long the platform had
     if "settle" in live:
@@ -145,7 +164,7 @@ def _run(server: PlainServer, step: Mapping[str, Any], variables: Mapping[str, A
     return server.send(live["call"], live["path"], body, live.get("media", "application/json"))
 
 
-def _settle(server: PlainServer, path: str) -> Answer:
+def _settle(server: Server, path: str) -> Answer:
     """Wait until every importable tag was dealt with and nothing has changed for a while."""
     end = time.monotonic() + SETTLE_LIMIT
     last, since = "", time.monotonic()

@@ -1,41 +1,62 @@
-"""The simulator answers what the real image.openshift.io API answered, recording by recording.
+"""The image API answers what the real one answered, recording by recording: the simulator, or any other cluster.
 
-Scenarios mostly wait for the importer to settle, so they run side by side, each on a cluster with registries of its own: they all
-call their image `team/app:v1`. Another server, which must have the settings of `--contract`, is checked with
-MIRRORSTREAM_CONTRACT_URL, one scenario after another.
+Scenarios mostly wait for the importer to settle, so they run side by side: on simulators of their own, or on one control plane in
+lanes, each with registries of its own, since all scenarios call their image `team/app:v1`. A cluster that exists knows the
+registries of one lane.
 """
 
 import concurrent.futures
+import contextlib
 import dataclasses
 import json
-import os
-from collections.abc import Iterator
+import queue
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from e2e.backends import EXISTING, SIMULATOR, Choice, Ports, free_ports, hosts_at
 from e2e.contract.registries import Registries
-from e2e.contract.replay import PlainServer, replay
+from e2e.contract.replay import Server, replay
+from e2e.controlplane.build import GoMissingError, components
+from e2e.controlplane.plane import ControlPlane
 from e2e.simulator.settings import CONTRACT_PORTS, ImporterSettings, contract_settings
 from e2e.simulator.simulator import Simulator
 
 RECORDINGS = Path(__file__).parents[2] / "tests" / "data" / "openshift-recordings.jsonl"
 SCENARIOS = [json.loads(line) for line in RECORDINGS.read_text(encoding="utf-8").splitlines()]
-SIDE_BY_SIDE = 16
+SIDE_BY_SIDE, LANES = 16, 10
+Run = Callable[[dict[str, Any]], list[str]]
 Outcome = concurrent.futures.Future[list[str]]
 
 
-def _on_a_cluster_of_its_own(scenario: dict[str, Any]) -> list[str]:
-    with Registries() as registries:
-        settings = dataclasses.replace(contract_settings(registries.hosts), importer=ImporterSettings(workers=2))
-        with Simulator(settings) as simulator:
-            return [str(mismatch) for mismatch in replay(PlainServer(simulator.url), registries, scenario)]
+def _on_a_simulator_of_its_own(folder: Path) -> Run:
+    def run(scenario: dict[str, Any]) -> list[str]:
+        with Registries() as registries:
+            settings = dataclasses.replace(contract_settings(registries.hosts), importer=ImporterSettings(workers=2))
+            with Simulator(settings) as simulator:
+                server = Server(simulator.write_kubeconfig(folder / f"{scenario['id']}.kubeconfig"))
+                return [str(mismatch) for mismatch in replay(server, registries, scenario)]
+
+    return run
 
 
-def _on(url: str, scenario: dict[str, Any]) -> list[str]:
-    with Registries(CONTRACT_PORTS) as registries:
-        return [str(mismatch) for mismatch in replay(PlainServer(url), registries, scenario)]
+def _on(kubeconfig: Path, lanes: list[Ports]) -> Run:
+    server = Server(kubeconfig)
+    free: queue.SimpleQueue[Ports] = queue.SimpleQueue()
+    for lane in lanes:
+        free.put(lane)
+
+    def run(scenario: dict[str, Any]) -> list[str]:
+        lane = free.get()
+        try:
+            with Registries(lane) as registries:
+                return [str(mismatch) for mismatch in replay(server, registries, scenario)]
+        finally:
+            free.put(lane)
+
+    return run
 
 
 def _seconds(scenario: dict[str, Any]) -> float:
@@ -43,19 +64,31 @@ def _seconds(scenario: dict[str, Any]) -> float:
 
 
 @pytest.fixture(scope="module")
-def outcomes() -> Iterator[dict[str, Outcome]]:
+def outcomes(chosen: Choice, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Outcome]]:
     """Every scenario's mismatches, as they become known; the longest begin first."""
-    url = os.environ.get("MIRRORSTREAM_CONTRACT_URL")
-    with concurrent.futures.ThreadPoolExecutor(1 if url else SIDE_BY_SIDE) as pool:
-        yield {
-            row["id"]: pool.submit(_on, url, row) if url else pool.submit(_on_a_cluster_of_its_own, row)
-            for row in sorted(SCENARIOS, key=_seconds, reverse=True)
-        }
+    folder = tmp_path_factory.mktemp("contract")
+    with contextlib.ExitStack() as stack:
+        if chosen.backend == SIMULATOR:
+            run, width = _on_a_simulator_of_its_own(folder), SIDE_BY_SIDE
+        elif chosen.backend == EXISTING:
+            assert chosen.kubeconfig
+            run, width = _on(chosen.kubeconfig, [dict(CONTRACT_PORTS)]), 1
+        else:
+            lanes = [free_ports() for _ in range(LANES)]
+            settings = contract_settings(*map(hosts_at, lanes))
+            try:
+                programs = components()
+            except GoMissingError as error:
+                pytest.skip(str(error))
+            plane = ControlPlane(folder / "plane", programs, settings, openshift_programs=chosen.openshift_programs)
+            run, width = _on(stack.enter_context(plane).kubeconfig, lanes), LANES
+        with concurrent.futures.ThreadPoolExecutor(width) as pool:
+            yield {row["id"]: pool.submit(run, row) for row in sorted(SCENARIOS, key=_seconds, reverse=True)}
 
 
-@pytest.mark.timeout(180)
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda scenario: scenario["id"])
-def test_answers_as_the_real_api_did(scenario: dict[str, Any], outcomes: dict[str, "concurrent.futures.Future[list[str]]"]) -> None:
+def test_answers_as_the_real_api_did(scenario: dict[str, Any], outcomes: dict[str, Outcome]) -> None:
     """Whoever relies on the simulator relies on the recorded behaviour of the platform."""
     mismatches = outcomes[scenario["id"]].result()
     assert not mismatches, f"{scenario['why']}:\n" + "\n".join(mismatches)

@@ -32,10 +32,8 @@ def missing_programs(folder: Path) -> list[str]:
     return [name for name in PROGRAMS if not (folder / name).is_file()]
 
 
-def write_configuration(
-    folder: Path, ports: Ports, settings: Settings, serving: Pair, authority: Path, trusted: Path | None
-) -> dict[str, Path]:
-    """Write the three programs' configuration files; by program. `trusted` is an authority of registries."""
+def write_configuration(folder: Path, ports: Ports, settings: Settings, serving: Pair, authority: Path) -> dict[str, Path]:
+    """Write the three programs' configuration files; by program."""
     kubeconfig = folder / "system-admin.kubeconfig"
     certificates = {"certFile": str(serving.certificate), "keyFile": str(serving.key)}
 
@@ -50,11 +48,7 @@ def write_configuration(
         "kubeClientConfig": {"kubeConfig": str(kubeconfig)},
         # These files must exist even for an etcd without TLS.
         "storageConfig": {"urls": [f"http://127.0.0.1:{ports.etcd}"], "ca": str(authority), **certificates},
-        "imagePolicyConfig": {
-            "internalRegistryHostname": settings.internal_registry,
-            "allowedRegistriesForImport": allowed,
-            "additionalTrustedCA": str(trusted or ""),
-        },
+        "imagePolicyConfig": {"internalRegistryHostname": settings.internal_registry, "allowedRegistriesForImport": allowed},
         "projectConfig": {"projectRequestMessage": ""},
         "routingConfig": {"subdomain": "apps.example.com"},
     }
@@ -88,16 +82,20 @@ def write_configuration(
     return files
 
 
-def commands(programs: Path, files: dict[str, Path], kubeconfig: Path) -> dict[str, list[str | Path]]:
-    """The command of each program."""
-    start: list[str | Path] = ["start", "--config"]
+def commands(programs: Path, files: dict[str, Path], kubeconfig: Path, trusted: Path | None) -> dict[str, list[str | Path]]:
+    """The command of each program. `trusted` is an authority of registries.
+
+    On a cluster it is mounted at one fixed path that the programs read; here it takes the place of the system's authorities.
+    """
     own = [f"--authentication-kubeconfig={kubeconfig}", f"--authorization-kubeconfig={kubeconfig}"]
-    namespace = ["--kubeconfig", str(kubeconfig), "--namespace", "openshift-controller-manager"]
-    environment: list[str | Path] = ["env", "POD_NAME=test", "POD_NAMESPACE=openshift-controller-manager"]
+    namespace = [f"--kubeconfig={kubeconfig}", "--namespace=openshift-controller-manager"]
+    trust = [f"SSL_CERT_FILE={trusted}"] if trusted else []
+    pod = ["POD_NAME=test", "POD_NAMESPACE=openshift-controller-manager"]
+    api_server, controller_manager, registry = (programs / name for name in PROGRAMS)
     return {
-        API_SERVER: [programs / API_SERVER, *start, files[API_SERVER], *own, "--v=2"],
-        CONTROLLER_MANAGER: [*environment, programs / CONTROLLER_MANAGER, *start, files[CONTROLLER_MANAGER], *namespace, "--v=2"],
-        REGISTRY: ["env", f"KUBECONFIG={kubeconfig}", programs / REGISTRY, files[REGISTRY]],
+        API_SERVER: ["env", *trust, api_server, "start", "--config", files[API_SERVER], *own, "--v=2"],
+        CONTROLLER_MANAGER: ["env", *pod, controller_manager, "start", "--config", files[CONTROLLER_MANAGER], *namespace, "--v=2"],
+        REGISTRY: ["env", *trust, f"KUBECONFIG={kubeconfig}", registry, files[REGISTRY]],
     }
 
 

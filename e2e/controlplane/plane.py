@@ -207,9 +207,9 @@ class ControlPlane:
         settings.write_text(json.dumps(self._settings.document()), encoding="utf-8")
         if self.openshift_programs:
             files = openshift.write_configuration(
-                self.folder, self.ports, self._settings, self._serving, self.authority.certificate, self._trusted
+                self.folder, self.ports, self._settings, self._serving, self.authority.certificate
             )
-            self._commands |= openshift.commands(self.openshift_programs, files, self.kubeconfig)
+            self._commands |= openshift.commands(self.openshift_programs, files, self.kubeconfig, self._trusted)
             openshift.create_namespaces(client)
         else:
             arguments = simulator(self.ports, settings, self.kubeconfig, self._serving, self._front_authority, AGGREGATOR)

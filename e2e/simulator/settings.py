@@ -62,13 +62,14 @@ class Settings:
         }
 
 
-def contract_settings(hosts: dict[str, str] | None = None) -> Settings:
-    """The settings that recordings are made with; `hosts` maps the registries' names to `host:port`."""
-    hosts = hosts or {name: f"localhost:{port}" for name, port in CONTRACT_PORTS.items()}
-    allowed = [{"domainName": host, "insecure": True} for name, host in hosts.items() if name != "disallowed"]
+def contract_settings(*all_hosts: dict[str, str]) -> Settings:
+    """The settings that recordings are made with; each of `all_hosts` maps the registries' names to `host:port`."""
+    sets = all_hosts or ({name: f"localhost:{port}" for name, port in CONTRACT_PORTS.items()},)
+    named = [(name, host) for hosts in sets for name, host in hosts.items()]
+    allowed = [{"domainName": host, "insecure": True} for name, host in named if name != "disallowed"]
     sources = {
-        "insecureRegistries": [host for name, host in hosts.items() if name != "tls"],
-        "blockedRegistries": [hosts["blocked"]],
+        "insecureRegistries": [host for name, host in named if name != "tls"],
+        "blockedRegistries": [host for name, host in named if name == "blocked"],
     }
     return Settings({"allowedRegistriesForImport": allowed, "registrySources": sources}, scheduled_interval=20)
 

@@ -164,7 +164,7 @@ def test_an_expired_watch_lists_again_and_tells_of_deletions(script: Script, cli
 
 
 def test_a_storm_of_410_is_no_tight_loop(script: Script, client: Client, informers: Any) -> None:
-    """The waits between attempts grow."""
+    """The first is answered with a list at once; then the waits between attempts grow."""
     cluster = Cluster(script)
     waits: list[float] = []
 
@@ -175,7 +175,18 @@ def test_a_storm_of_410_is_no_tight_loop(script: Script, client: Client, informe
     cluster.watches = [lambda r: r.fail(410, "Expired")] * 20
     informers(client, wait=wait, uniform=lambda low, high: high)
     wait_for("it gives up, as asked", lambda: len(waits) > 8)
-    assert waits[:7] == [0.5, 1, 2, 4, 8, 16, 30]
+    assert waits[:7] == [0.5, 1, 2, 4, 8, 10, 10]
+
+
+def test_a_410_after_a_long_outage_is_answered_with_a_list_at_once(script: Script, client: Client, informers: Any) -> None:
+    """The server is well again: waiting as long as it was away would leave everybody with what was true before."""
+    cluster = Cluster(script, thing("a", 5))
+    waits: list[float] = []
+    away = [lambda r: r.fail(503, "ServiceUnavailable")] * 6
+    cluster.watches = [*away, lambda r: r.fail(410, "Expired"), lambda r: script.ended.wait(20)]
+    informer, _ = informers(client, wait=lambda event, seconds: bool(waits.append(seconds)), uniform=lambda low, high: high)
+    wait_for("it lists again", lambda: informer.lists == 2)
+    assert waits == [0.5, 1, 2, 4, 8, 10]
 
 
 def test_one_malformed_object_is_left_out_alone(script: Script, client: Client, informers: Any) -> None:

@@ -24,7 +24,7 @@ Key = tuple[str, str]
 """Namespace (empty for cluster-wide objects) and name."""
 
 PAGE_SIZE = 500
-BACKOFF_INITIAL, BACKOFF_MAXIMUM = 0.5, 30.0
+BACKOFF_INITIAL, BACKOFF_MAXIMUM = 0.5, 10.0
 WATCH_SECONDS = (300, 600)
 """The server ends a watch after a random time in here, so that the watches of many clients do not end together."""
 SILENCE_SECONDS = 120.0
@@ -157,7 +157,7 @@ class Informer(Generic[T]):
             self._thread.join(timeout=5)
 
     def _run(self) -> None:
-        failures = 0
+        failures = expiries = 0
         version = ""
         while not self._stopped.is_set():
             began = self._clock()
@@ -167,14 +167,18 @@ class Informer(Generic[T]):
                 version = self._follow(version)
                 # A watch that the server ended after a while is normal; one that ends at once must not become a tight loop.
                 failures = 0 if self._clock() - began >= 1 else failures + 1
+                expiries = 0
             except _Expired as expired:
+                # A server that says so is well: what we know is stale, and is listed at once, unless that did not help before.
                 version = ""
-                failures += 1
+                failures = expiries
+                expiries += 1
                 log.info("the watch is too far behind, listing again", resource=self.name, reason=str(expired))
             except _Broken as broken:
                 # Resuming from the last good event loses nothing.
                 version = broken.version
                 failures = 1 if self._clock() - began >= 1 else failures + 1
+                expiries = 0
                 log.debug("the watch broke off", resource=self.name, error=str(broken))
             except ClientError as error:
                 failures += 1
