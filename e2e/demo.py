@@ -25,7 +25,7 @@ from rich.table import Table
 from rich.text import Text
 
 from e2e.kubeconfig import write_kubeconfig
-from e2e.registry import Registry, dead_host
+from e2e.registry import DeadPort, Registry
 from e2e.scenarios.cluster import without_generations
 from e2e.scenarios.program import Controller
 from e2e.simulator.settings import Settings
@@ -62,7 +62,7 @@ class Demo:
 
     def __init__(self, folder: Path, console: Console, stack: ExitStack) -> None:
         self.folder, self.console = folder, console
-        self.upstream = dead_host()
+        self.upstream = stack.enter_context(DeadPort()).host
         self.mirror, self.second = stack.enter_context(Registry()), stack.enter_context(Registry())
         insecure = {"registrySources": {"insecureRegistries": [self.mirror.host, self.second.host]}}
         self.simulator = stack.enter_context(Simulator(Settings(image_config=insecure, scheduled_interval=60)))

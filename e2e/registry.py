@@ -14,8 +14,11 @@ import threading
 from collections import Counter
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 from urllib.parse import parse_qs, urlsplit
+
+from e2e.ports import free_port
+from e2e.serving import EndableServer
 
 DOCKER = (
     "application/vnd.docker.distribution.manifest.v2+json",
@@ -95,6 +98,12 @@ class Store:
             self.tags.setdefault(repository, {})[tag] = digest
         return digest
 
+    def clear(self) -> None:
+        """Remove everything."""
+        self.blobs.clear()
+        self.manifests.clear()
+        self.tags.clear()
+
     def remove(self, repository: str, tag: str) -> None:
         """Remove a tag."""
         self.tags.get(repository, {}).pop(tag, None)
@@ -156,7 +165,7 @@ class Registry:
         class Bound(_Handler):
             owner = registry
 
-        self._server = _Server(("127.0.0.1", port), Bound)
+        self._server = EndableServer(("127.0.0.1", port or free_port()), Bound)
         if context:
             self._server.socket = context.wrap_socket(self._server.socket, server_side=True, do_handshake_on_connect=False)
         self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.1}, daemon=True)
@@ -177,7 +186,7 @@ class Registry:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self.stopping.set()
         self._server.shutdown()
-        self._server.server_close()
+        self._server.end()
 
 
 class SilentPort:
@@ -186,7 +195,7 @@ class SilentPort:
     def __init__(self, port: int = 0) -> None:
         self._sockets = [socket.socket() for _ in range(5)]
         self._sockets[0].setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        self._sockets[0].bind(("127.0.0.1", port))
+        self._sockets[0].bind(("127.0.0.1", port or free_port()))
         self._sockets[0].listen(0)
         self.host = f"localhost:{self._sockets[0].getsockname()[1]}"
         for waiting in self._sockets[1:]:
@@ -201,19 +210,20 @@ class SilentPort:
             held.close()
 
 
-def dead_host() -> str:
-    """A `localhost:PORT` where nothing listens, now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return f"localhost:{probe.getsockname()[1]}"
+class DeadPort:
+    """A port that refuses connections for as long as this lives: it is bound, and nothing listens."""
 
+    def __init__(self, port: int = 0) -> None:
+        self._socket = socket.socket()
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        self._socket.bind(("127.0.0.1", port or free_port()))
+        self.host = f"localhost:{self._socket.getsockname()[1]}"
 
-class _Server(http.server.ThreadingHTTPServer):
-    daemon_threads = True
-    request_queue_size = 256
+    def __enter__(self) -> Self:
+        return self
 
-    def handle_error(self, request: Any, client_address: Any) -> None:
-        """Say nothing of clients that refuse the certificate, or hang up."""
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._socket.close()
 
 
 class _Handler(http.server.BaseHTTPRequestHandler):

@@ -16,7 +16,7 @@ from mirrorstream.kube.client import ApiUnreachable, Client, load_client
 from e2e.bench.figures import Figure, percentile
 from e2e.kubeconfig import write_kubeconfig
 from e2e.ports import free_port
-from e2e.registry import Registry, dead_host
+from e2e.registry import DeadPort, Registry
 from e2e.scenarios.program import Controller
 from e2e.waiting import wait_for
 
@@ -82,7 +82,7 @@ class _Bed:
     """A cluster as a process of its own, a mirror with every image, and an upstream that nobody reaches."""
 
     def __init__(self, stack: ExitStack, folder: Path) -> None:
-        self.upstream = dead_host()
+        self.upstream = stack.enter_context(DeadPort()).host
         mirror = stack.enter_context(Registry())
         for number in range(STREAMS):
             for tag in range(TAGS // STREAMS + 1):

@@ -6,7 +6,7 @@ from types import TracebackType
 from typing import Self
 
 from e2e.certificates import server_context
-from e2e.registry import FAILURES, Registry, SilentPort, Store, dead_host
+from e2e.registry import FAILURES, DeadPort, Registry, SilentPort, Store
 from e2e.simulator.settings import CONTRACT_PORTS
 
 
@@ -26,10 +26,15 @@ class Registries:
             self._exit = self._exit.pop_all()
         return self
 
+    def clear(self) -> None:
+        """Remove all images."""
+        for store in self.stores.values():
+            store.clear()
+
     def _start(self, name: str, port: int) -> None:
         self.stores[name] = Store()
         if name == "dead":
-            self.hosts[name] = f"localhost:{port}" if port else dead_host()
+            self.hosts[name] = self._exit.enter_context(DeadPort(port)).host
         elif name == "silent":
             self.hosts[name] = self._exit.enter_context(SilentPort(port)).host
         else:

@@ -130,6 +130,7 @@ def replay(server: Server, registries: Registries, scenario: Mapping[str, Any]) 
     server.send("POST", "/api/v1/namespaces", {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace}})
     made = []
     for item in _filled(scenario.get("objects", []), variables):
+        item["metadata"]["name"] = namespace  # many scenarios may run at once, and no answer shows the name
         status, answer = server.send("POST", MIRROR_SETS[item["kind"]], item)
         assert status == 201, answer
         made.append(f"{MIRROR_SETS[item['kind']]}/{item['metadata']['name']}")

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from e2e.backends import EXISTING, SIMULATOR, Choice, Ports, free_ports, hosts_at
+from e2e.backends import EXISTING, SIMULATOR, Choice
 from e2e.contract.registries import Registries
 from e2e.contract.replay import Server, replay
 from e2e.controlplane.build import GoMissingError, components
@@ -42,19 +42,19 @@ def _on_a_simulator_of_its_own(folder: Path) -> Run:
     return run
 
 
-def _on(kubeconfig: Path, lanes: list[Ports]) -> Run:
+def _on(kubeconfig: Path, lanes: list[Registries]) -> Run:
     server = Server(kubeconfig)
-    free: queue.SimpleQueue[Ports] = queue.SimpleQueue()
+    free: queue.SimpleQueue[Registries] = queue.SimpleQueue()
     for lane in lanes:
         free.put(lane)
 
     def run(scenario: dict[str, Any]) -> list[str]:
-        lane = free.get()
+        registries = free.get()
+        registries.clear()
         try:
-            with Registries(lane) as registries:
-                return [str(mismatch) for mismatch in replay(server, registries, scenario)]
+            return [str(mismatch) for mismatch in replay(server, registries, scenario)]
         finally:
-            free.put(lane)
+            free.put(registries)
 
     return run
 
@@ -72,14 +72,14 @@ def outcomes(chosen: Choice, tmp_path_factory: pytest.TempPathFactory) -> Iterat
             run, width = _on_a_simulator_of_its_own(folder), SIDE_BY_SIDE
         elif chosen.backend == EXISTING:
             assert chosen.kubeconfig
-            run, width = _on(chosen.kubeconfig, [dict(CONTRACT_PORTS)]), 1
+            run, width = _on(chosen.kubeconfig, [stack.enter_context(Registries(CONTRACT_PORTS))]), 1
         else:
-            lanes = [free_ports() for _ in range(LANES)]
-            settings = contract_settings(*map(hosts_at, lanes))
             try:
                 programs = components()
             except GoMissingError as error:
                 pytest.skip(str(error))
+            lanes = [stack.enter_context(Registries()) for _ in range(LANES)]
+            settings = contract_settings(*(lane.hosts for lane in lanes))
             plane = ControlPlane(folder / "plane", programs, settings, openshift_programs=chosen.openshift_programs)
             run, width = _on(stack.enter_context(plane).kubeconfig, lanes), LANES
         with concurrent.futures.ThreadPoolExecutor(width) as pool:

@@ -17,6 +17,7 @@ from urllib.parse import parse_qsl, urlsplit
 import msgspec
 import yaml
 
+from e2e.serving import EndableServer
 from e2e.simulator import errors
 from e2e.simulator.api import Api, Target
 from e2e.simulator.discovery import discovery
@@ -32,7 +33,7 @@ class _CutConnection(Exception):  # noqa: N818  control flow
     """A fault wants the connection closed without an answer."""
 
 
-class Server(http.server.ThreadingHTTPServer):
+class Server(EndableServer):
     """Serves one Api on 127.0.0.1."""
 
     daemon_threads = True
@@ -41,7 +42,6 @@ class Server(http.server.ThreadingHTTPServer):
     def __init__(self, port: int, api: Api, context: ssl.SSLContext | None = None, front_proxy: FrontProxy | None = None) -> None:
         super().__init__(("127.0.0.1", port), Handler)
         self._context = context
-        self._open: set[socket.socket] = set()
         self._secure()
         self.scheme = "https" if context else "http"
         self.api = api
@@ -69,32 +69,12 @@ class Server(http.server.ThreadingHTTPServer):
         if self._context:
             self.socket = self._context.wrap_socket(self.socket, server_side=True, do_handshake_on_connect=False)
 
-    def go_away(self) -> None:
-        """Listen no more and cut every connection, as a server that has ended; not while `serve_forever` runs."""
-        self.server_close()
-        for connection in list(self._open):
-            with contextlib.suppress(OSError):
-                connection.shutdown(socket.SHUT_RDWR)
-
     def come_back(self) -> None:
         """Listen again on the same port. Raises OSError when somebody else has taken it."""
         self.socket = socket.socket(self.address_family, self.socket_type)
         self.server_bind()
         self.server_activate()
         self._secure()
-
-    def process_request(self, request: Any, client_address: Any) -> None:
-        """Remember the connection."""
-        self._open.add(request)
-        super().process_request(request, client_address)
-
-    def shutdown_request(self, request: Any) -> None:
-        """Forget the connection."""
-        self._open.discard(request)
-        super().shutdown_request(request)
-
-    def handle_error(self, request: Any, client_address: Any) -> None:
-        """Say nothing of clients that hang up."""
 
 
 class Handler(http.server.BaseHTTPRequestHandler):

@@ -91,7 +91,7 @@ class Simulator:
 
         def be_away() -> None:
             self.server.shutdown()
-            self.server.go_away()
+            self.server.end()
             self.server.stopping.wait(seconds)
             self.server.come_back()
             self._serve()
@@ -104,7 +104,7 @@ class Simulator:
         self.server.stopping.set()
         self.store.drop_watches()
         self.server.shutdown()
-        self.server.server_close()
+        self.server.end()
         if self._replicas:
             self._replicas.stop()
 
