@@ -1,14 +1,17 @@
 # Every target sets up its own virtual environment when there is none, with exactly the versions in requirements-dev.lock.
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint contract bench format lock clean
+.PHONY: help demo test e2e lint contract bench format lock clean
 PYTHON ?= python3
 VENV := .venv
 READY := $(VENV)/.ready
 WORKERS ?= 4
 PYTEST := $(VENV)/bin/pytest
 
+# Where end-to-end tests run; an existing cluster knows the registries of one process only.
+where = $(if $(CLUSTER),--kubeconfig $(CLUSTER),-n $(WORKERS) $(if $(OPENSHIFT_BIN),--openshift-bin $(OPENSHIFT_BIN),--backend $(or $(BACKEND),$(1))))
+
 help: ## what each target does
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z0-9]+:.*##' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
 
 $(READY): requirements-dev.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "mirrorstream needs Python 3.11 or later; set PYTHON=…")'
@@ -24,8 +27,11 @@ demo: $(READY) ## watch ImageStreams heal on a simulated cluster; KEEP=1 leaves 
 test: $(READY) ## all tests: rules, controller, contract with the real API's recordings, scenarios on a simulated cluster
 	$(PYTEST) -n $(WORKERS) tests e2e
 
-contract: $(READY) ## only the contract: does the simulator answer what the real API answered?
-	$(PYTEST) e2e/contract
+e2e: $(READY) ## everything on a real control plane, built with Go; OPENSHIFT_BIN=DIR or CLUSTER=KUBECONFIG for a real OpenShift API
+	$(PYTEST) $(call where,controlplane) e2e
+
+contract: $(READY) ## does the simulator answer what the real API answered? BACKEND=controlplane, OPENSHIFT_BIN= and CLUSTER= ask others
+	$(PYTEST) $(filter-out -n $(WORKERS),$(call where,simulator)) e2e/contract
 
 lint: $(READY) ## ruff, mypy --strict, import contracts
 	$(VENV)/bin/ruff check .

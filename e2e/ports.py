@@ -5,19 +5,22 @@ import socket
 
 # Below what systems take for outgoing connections: such a one must not get a port that a server is about to bind.
 _RANGE = range(20000, 32000)
-_given: set[int] = set()
+_held: list[socket.socket] = []
 
 
 def free_port() -> int:
-    """A port that nothing listens on, now, and that was not given before."""
+    """A port for a server that is started soon; no other process of a test run gets it while this one lives.
+
+    It stays bound here, but does not listen; a server that binds with SO_REUSEADDR, as they all do, is let in.
+    """
     while True:
         port = random.choice(_RANGE)
-        if port in _given:
+        holder = socket.socket()
+        try:
+            holder.bind(("127.0.0.1", port))  # without SO_REUSEADDR: fails beside any other that is bound
+        except OSError:
+            holder.close()
             continue
-        with socket.socket() as probe:
-            try:
-                probe.bind(("127.0.0.1", port))
-            except OSError:
-                continue
-        _given.add(port)
+        holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        _held.append(holder)
         return port
