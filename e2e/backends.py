@@ -108,6 +108,11 @@ def scenario_settings(all_hosts: list[dict[str, str]]) -> Settings:
     return dataclasses.replace(base, image_config=config, scheduled_interval=SCHEDULED_SECONDS, importer=importer)
 
 
+def with_own_registry(settings: Settings) -> Settings:
+    """The same with an internal registry at a port of its own: only the recordings need the one that they name."""
+    return dataclasses.replace(settings, internal_registry=f"localhost:{free_port()}")
+
+
 def hosts_at(ports: Ports) -> dict[str, str]:
     """Where registries with these ports are."""
     return {name: f"localhost:{port}" for name, port in ports.items()}
@@ -143,7 +148,7 @@ class SharedPlane:
     def __init__(self, folder: Path, chosen: Choice, workers: list[str]) -> None:
         """Build (if need be) and start. Raises BuildError, ProcessError."""
         ports = {worker: free_ports() for worker in workers}
-        settings = scenario_settings([hosts_at(p) for p in ports.values()])
+        settings = with_own_registry(scenario_settings([hosts_at(p) for p in ports.values()]))
         trusted = Trusted(folder / "trusted")
         programs = chosen.openshift_programs
         self.plane = ControlPlane(folder, components(), settings, openshift_programs=programs, trusted=trusted.authority).start()

@@ -9,12 +9,21 @@ from pathlib import Path
 import pytest
 from mirrorstream.kube.client import ApiError, ClientError
 
-from e2e.backends import CONTROLPLANE, OPENSHIFT, Choice, Shared, free_ports, hosts_at, installed, scenario_settings
+from e2e.backends import (
+    CONTROLPLANE,
+    OPENSHIFT,
+    Choice,
+    Shared,
+    free_ports,
+    hosts_at,
+    installed,
+    scenario_settings,
+    with_own_registry,
+)
 from e2e.contract.registries import Registries
 from e2e.controlplane.build import components
 from e2e.controlplane.openshift import API_SERVER
 from e2e.controlplane.plane import ControlPlane
-from e2e.ports import free_port
 from e2e.scenarios.cluster import Cluster, Namespace, tag
 from e2e.scenarios.conftest import configuration
 from e2e.scenarios.program import controller
@@ -38,7 +47,7 @@ def bed(chosen: Choice, shared: Shared | None, tmp_path_factory: pytest.TempPath
     if chosen.backend not in (CONTROLPLANE, OPENSHIFT):
         pytest.skip("needs a control plane of its own")
     ports = free_ports()
-    settings = dataclasses.replace(scenario_settings([hosts_at(ports)]), internal_registry=f"localhost:{free_port()}")
+    settings = with_own_registry(scenario_settings([hosts_at(ports)]))
     folder = tmp_path_factory.mktemp("disturbed")
     with (
         Registries(ports) as registries,

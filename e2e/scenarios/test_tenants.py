@@ -96,7 +96,6 @@ def test_installing_mirrorstream_gives_tenants_nothing(ns: Namespace, authorized
 def test_an_image_of_another_namespace_is_not_reached(ns: Namespace, authorized: Cluster, start: Start, tmp_path: Path) -> None:
     """Naming the internal registry, or a digest that only another namespace has, gets a tenant what it got before: nothing."""
     digest = ns.put("good", "private:v1", prefix="private")
-    internal = "localhost:15000"
     with authorized.namespace() as other:
         ns.digest_mirrors()
         # The other namespace's own rule and image: an administrator mirrors its prefix, and only that.
@@ -104,10 +103,11 @@ def test_an_image_of_another_namespace_is_not_reached(ns: Namespace, authorized:
         start(namespaces={"include": [ns.name, other.name]})
         other.create("private", tag("v1", other.source("private:v1")))
         other.wait_healed("private", "v1", digest)
+        internal = other.get("private")["status"]["dockerImageRepository"]
         with tenant(ns, tmp_path) as user:
             wanted = {
-                "internal": f"{internal}/{other.name}/private:v1",
-                "internal-digest": f"{internal}/{other.name}/private@{digest}",
+                "internal": f"{internal}:v1",
+                "internal-digest": f"{internal}@{digest}",
                 "by-digest": f"{ns.source('private')}@{digest}",
                 "climbing": f"{ns.source('app')}@{digest}",
             }
