@@ -10,10 +10,9 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-import msgspec
 import structlog
 from mirrorstream.health import HealthServer
-from mirrorstream.imagestreams import ImageStream
+from mirrorstream.imagestreams import decode_imagestream
 from mirrorstream.kube.client import load_client
 from mirrorstream.kube.events import EventRecorder
 from mirrorstream.kube.informer import Informer
@@ -75,7 +74,7 @@ class Manager:
         self._streams = Informer(
             self._client,
             STREAMS,
-            msgspec.json.Decoder(ImageStream).decode,
+            decode_imagestream,
             self._reconciler.on_stream,
             name="imagestreams.image.openshift.io",
         )

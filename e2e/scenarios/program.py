@@ -36,7 +36,9 @@ class Controller:
             "--log-format",
             "json",
         ]
-        self.process = Process("controller", [*command, *arguments], self.log_file, environment={"PYTHONUNBUFFERED": "1"})
+        self.process = Process(
+            "controller", [*command, *arguments], self.log_file, environment={"PYTHONUNBUFFERED": "1", "PYTHONFAULTHANDLER": "1"}
+        )
 
     def configure(self, configuration: dict[str, Any]) -> None:
         """Write the configuration file; a running controller reloads it."""

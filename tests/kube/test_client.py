@@ -42,7 +42,7 @@ def test_an_answer_is_decoded_into_the_type_that_is_asked_for(script: Script, cl
         name: str
 
     script.handle = lambda request: request.answer(200, {"name": "x", "more": 1})
-    assert client.request("GET", "/thing", type=Thing) == Thing("x")
+    assert client.request("GET", "/thing", decode=msgspec.json.Decoder(Thing).decode) == Thing("x")
     assert client.get("/thing") == {"name": "x", "more": 1}
 
 

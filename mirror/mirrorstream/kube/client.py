@@ -1,7 +1,7 @@
 """A small client for the Kubernetes API: JSON over kept-alive connections, with a limit on every wait.
 
-The generated classes of the kubernetes package decode whole objects and have no timeouts by default; here a request names the
-type that it wants its answer in, and none can hang for ever.
+The generated classes of the kubernetes package decode whole objects and have no timeouts by default; here a request says
+how it wants its answer decoded, and none can hang for ever.
 """
 
 import contextlib
@@ -120,23 +120,25 @@ class Client:
     def request(self, method: str, path: str, *, params: Mapping[str, str] | None = None, body: Any = None,
                 content_type: str = JSON, timeout: float = REQUEST_TIMEOUT) -> Any: ...  # fmt: skip
     @overload
-    def request(self, method: str, path: str, *, type: type[T], params: Mapping[str, str] | None = None, body: Any = None,
-                content_type: str = JSON, timeout: float = REQUEST_TIMEOUT) -> T: ...  # fmt: skip
+    def request(self, method: str, path: str, *, decode: Callable[[bytes], T], params: Mapping[str, str] | None = None,
+                body: Any = None, content_type: str = JSON, timeout: float = REQUEST_TIMEOUT) -> T: ...  # fmt: skip
     def request(
         self,
         method: str,
         path: str,
         *,
-        type: Any = Any,  # noqa: A002  what it is
+        decode: Callable[[bytes], Any] = msgspec.json.decode,
         params: Mapping[str, str] | None = None,
         body: Any = None,
         content_type: str = JSON,
         timeout: float = REQUEST_TIMEOUT,
     ) -> Any:
-        """Send one request and decode its answer as `type` (JSON values by default).
+        """Send one request and decode its answer, as JSON values by default.
 
-        `timeout` bounds, in seconds, the wait for the answer's next bytes. Expired credentials are read again and a 429 is
-        obeyed, both a bounded number of times. Raises ApiError for an error answer, ApiUnreachable when none came.
+        `decode` is the method of a msgspec Decoder that was made before any thread: msgspec 0.22 crashes the interpreter when two
+        threads are the first to use a type. `timeout` bounds, in seconds, the wait for the answer's next bytes. Expired
+        credentials are read again and a 429 is obeyed, both a bounded number of times. Raises ApiError for an error answer,
+        ApiUnreachable when none came.
         """
         encoded = body if isinstance(body, bytes) else None if body is None else msgspec.json.encode(body)
         throttled = 0.0
@@ -156,7 +158,7 @@ class Client:
             else:
                 break
         try:
-            return msgspec.json.decode(data, type=type) if data else None
+            return decode(data) if data else None
         except msgspec.MsgspecError as error:
             raise ApiUnreachable(f"{self.server}: {method} {path}: the answer cannot be read: {error}") from error
 

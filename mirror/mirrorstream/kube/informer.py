@@ -66,6 +66,7 @@ class _StatusObject(msgspec.Struct):
     message: str = ""
 
 
+_PAGE = msgspec.json.Decoder(_Page)
 _IDENTITY = msgspec.json.Decoder(_Identity)
 _EVENT = msgspec.json.Decoder(_Event)
 _STATUS = msgspec.json.Decoder(_StatusObject)
@@ -243,7 +244,7 @@ class Informer(Generic[T]):
         self.lists += 1
         while True:
             try:
-                page = self._client.request("GET", self._path, params=params, type=_Page)
+                page = self._client.request("GET", self._path, params=params, decode=_PAGE.decode)
             except ApiError as error:
                 if error.status != 410 or "continue" not in params:
                     raise
