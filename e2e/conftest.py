@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 
 from e2e.backends import CONTROLPLANE, EXISTING, OPENSHIFT, Choice, Shared, SharedPlane, add_options, choice
-from e2e.controlplane.build import BuildError, GoMissingError
-from e2e.processes import ProcessError
+from e2e.controlplane.build import BuildError, GoMissingError, components
+from e2e.processes import ProcessError, end_with_parent
 from e2e.simulator.settings import CONTRACT_PORTS
 
 TOGETHER = {"e2e/contract/test_contract.py", "e2e/scenarios/test_disturbances.py"}
@@ -25,7 +25,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_sessionstart(session: pytest.Session) -> None:
-    """In the process that the others belong to: choose, build and start."""
+    """In the process that the others belong to: choose, build and, if there are others, start."""
     config = session.config
     if hasattr(config, "workerinput"):
         _take_over(config)
@@ -38,21 +38,25 @@ def pytest_sessionstart(session: pytest.Session) -> None:
         config.stash[SHARED] = Shared(EXISTING, path, path, ports=dict.fromkeys(_workers(config), CONTRACT_PORTS))
         if len(_workers(config)) > 1:
             raise pytest.UsageError("--kubeconfig: the cluster knows the registries of one process only; use -n 0")
-    elif chosen.backend in (CONTROLPLANE, OPENSHIFT) and _workers(config) != ["master"]:
-        start_shared(config)
+    elif chosen.backend in (CONTROLPLANE, OPENSHIFT):
+        try:
+            components()
+        except GoMissingError as error:
+            config.stash[SKIP] = str(error)
+        except BuildError as error:
+            pytest.exit(str(error), returncode=1)
+        else:
+            if _workers(config) != ["master"]:
+                _start_shared(config)
 
 
-def start_shared(config: pytest.Config) -> None:
-    """Start the shared control plane, or remember why there can be none."""
+def _start_shared(config: pytest.Config) -> None:
     folder = config._tmp_path_factory.mktemp("cluster")  # type: ignore[attr-defined]  # noqa: SLF001  the fixture's own way
     try:
         plane = SharedPlane(Path(folder), config.stash[CHOICE], _workers(config))
-    except GoMissingError as error:
-        config.stash[SKIP] = str(error)
-    except (BuildError, ProcessError) as error:
+    except ProcessError as error:
         pytest.exit(str(error), returncode=1)
-    else:
-        config.stash[PLANE], config.stash[SHARED] = plane, plane.shared
+    config.stash[PLANE], config.stash[SHARED] = plane, plane.shared
 
 
 def _workers(config: pytest.Config) -> list[str]:
@@ -85,6 +89,7 @@ def pytest_configure_node(node: Any) -> None:
 
 
 def _take_over(config: Any) -> None:
+    end_with_parent()  # a worker would finish its test first, when its parent is killed
     config.stash[CHOICE] = choice(config)
     if text := config.workerinput["mirrorstream_shared"]:
         config.stash[SHARED] = Shared.loads(text)
@@ -116,11 +121,16 @@ def chosen(request: pytest.FixtureRequest) -> Choice:
 
 
 @pytest.fixture(scope="session")
-def shared(request: pytest.FixtureRequest) -> Shared | None:
+def built(request: pytest.FixtureRequest) -> None:
+    """For what starts a control plane of its own: skips, with the reason, where there can be none."""
+    if reason := request.config.stash.get(SKIP, ""):
+        pytest.skip(reason)
+
+
+@pytest.fixture(scope="session")
+def shared(request: pytest.FixtureRequest, built: None) -> Shared | None:
     """The cluster that this run's processes share; None on the simulator, of which each process has one."""
     config = request.config
-    if config.stash[CHOICE].backend in (CONTROLPLANE, OPENSHIFT) and SHARED not in config.stash and SKIP not in config.stash:
-        start_shared(config)
-    if reason := config.stash.get(SKIP, ""):
-        pytest.skip(reason)
+    if config.stash[CHOICE].backend in (CONTROLPLANE, OPENSHIFT) and SHARED not in config.stash:
+        _start_shared(config)  # this is the only process, and only now it is known that a test needs it
     return config.stash.get(SHARED, None)

@@ -1,9 +1,11 @@
 """The processes of a test run: each with a log of its own, ended by pid, and gone with the run even when that is killed."""
 
+import ctypes
 import os
 import shutil
 import signal
 import subprocess
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -12,7 +14,14 @@ from e2e.waiting import wait_for
 STOP_SECONDS = 20
 # The kernel kills what we started when we end, however we end. Where there is no setpriv (not Linux) only an orderly end cleans up.
 _SETPRIV = shutil.which("setpriv")
+_PR_SET_PDEATHSIG = 1  # <linux/prctl.h>
 _TIED = [_SETPRIV, "--pdeathsig", "KILL", "--"] if _SETPRIV else []
+
+
+def end_with_parent() -> None:
+    """Have the kernel kill this process when its parent ends, for processes that were not started by us. Linux only."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 class ProcessError(Exception):

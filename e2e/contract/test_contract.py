@@ -19,7 +19,7 @@ import pytest
 from e2e.backends import EXISTING, SIMULATOR, Choice
 from e2e.contract.registries import Registries
 from e2e.contract.replay import Server, replay
-from e2e.controlplane.build import GoMissingError, components
+from e2e.controlplane.build import components
 from e2e.controlplane.plane import ControlPlane
 from e2e.simulator.settings import CONTRACT_PORTS, ImporterSettings, contract_settings
 from e2e.simulator.simulator import Simulator
@@ -64,7 +64,7 @@ def _seconds(scenario: dict[str, Any]) -> float:
 
 
 @pytest.fixture(scope="module")
-def outcomes(chosen: Choice, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Outcome]]:
+def outcomes(chosen: Choice, built: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Outcome]]:
     """Every scenario's mismatches, as they become known; the longest begin first."""
     folder = tmp_path_factory.mktemp("contract")
     with contextlib.ExitStack() as stack:
@@ -74,13 +74,9 @@ def outcomes(chosen: Choice, tmp_path_factory: pytest.TempPathFactory) -> Iterat
             assert chosen.kubeconfig
             run, width = _on(chosen.kubeconfig, [stack.enter_context(Registries(CONTRACT_PORTS))]), 1
         else:
-            try:
-                programs = components()
-            except GoMissingError as error:
-                pytest.skip(str(error))
             lanes = [stack.enter_context(Registries()) for _ in range(LANES)]
             settings = contract_settings(*(lane.hosts for lane in lanes))
-            plane = ControlPlane(folder / "plane", programs, settings, openshift_programs=chosen.openshift_programs)
+            plane = ControlPlane(folder / "plane", components(), settings, openshift_programs=chosen.openshift_programs)
             run, width = _on(stack.enter_context(plane).kubeconfig, lanes), LANES
         with concurrent.futures.ThreadPoolExecutor(width) as pool:
             yield {row["id"]: pool.submit(run, row) for row in sorted(SCENARIOS, key=_seconds, reverse=True)}

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from e2e.backends import CONTROLPLANE, Choice, Shared
+from e2e.backends import CONTROLPLANE, Choice
 from e2e.waiting import wait_for
 
 ROOT = Path(__file__).parents[2]
@@ -18,7 +18,7 @@ START_SECONDS = 15
 
 
 @pytest.fixture
-def built(chosen: Choice, shared: Shared | None) -> None:
+def wanted(chosen: Choice, built: None) -> None:
     """Only where a control plane was asked for, and can be had."""
     if chosen.backend != CONTROLPLANE:
         pytest.skip("no control plane was asked for")
@@ -43,7 +43,7 @@ def _listening(port: int) -> bool:
 
 
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL], ids=lambda number: number.name)
-def test_nothing_is_left_behind(built: None, tmp_path: Path, how: signal.Signals) -> None:
+def test_nothing_is_left_behind(wanted: None, tmp_path: Path, how: signal.Signals) -> None:
     """Neither a process nor a port, however it ends; and it is up in seconds."""
     began = time.monotonic()
     log = tmp_path / "log"

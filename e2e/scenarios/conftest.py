@@ -58,7 +58,7 @@ def observed(cluster: Cluster) -> Cluster:
 
 
 @pytest.fixture
-def own_cluster(chosen: Choice, tmp_path: Path) -> Iterator[Callable[..., Cluster]]:
+def own_cluster(chosen: Choice, built: None, tmp_path: Path) -> Iterator[Callable[..., Cluster]]:
     """Make a cluster with settings of its own, which `change(settings)` makes from the usual ones."""
     if chosen.backend not in (SIMULATOR, CONTROLPLANE):
         pytest.skip("only a simulated image API can be made like this")

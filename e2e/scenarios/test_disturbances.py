@@ -13,7 +13,6 @@ from e2e.backends import (
     CONTROLPLANE,
     OPENSHIFT,
     Choice,
-    Shared,
     free_ports,
     hosts_at,
     installed,
@@ -42,7 +41,7 @@ class Bed:
 
 
 @pytest.fixture(scope="module")
-def bed(chosen: Choice, shared: Shared | None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bed]:
+def bed(chosen: Choice, built: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bed]:
     """One for all of these scenarios."""
     if chosen.backend not in (CONTROLPLANE, OPENSHIFT):
         pytest.skip("needs a control plane of its own")
