@@ -24,6 +24,8 @@ class Request:
     name: str = ""
     reason: str = ""
     """Why it was allowed: the binding and the role, in kube-apiserver's words."""
+    forbidden: bool = False
+    """Whether the authorizer refused it; admission answers 403, too."""
     at: float = 0
     """When it arrived, in seconds since the epoch."""
 
@@ -77,6 +79,7 @@ class AuditLog:
 
 def _request(entry: dict[str, Any]) -> Request:
     target = entry.get("objectRef") or {}
+    annotations = entry.get("annotations") or {}
     resource = "/".join(part for part in (target.get("resource"), target.get("subresource")) if part)
     return Request(
         entry["verb"],
@@ -86,6 +89,7 @@ def _request(entry: dict[str, Any]) -> Request:
         target.get("apiGroup", ""),
         resource,
         target.get("name", ""),
-        (entry.get("annotations") or {}).get("authorization.k8s.io/reason", ""),
+        annotations.get("authorization.k8s.io/reason", ""),
+        annotations.get("authorization.k8s.io/decision") == "forbid",
         datetime.datetime.fromisoformat(entry["requestReceivedTimestamp"]).timestamp(),
     )

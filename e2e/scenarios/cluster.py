@@ -103,16 +103,18 @@ class Cluster:
         assert self.controls, "a fixture sees to it"
         return self.controls.request(method, f"/simulator/{path}", body=body)
 
-    def forbid(self, permission: Permission) -> None:
-        """Take a permission away from mirrorstream, on a cluster that is the scenario's own."""
+    def forbid(self, permission: Permission) -> Callable[[], Any]:
+        """Take a permission away from mirrorstream, on a cluster that is the scenario's own; call the result to give it back."""
         if self.backend == SIMULATOR:
-            path = f"{permission.group}/v1/{permission.resource}"
-            action = {"status": 403, "reason": "Forbidden"}
+            path = f"{permission.group}/v1/{permission.resource}$"
+            action = {"status": 403, "reason": "Forbidden", "message": f"{permission.resource} is forbidden"}
             self.control("faults", {"path": path, "verb": permission.verb, "userAgent": "^mirrorstream", "action": action})
-            return
+            return lambda: self.control("faults", method="DELETE")
         path = f"{RBAC}/clusterroles/{ACCOUNT}-{OWN_NAMESPACE}"
         role = self.client.get(path)
         self.client.request("PUT", path, body={**role, "rules": without(role["rules"], permission)})
+        unversioned = {**role, "metadata": {"name": role["metadata"]["name"]}}
+        return lambda: self.client.request("PUT", path, body=unversioned)
 
     def change_image_config(self, change: Callable[[Object], Any]) -> None:
         """Change the spec of the Image config with `change(spec)`, until there is no conflict."""

@@ -9,10 +9,11 @@ import pytest
 
 from e2e.backends import CONTROLPLANE, OPENSHIFT, SIMULATOR, Choice, Shared, free_ports, hosts_at, installed, scenario_settings
 from e2e.contract.registries import Registries
+from e2e.controlplane.arguments import OWN_NAMESPACE
 from e2e.controlplane.build import components
 from e2e.controlplane.plane import ControlPlane
 from e2e.scenarios.cluster import Cluster, Namespace
-from e2e.scenarios.installation import Installation
+from e2e.scenarios.installation import ACCOUNT, Installation
 from e2e.scenarios.program import Controller, controller
 from e2e.simulator.settings import Settings
 from e2e.simulator.simulator import Simulator
@@ -79,12 +80,17 @@ def own_cluster(chosen: Choice, built: None, tmp_path: Path) -> Iterator[Callabl
 
 @pytest.fixture
 def ns(cluster: Cluster) -> Iterator[Namespace]:
-    """A namespace for one scenario, in which at the end everything must be as the user wrote it, but for the status."""
+    """A namespace for one scenario, in which at the end everything must be as the user wrote it, but for the status.
+
+    mirrorstream may have written nothing else, and nothing that it asked for may have been forbidden.
+    """
     mark = cluster.log.mark() if cluster.log else 0
     with cluster.namespace() as namespace:
         yield namespace
         namespace.check_untouched()
     for request in cluster.requests(mark) if cluster.log else []:
+        if request.user == f"system:serviceaccount:{OWN_NAMESPACE}:{ACCOUNT}":
+            assert not request.forbidden, f"the roles are not enough: {request}"
         if request.verb not in ("get", "list", "watch"):
             last = request.path.rstrip("/").split("/")
             assert {(request.verb, part) for part in last[-2:]} & _WRITES, f"an unexpected write: {request}"

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from mirrorstream.kube.client import ApiError, Client
+from mirrorstream.kube.client import Client
 
 from e2e.waiting import wait_for
 
@@ -101,14 +101,14 @@ class Installation:
         self.client.request("POST", path, body=item)
         self._made.append(f"{path}/{name}")
 
-    def token(self, bound_to: Object | None = None, *, account: str = ACCOUNT) -> str:
+    def token(self, bound_to: Object | None = None) -> str:
         """A token of the service account; it dies with the Secret or Pod that it is bound to."""
         spec: Object = {"expirationSeconds": TOKEN_SECONDS}
         if bound_to:
             metadata = bound_to["metadata"]
             reference = {"kind": bound_to["kind"], "apiVersion": "v1", "name": metadata["name"], "uid": metadata["uid"]}
             spec["boundObjectRef"] = reference
-        path = f"/api/v1/namespaces/{self.namespace}/serviceaccounts/{account}/token"
+        path = f"/api/v1/namespaces/{self.namespace}/serviceaccounts/{ACCOUNT}/token"
         answer = self.client.request("POST", path, body={"spec": spec})
         return str(answer["status"]["token"])
 
@@ -117,9 +117,24 @@ class Installation:
         return with_token(path, like, token or self.token())
 
     def wait_effective(self) -> None:
-        """Wait until the API server's authorizer has seen the roles."""
-        some = next(p for p in permissions() if p != self.without and not p.name and p.resource != "leases")
-        wait_for("the roles are in force", lambda: allowed(self.client, self.user, some), seconds=10)
+        """Wait until the API server's authorizer has seen all of the roles."""
+        given = [permission for permission in permissions() if permission != self.without]
+        wait_for("the roles are in force", lambda: all(self._allowed(permission) for permission in given), seconds=10)
+
+    def _allowed(self, permission: Permission) -> bool:
+        """What a SubjectAccessReview answers."""
+        resource, _, subresource = permission.resource.partition("/")
+        attributes = {
+            "group": permission.group,
+            "resource": resource,
+            "subresource": subresource,
+            "verb": permission.verb,
+            "name": permission.name,
+            "namespace": self.namespace,
+        }
+        body = {"spec": {"user": self.user, "resourceAttributes": attributes}}
+        answer = self.client.request("POST", "/apis/authorization.k8s.io/v1/subjectaccessreviews", body=body)
+        return bool(answer["status"]["allowed"])
 
 
 def with_token(path: Path, like: Path, token: str) -> Path:
@@ -131,19 +146,3 @@ def with_token(path: Path, like: Path, token: str) -> Path:
     document["users"][0]["user"] = {"tokenFile": str(token_file)}
     path.write_text(yaml.safe_dump(document), encoding="utf-8")
     return path
-
-
-def allowed(client: Client, user: str, permission: Permission, namespace: str = "") -> bool:
-    """What a SubjectAccessReview answers."""
-    resource, _, subresource = permission.resource.partition("/")
-    attributes = {"verb": permission.verb, "group": permission.group, "resource": resource, "subresource": subresource}
-    if namespace:
-        attributes["namespace"] = namespace
-    review = {"spec": {"user": user, "resourceAttributes": {**attributes, "name": permission.name}}}
-    try:
-        answer = client.request("POST", "/apis/authorization.k8s.io/v1/subjectaccessreviews", body=review)
-    except ApiError as error:
-        if error.status == 429:
-            return False
-        raise
-    return bool(answer["status"]["allowed"])

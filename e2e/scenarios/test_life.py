@@ -171,16 +171,19 @@ def test_a_status_write_that_fails_is_made_again(ns: Namespace, simulated: Clust
     assert len(ns.tag_status("app", "v1")["items"]) == 1
 
 
-def test_an_image_that_may_not_be_created_is_said(ns: Namespace, simulated: Cluster, start: Start) -> None:
+def test_an_image_that_may_not_be_created_is_said(own_cluster: Callable[..., Cluster], start: Start) -> None:
     """Without the right to create images nothing is recorded; once it is there, the tag heals."""
-    digest = ns.put("good", "app:v1")
-    ns.digest_mirrors()
-    start()
-    forbidden = {"status": 403, "reason": "Forbidden", "message": "images.image.openshift.io is forbidden"}
-    simulated.control("faults", {"verb": "create", "path": "v1/images$", "times": 2, "action": forbidden})
-    ns.create("app", tag("v1", ns.source("app:v1")))
-    assert "forbidden" in ns.wait_event("app", "MirrorImportFailed")
-    ns.wait_healed("app", "v1", digest)
+    other = own_cluster()
+    with other.namespace() as there:
+        digest = there.put("good", "app:v1")
+        there.digest_mirrors()
+        give_back = other.forbid(Permission("image.openshift.io", "images", "create"))
+        start(on=other, namespaces={})
+        there.create("app", tag("v1", there.source("app:v1")))
+        assert "forbidden" in there.wait_event("app", "MirrorImportFailed")
+        assert there.failure("app", "v1")
+        give_back()
+        there.wait_healed("app", "v1", digest)
 
 
 def test_a_status_write_that_admission_refuses_is_said(ns: Namespace, start: Start) -> None:
