@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from mirrorstream.kube.client import ClientError
 
 from e2e.backends import CONTROLPLANE, EXISTING, OPENSHIFT, Choice, Shared, SharedPlane, add_options, choice
 from e2e.controlplane.build import BuildError, GoMissingError, components
@@ -54,7 +55,7 @@ def _start_shared(config: pytest.Config) -> None:
     folder = config._tmp_path_factory.mktemp("cluster")  # type: ignore[attr-defined]  # noqa: SLF001  the fixture's own way
     try:
         plane = SharedPlane(Path(folder), config.stash[CHOICE], _workers(config))
-    except ProcessError as error:
+    except (ProcessError, ClientError) as error:
         pytest.exit(str(error), returncode=1)
     config.stash[PLANE], config.stash[SHARED] = plane, plane.shared
 

@@ -7,6 +7,8 @@ import tempfile
 import threading
 from pathlib import Path
 
+from mirrorstream.kube.client import ClientError
+
 from e2e.controlplane.build import BuildError, components
 from e2e.controlplane.openshift import missing_programs
 from e2e.controlplane.plane import ControlPlane
@@ -32,7 +34,7 @@ def main() -> int:
             with ControlPlane(Path(folder), components(), settings, openshift_programs=args.openshift_bin) as plane:
                 print(f"export KUBECONFIG={plane.kubeconfig}", flush=True)
                 ended.wait()
-        except (BuildError, ProcessError) as error:
+        except (BuildError, ProcessError, ClientError) as error:
             print(f"control plane: {error}", file=sys.stderr)
             return 1
     return 0

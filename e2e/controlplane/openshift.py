@@ -14,7 +14,6 @@ from mirrorstream.kube.client import ApiError, Client, ClientError
 from e2e.certificates import Pair
 from e2e.controlplane.arguments import Ports
 from e2e.simulator.settings import Settings
-from e2e.waiting import wait_for
 
 if TYPE_CHECKING:
     from e2e.controlplane.plane import ControlPlane
@@ -125,28 +124,25 @@ def register(client: Client, groups: Iterable[str], port: int, namespace: str, a
         client.request("POST", "/apis/apiregistration.k8s.io/v1/apiservices", body=body)
 
 
-def wait_served(client: Client, path: str, *, seconds: float = 60) -> None:
-    """Wait until a list at `path` is answered."""
-
-    def served() -> bool:
-        try:
-            client.get(path, {"limit": "1"})
-        except ApiError as error:
-            if error.status in (401, 403):
-                raise
-            return False
-        except ClientError:
-            return False
-        return True
-
-    wait_for(f"{path} is served", served, seconds=seconds, step=0.1)
+def served(client: Client, path: str) -> bool:
+    """Whether a list at `path` is answered. Raises ApiError when we may not ask."""
+    try:
+        client.get(path, {"limit": "1"})
+    except ApiError as error:
+        if error.status in (401, 403):
+            raise
+        return False
+    except ClientError:
+        return False
+    return True
 
 
 def start_rest(plane: "ControlPlane", client: Client, settings: Settings) -> None:
     """Start what works on a running API: the import controller and the internal registry."""
     controller_manager, registry = plane.run(CONTROLLER_MANAGER), plane.run(REGISTRY)
     for group in GROUPS:
-        wait_for(f"{group}.openshift.io is served", partial(_discovered, client, f"/apis/{group}.openshift.io/v1"))
+        path = f"/apis/{group}.openshift.io/v1"
+        plane.processes[API_SERVER].wait_until(f"{path} is served", partial(_discovered, client, path))
     controller_manager.wait_until("its controllers run", lambda: "Started Origin Controllers" in controller_manager.log())
     pool = urllib3.PoolManager(retries=False, timeout=3)
     url = f"http://{settings.internal_registry}/healthz"

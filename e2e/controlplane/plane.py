@@ -26,7 +26,6 @@ from e2e.controlplane.arguments import Ports, audit_policy, etcd, kube_apiserver
 from e2e.kubeconfig import write_kubeconfig
 from e2e.processes import Process, ProcessError
 from e2e.simulator.settings import Settings
-from e2e.waiting import wait_for
 
 PROJECT = Path(__file__).parents[2]
 MASTERS = ("system:masters",)
@@ -140,7 +139,9 @@ class ControlPlane:
     def wait_image_api(self) -> None:
         """Wait until image.openshift.io/v1 is served through kube-apiserver."""
         client = load_client(str(self.kubeconfig), in_cluster=False, user_agent="controlplane")
-        openshift.wait_served(client, "/apis/image.openshift.io/v1/imagestreams")
+        path = "/apis/image.openshift.io/v1/imagestreams"
+        process = self.processes[openshift.API_SERVER if self.openshift_programs else "simulator"]
+        process.wait_until(f"{path} is served", lambda: openshift.served(client, path))
 
     def compact(self) -> None:
         """Throw away etcd's history, and with a restart kube-apiserver's: watches can only resume from now on."""
@@ -195,11 +196,12 @@ class ControlPlane:
             ]
             for future in made:
                 future.result()
-        wait_for("the custom resources are established", lambda: _established(client, len(definitions)), seconds=30)
+        api_server = self.processes["kube-apiserver"]
+        api_server.wait_until("the custom resources are established", lambda: _established(client, len(definitions)))
         # Established, and yet 404 until the handler has seen it too.
         config = {"apiVersion": "config.openshift.io/v1", "kind": "Image", "metadata": {"name": "cluster"}}
-        openshift.wait_served(client, "/apis/config.openshift.io/v1/images")
         path = "/apis/config.openshift.io/v1/images"
+        api_server.wait_until(f"{path} is served", lambda: openshift.served(client, path))
         client.request("POST", path, body={**config, "spec": self._settings.image_config})
 
     def _start_images(self, client: Client) -> None:
