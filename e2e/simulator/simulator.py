@@ -50,6 +50,8 @@ class Simulator:
         self.controller = images.register(registry, self.store, self.settings)
         self.api = Api(self.store, registry)
         self._replicas = Replicas(aggregated.client, self.store) if aggregated else None
+        if self._replicas:
+            self.controller.imports.refresh = self._replicas.refresh
         if not aggregated:
             core_kinds(registry)
             self._configure(registry)
