@@ -12,8 +12,8 @@ from mirrorstream.kube.client import Client
 from e2e.kubeconfig import write_kubeconfig
 from e2e.simulator import images
 from e2e.simulator.api import Api, Target
+from e2e.simulator.foreign import ReadThroughStore
 from e2e.simulator.identity import FrontProxy
-from e2e.simulator.replicas import Replicas
 from e2e.simulator.resources import Registry, core_kinds
 from e2e.simulator.server import Server
 from e2e.simulator.settings import Settings
@@ -38,20 +38,17 @@ class Simulator:
         *,
         port: int = 0,
         without: tuple[str, ...] = (),
-        aggregated: "Aggregated | None" = None,
+        aggregated: Aggregated | None = None,
     ) -> None:
         """`without` names resources or groups that this cluster does not serve; `aggregated` leaves it image.openshift.io only.
 
         Raises OSError when the port is taken.
         """
         self.settings = settings or Settings()
-        self.store = Store()
+        self.store = ReadThroughStore(aggregated.client) if aggregated else Store()
         registry = Registry()
         self.controller = images.register(registry, self.store, self.settings)
         self.api = Api(self.store, registry)
-        self._replicas = Replicas(aggregated.client, self.store) if aggregated else None
-        if self._replicas:
-            self.controller.imports.refresh = self._replicas.refresh
         if not aggregated:
             core_kinds(registry)
             self._configure(registry)
@@ -77,9 +74,7 @@ class Simulator:
         return self.server.url
 
     def start(self) -> Self:
-        """Serve, in threads. Raises TimeoutError when the kube-apiserver in front does not give what imports need."""
-        if self._replicas:
-            self._replicas.start()
+        """Serve, in threads."""
         self.controller.start()
         self._serve()
         return self
@@ -107,8 +102,6 @@ class Simulator:
         self.store.drop_watches()
         self.server.shutdown()
         self.server.end()
-        if self._replicas:
-            self._replicas.stop()
 
     def __enter__(self) -> Self:
         return self.start()

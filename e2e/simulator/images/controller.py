@@ -21,7 +21,7 @@ class ImportController:
     """Watches streams in the store and imports them on a few threads."""
 
     def __init__(self, store: Store, imports: Imports, settings: Settings) -> None:
-        self._store, self.imports, self._settings = store, imports, settings
+        self._store, self._imports, self._settings = store, imports, settings
         self._queue: queue.Queue[Key | None] = queue.Queue()
         self._lock = threading.Lock()
         self._waiting: set[Key] = set()
@@ -110,7 +110,7 @@ class ImportController:
         request = _request(stream, scheduled=scheduled)
         if request is None or self._hangs(request):
             return
-        self.imports.create(Context(self._store, key[0]), "", request)
+        self._imports.create(Context(self._store, key[0]), "", request)
 
     def _hangs(self, request: Object) -> bool:
         """Whether the request would be cut off before its end, for ever."""

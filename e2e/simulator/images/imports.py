@@ -2,7 +2,6 @@
 
 import copy
 import datetime
-from collections.abc import Callable
 from typing import Any
 
 from mirrorstream.references import ReferenceError, parse_reference, written_name
@@ -29,8 +28,6 @@ class Imports:
     """Carries out imports."""
 
     def __init__(self, settings: Settings, strategy: StreamStrategy) -> None:
-        self.refresh: Callable[[], None] = lambda: None
-        """Called before each import; replaced where the store has only copies of the mirror sets."""
         self._settings = settings
         self._strategy = strategy
         self._fetcher = Fetcher(settings.importer.timeout_seconds)
@@ -41,7 +38,6 @@ class Imports:
         metadata, spec = request["metadata"], request["spec"]
         store = context.store
         stream, found = self._stream(context, metadata)
-        self.refresh()
         session = ImportSession(store, self._settings, self._fetcher, context.namespace)
         fetched = [self._fetch(session, stream, image) for image in spec.get("images") or []]
         repository = self._fetch_repository(session, spec["repository"]) if spec.get("repository") else None
