@@ -16,9 +16,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from mirrorstream.failures import classify
 from mirrorstream.kube.client import ApiError, Client, load_client
 from mirrorstream.references import written_name
-from mirrorstream_controller.failures import classify
 from rich.console import Console
 from rich.live import Live
 from rich.table import Table

@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from mirrorstream.candidates import Candidate
+from mirrorstream.failures import Failure, classify
 from mirrorstream.imagestreams import IMPORTED_THROUGH_ANNOTATION
 from mirrorstream.kube.client import ApiError, Client
 from mirrorstream.references import written_name
 
-from mirrorstream_controller.failures import Failure, classify
 from mirrorstream_controller.plan import WHOLE_REPOSITORY, TagPlan
 
 API = "/apis/image.openshift.io/v1"

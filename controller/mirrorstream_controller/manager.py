@@ -6,7 +6,6 @@ import socket
 import threading
 import time
 from collections.abc import Iterable
-from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
@@ -14,13 +13,16 @@ import structlog
 from mirrorstream.health import HealthServer
 from mirrorstream.imagestreams import decode_imagestream
 from mirrorstream.kube.client import load_client
+from mirrorstream.kube.credentials import own_namespace
 from mirrorstream.kube.events import EventRecorder
 from mirrorstream.kube.informer import Informer
-from mirrorstream.metrics import Live, Metrics
+from mirrorstream.kube.watching import informer_gauges, silence
+from mirrorstream.metrics import Live
 from mirrorstream.settings import Settings, SettingsFile
 from mirrorstream.sources import PolicySource
 
 from mirrorstream_controller.election import Election
+from mirrorstream_controller.metrics import ControllerMetrics
 from mirrorstream_controller.pool import ImportPool
 from mirrorstream_controller.reconciler import Reconciler
 from mirrorstream_controller.workqueue import WorkQueue
@@ -30,10 +32,7 @@ log = structlog.get_logger(__name__)
 WORKERS = 8
 LEASE = "mirrorstream-controller"
 EVENTS_PER_SECOND = 50
-STALE_SECONDS = 600.0
-"""An informer that has heard nothing for so long, though bookmarks come every minute, makes the process unhealthy."""
 STREAMS = "/apis/image.openshift.io/v1/imagestreams"
-SERVICE_ACCOUNT_NAMESPACE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
 
 
 class Manager:
@@ -51,10 +50,10 @@ class Manager:
         metrics_key: str | None = None,
     ) -> None:
         """Raises ConfigurationError when the cluster, the port or the certificate cannot be used."""
-        self.metrics = metrics = Metrics()
+        self.metrics = metrics = ControllerMetrics()
         self._settings_file = settings
         self._leader_election = leader_election
-        self._namespace = namespace or _own_namespace()
+        self._namespace = namespace or own_namespace()
         self._identity = f"{os.environ.get('POD_NAME') or socket.gethostname()}_{uuid4().hex[:8]}"
         current = settings.current
         self._client = load_client(
@@ -177,10 +176,7 @@ class Manager:
         return self._policy.problem()
 
     def _healthy(self) -> str | None:
-        for informer in self._informers():
-            if informer.problem is None and informer.staleness() > STALE_SECONDS:
-                return f"nothing heard of {informer.name} for {informer.staleness():.0f} s"
-        return None
+        return silence(self._informers())
 
     def _gauges(self) -> Iterable[Live]:
         state = self._reconciler.gauges()
@@ -189,24 +185,4 @@ class Manager:
         yield "mirrorstream_running_imports", "Imports that wait or run", none, {none: state["running_imports"]}
         yield "mirrorstream_queue_depth", "Streams waiting to be looked at", none, {none: float(len(self._queue))}
         yield "mirrorstream_queue_wait_seconds", "How long the oldest has waited", none, {none: self._queue.longest_wait()}
-        by_resource = (
-            ("mirrorstream_informer_staleness_seconds", "Seconds since the API server was heard", Informer.staleness),
-            ("mirrorstream_informer_objects", "Objects known", lambda informer: len(informer.all_keys())),
-            (
-                "mirrorstream_informer_malformed_objects",
-                "Objects left out: they cannot be read",
-                lambda informer: informer.malformed,
-            ),
-        )
-        for name, text, value in by_resource:
-            yield name, text, ("resource",), {(informer.name,): float(value(informer)) for informer in self._informers()}
-
-
-def _own_namespace() -> str:
-    """The pod's namespace; `mirrorstream` where there is none to be found."""
-    if namespace := os.environ.get("POD_NAMESPACE"):
-        return namespace
-    try:
-        return SERVICE_ACCOUNT_NAMESPACE.read_text(encoding="utf-8").strip()
-    except OSError:
-        return "mirrorstream"
+        yield from informer_gauges(self._informers())

@@ -11,11 +11,10 @@ from datetime import datetime
 from enum import StrEnum
 
 from mirrorstream.candidates import Candidate
-from mirrorstream.imagestreams import Condition, ImageStream, SpecTag, StatusTag
+from mirrorstream.failures import Failure, FailureClass, classify
+from mirrorstream.imagestreams import Condition, ImageStream, SpecTag, is_pending
 from mirrorstream.policy import MirrorPolicy
 from mirrorstream.references import ReferenceError, parse_reference, written_name
-
-from mirrorstream_controller.failures import Failure, FailureClass, classify
 
 WHOLE_REPOSITORY = ""
 """The name under which a plan for `spec.dockerImageRepository` goes: no tag has an empty name."""
@@ -89,23 +88,11 @@ def plan_stream(
     Tags that are never touched (tracking tags, ImageStreamImage, `reference: true`, pushed tags) are not in the result: a
     tracking tag follows when its target is recorded.
     """
-    if stream.annotations.importing == "disabled":
+    if stream.opted_out:
         return ()
     plans = [_plan_tag(stream, tag, policy, settings, memory, now) for tag in stream.spec_tags if tag.importable]
     repository = _plan_repository(stream, policy, settings, memory, now)
     return (*plans, repository) if repository else tuple(plans)
-
-
-def is_pending(tag: SpecTag, status: StatusTag | None) -> bool:
-    """Whether the platform still has to import the tag at its present generation (its own test)."""
-    return (tag.generation or 0) > _observed_generation(status)
-
-
-def _observed_generation(status: StatusTag | None) -> int:
-    if status is None:
-        return 0
-    newest, condition = status.newest, status.import_condition
-    return max(newest.generation if newest else 0, condition.generation if condition else 0)
 
 
 def _plan_tag(

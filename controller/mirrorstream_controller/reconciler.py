@@ -12,23 +12,22 @@ from collections.abc import Callable
 
 import structlog
 from mirrorstream.candidates import Candidate
-from mirrorstream.imagestreams import ImageStream
+from mirrorstream.imagestreams import ImageStream, is_pending
 from mirrorstream.kube.client import ApiError, Client, ClientError
 from mirrorstream.kube.events import EventRecorder
 from mirrorstream.kube.informer import Change, Informer
-from mirrorstream.metrics import Metrics
 from mirrorstream.policy import MirrorPolicy
 from mirrorstream.settings import Settings
 
 from mirrorstream_controller.importer import FetchedImage, Importer, ImportFailed
 from mirrorstream_controller.memory import StreamMemory
+from mirrorstream_controller.metrics import ControllerMetrics
 from mirrorstream_controller.plan import (
     Action,
     PlanSettings,
     Replacement,
     TagPlan,
     failing_tags,
-    is_pending,
     listed_tags,
     plan_stream,
     replacement,
@@ -65,7 +64,7 @@ class Reconciler:
         queue: WorkQueue,
         pool: ImportPool,
         events: EventRecorder,
-        metrics: Metrics,
+        metrics: ControllerMetrics,
         settings: Settings,
         *,
         now: Callable[[], float] = time.time,

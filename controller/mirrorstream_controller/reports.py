@@ -7,11 +7,11 @@ from collections.abc import Callable
 
 import structlog
 from mirrorstream.candidates import Candidate
+from mirrorstream.failures import Failure
 from mirrorstream.kube.client import ApiError, ClientError
 from mirrorstream.kube.events import NORMAL, WARNING, EventRecorder, Involved
-from mirrorstream.metrics import Metrics
 
-from mirrorstream_controller.failures import Failure
+from mirrorstream_controller.metrics import ControllerMetrics
 from mirrorstream_controller.plan import WHOLE_REPOSITORY, TagPlan
 from mirrorstream_controller.recorder import TagResult
 
@@ -28,7 +28,7 @@ Tried = tuple[tuple[Candidate, Failure], ...]
 class Reports:
     """Reports outcomes; no Event is written unless `active()`, since an observer writes nothing."""
 
-    def __init__(self, events: EventRecorder, metrics: Metrics, active: Callable[[], bool]) -> None:
+    def __init__(self, events: EventRecorder, metrics: ControllerMetrics, active: Callable[[], bool]) -> None:
         self._events, self._metrics, self._active = events, metrics, active
 
     def imported(self, key: Key, uid: str, result: TagResult) -> None:

@@ -24,19 +24,28 @@ def build_parser(program: str = "mirrorstream") -> argparse.ArgumentParser:
     common.add_argument(
         "--log-format", choices=("json", "console"), help="how to log (default: console when stderr is a terminal, else json)"
     )
-    controller = commands.add_parser(
-        "controller", parents=[common], help="import through the mirrors what the platform could not", allow_abbrev=False
-    )
-    controller.add_argument("--kubeconfig", metavar="F", help="credentials (default: the pod's, else as kubectl finds them)")
-    controller.add_argument("--config", metavar="F", help="configuration file, reloaded when it changes (default: all defaults)")
-    controller.add_argument(
+    daemon = argparse.ArgumentParser(add_help=False)
+    daemon.add_argument("--kubeconfig", metavar="F", help="credentials (default: the pod's, else as kubectl finds them)")
+    daemon.add_argument("--config", metavar="F", help="configuration file, reloaded when it changes (default: all defaults)")
+    daemon.add_argument(
         "--metrics-port", type=_port, default=8080, metavar="PORT", help="/metrics, /healthz and /readyz (default: 8080)"
     )
-    controller.add_argument("--metrics-tls-cert-file", metavar="F", help="serve them over TLS, with --metrics-tls-key-file")
-    controller.add_argument("--metrics-tls-key-file", metavar="F", help="the certificate's key")
+    daemon.add_argument("--metrics-tls-cert-file", metavar="F", help="serve them over TLS, with --metrics-tls-key-file")
+    daemon.add_argument("--metrics-tls-key-file", metavar="F", help="the certificate's key")
+    controller = commands.add_parser(
+        "controller", parents=[common, daemon], help="import through the mirrors what the platform could not", allow_abbrev=False
+    )
     controller.add_argument("--namespace", metavar="NS", help="where the Lease lives (default: the pod's own namespace)")
     controller.add_argument("--no-leader-election", action="store_true", help="act at once, as the only replica")
     controller.set_defaults(run=_controller)
+    webhook = commands.add_parser(
+        "webhook", parents=[common, daemon], help="point pods of Local tags at the internal registry", allow_abbrev=False
+    )
+    webhook.add_argument("--port", type=_port, default=8443, metavar="PORT", help="where the API server asks (default: 8443)")
+    webhook.add_argument("--tls-cert-file", metavar="F", help="certificate and chain, read again when they change")
+    webhook.add_argument("--tls-key-file", metavar="F", help="the certificate's key")
+    webhook.add_argument("--insecure", action="store_true", help="plain HTTP, for tests only: API servers ask over TLS")
+    webhook.set_defaults(run=_webhook)
     explain_parser = commands.add_parser(
         "explain", parents=[common], help="which mirrors stand for an image, and why", allow_abbrev=False
     )
@@ -55,8 +64,7 @@ def _controller(args: argparse.Namespace) -> int:
     # Asked for by name only: what explains a reference does not load, or need, the controller.
     from mirrorstream_controller.manager import Manager  # noqa: PLC0415
 
-    if bool(args.metrics_tls_cert_file) != bool(args.metrics_tls_key_file):
-        raise ConfigurationError("--metrics-tls-cert-file and --metrics-tls-key-file go together")
+    _both_or_none(args, "metrics_tls_cert_file", "metrics_tls_key_file")
     manager = Manager(
         SettingsFile(args.config),
         kubeconfig=args.kubeconfig,
@@ -67,6 +75,35 @@ def _controller(args: argparse.Namespace) -> int:
         metrics_key=args.metrics_tls_key_file,
     )
     return manager.run()
+
+
+def _webhook(args: argparse.Namespace) -> int:
+    from mirrorstream_webhook.manager import Manager  # noqa: PLC0415
+
+    _both_or_none(args, "metrics_tls_cert_file", "metrics_tls_key_file")
+    _both_or_none(args, "tls_cert_file", "tls_key_file")
+    if bool(args.tls_cert_file) == args.insecure:
+        raise ConfigurationError("give either --tls-cert-file and --tls-key-file, or --insecure")
+    manager = Manager(
+        SettingsFile(args.config),
+        kubeconfig=args.kubeconfig,
+        port=args.port,
+        certificate_file=args.tls_cert_file,
+        key_file=args.tls_key_file,
+        metrics_port=args.metrics_port,
+        metrics_certificate=args.metrics_tls_cert_file,
+        metrics_key=args.metrics_tls_key_file,
+    )
+    return manager.run()
+
+
+def _both_or_none(args: argparse.Namespace, first: str, second: str) -> None:
+    if bool(getattr(args, first)) != bool(getattr(args, second)):
+        raise ConfigurationError(f"{_flag(first)} and {_flag(second)} go together")
+
+
+def _flag(name: str) -> str:
+    return f"--{name.replace('_', '-')}"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

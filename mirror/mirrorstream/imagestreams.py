@@ -159,6 +159,11 @@ class ImageStream(_Projection, frozen=True, gc=False, rename="camel"):
         return self.metadata.annotations or Annotations()
 
     @property
+    def opted_out(self) -> bool:
+        """Whether its annotation keeps mirrorstream from importing anything for it."""
+        return self.annotations.importing == "disabled"
+
+    @property
     def spec_tags(self) -> list[SpecTag]:
         """The tags of the spec, in the API's order; never null."""
         return self.spec.tags or []
@@ -175,6 +180,18 @@ decode_imagestream = msgspec.json.Decoder(ImageStream).decode
 def imagestream_from(document: dict[str, Any]) -> ImageStream:
     """Project a whole ImageStream, as a GET answers it. Raises msgspec.ValidationError on a malformed one."""
     return msgspec.convert(document, ImageStream)
+
+
+def is_pending(tag: SpecTag, status: StatusTag | None) -> bool:
+    """Whether the platform still has to import the tag at its present generation (its own test)."""
+    return (tag.generation or 0) > _observed_generation(status)
+
+
+def _observed_generation(status: StatusTag | None) -> int:
+    if status is None:
+        return 0
+    newest, condition = status.newest, status.import_condition
+    return max(newest.generation if newest else 0, condition.generation if condition else 0)
 
 
 def followed_tag(stream_name: str, namespace: str, tag: SpecTag) -> str | None:

@@ -12,35 +12,18 @@ Collect = Callable[[], Iterable[Live]]
 
 
 class Metrics:
-    """The metrics of one process, in a registry of their own."""
+    """The metrics that every program of ours has, in a registry of their own."""
 
     def __init__(self) -> None:
         self.registry = registry = CollectorRegistry()
         ProcessCollector(registry=registry)
         PlatformCollector(registry=registry)
-        self.imports = Counter(
-            "mirrorstream_imports_total",
-            "Tags dealt with, by result (imported, failed, refused, held, observed, error) and by why the platform's import failed",
-            ["result", "failure"],
-            registry=registry,
-        )
-        self.heal_seconds = Histogram(
-            "mirrorstream_heal_seconds",
-            "Seconds from seeing a tag's failure to its recorded import",
-            buckets=(0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300),
-            registry=registry,
-        )
-        self.status_writes = Counter(
-            "mirrorstream_status_writes_total", "Status writes of streams, by outcome", ["outcome"], registry=registry
-        )
         self.api_requests = Counter(
             "mirrorstream_api_requests_total", "Requests to the API server", ["method", "code"], registry=registry
         )
         self.api_seconds = Histogram(
             "mirrorstream_api_request_seconds", "Seconds of requests to the API server", ["method"], registry=registry
         )
-        self.leader = Gauge("mirrorstream_leader", "Whether this replica leads", registry=registry)
-        self.events_dropped = Counter("mirrorstream_events_dropped_total", "Events that could not be written", registry=registry)
         self.reloads = Counter("mirrorstream_configuration_reloads_total", "Configuration reloads", ["accepted"], registry=registry)
         self.policy_warnings = Gauge(
             "mirrorstream_mirror_rule_warnings", "Parts of mirror rules that cannot be used", registry=registry

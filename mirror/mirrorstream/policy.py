@@ -196,6 +196,10 @@ class MirrorPolicy:
         """Whether a node finds the reference's tag through a mirror by itself. Raises ReferenceError."""
         return bool(self._real_mirrors(reference, TAG))
 
+    def mirrors_cover(self, reference: str) -> bool:
+        """Whether any mirror set, for tags or digests, names a mirror for the reference's repository. Raises ReferenceError."""
+        return bool(self._real_mirrors(reference, DIGEST) or self._real_mirrors(reference, TAG))
+
     def covering_objects(self, reference: str) -> tuple[str, tuple[str, ...]]:
         """The scope that decides about `reference`, and the objects it comes from; empty if no rule does."""
         rule = self._rule_for(parse_reference(reference).name)

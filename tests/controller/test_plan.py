@@ -4,9 +4,9 @@ import dataclasses
 from typing import Any
 
 import pytest
+from mirrorstream.failures import FailureClass
 from mirrorstream.imagestreams import imagestream_from
 from mirrorstream.policy import MirrorPolicy
-from mirrorstream_controller.failures import FailureClass
 from mirrorstream_controller.plan import (
     WHOLE_REPOSITORY,
     Action,

@@ -16,6 +16,7 @@ from kubernetes.config.config_exception import ConfigException
 from mirrorstream.kube.errors import ConfigurationError
 
 SERVICE_ACCOUNT_TOKEN = Path("/var/run/secrets/kubernetes.io/serviceaccount/token")
+SERVICE_ACCOUNT_NAMESPACE = SERVICE_ACCOUNT_TOKEN.with_name("namespace")
 
 Configuration = kubernetes_client.Configuration
 Loader = Callable[[], Configuration]
@@ -71,3 +72,13 @@ def _check_yaml(name: str) -> None:
         raise ConfigurationError(f"kubeconfig {name}: not valid YAML: {' '.join(str(error).split())}") from error
     if not isinstance(document, dict):
         raise ConfigurationError(f"kubeconfig {name}: expected a mapping at the top, found {type(document).__name__}")
+
+
+def own_namespace() -> str:
+    """The pod's namespace; `mirrorstream` where there is none to be found."""
+    if namespace := os.environ.get("POD_NAMESPACE"):
+        return namespace
+    try:
+        return SERVICE_ACCOUNT_NAMESPACE.read_text(encoding="utf-8").strip()
+    except OSError:
+        return "mirrorstream"

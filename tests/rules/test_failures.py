@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from mirrorstream_controller.failures import FailureClass, classify, split_aggregate
+from mirrorstream.failures import FailureClass, classify, split_aggregate
 
 RECORDINGS = Path(__file__).parent.parent / "data" / "openshift-recordings.jsonl"
 REF = "registry.example.com/team/app:v1"

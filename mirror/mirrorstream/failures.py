@@ -32,6 +32,18 @@ class FailureClass(StrEnum):
 NEVER_BYPASSED = frozenset({FailureClass.FORBIDDEN, FailureClass.INVALID, FailureClass.UNSUPPORTED, FailureClass.INTEGRITY})
 """The platform, or the content, said no. No setting changes that."""
 
+OF_THE_NETWORK = frozenset(
+    {
+        FailureClass.UNREACHABLE,
+        FailureClass.TIMEOUT,
+        FailureClass.TLS,
+        FailureClass.SERVER_ERROR,
+        FailureClass.THROTTLED,
+        FailureClass.NOT_A_REGISTRY,
+    }
+)
+"""The source did not get to answer for the image."""
+
 # In order: a text that says why content was refused outranks one that says how it travelled. The texts are those of the
 # platform's importer, the distribution client and Go's net, net/http and crypto packages.
 _PATTERNS: tuple[tuple[FailureClass, re.Pattern[str]], ...] = tuple(

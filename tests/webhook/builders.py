@@ -1,0 +1,108 @@
+"""Objects for the webhook's tests, as the API has them."""
+
+from typing import Any
+
+from mirrorstream.imagestreams import imagestream_from
+from mirrorstream.policy import MirrorPolicy
+from mirrorstream.settings import Settings
+from mirrorstream_webhook.decide import Decider
+from mirrorstream_webhook.guards import Guards, SignaturePolicies, signature_policy_from
+from mirrorstream_webhook.lookup import Index, StreamClaims, stream_claims
+from mirrorstream_webhook.patch import Rewriting
+from mirrorstream_webhook.pods import pod_from
+
+Object = dict[str, Any]
+REGISTRY = "registry.svc:5000"
+SOURCE = "registry.example.com/team/app"
+MIRROR_SET = {
+    "kind": "ImageDigestMirrorSet",
+    "metadata": {"name": "corp"},
+    "spec": {"imageDigestMirrors": [{"source": "registry.example.com", "mirrors": ["mirror.corp:5000/up"]}]},
+}
+
+
+def digest(number: int) -> str:
+    """A digest by its number."""
+    return f"sha256:{number:064x}"
+
+
+def item(reference: str, number: int, generation: int = 1) -> Object:
+    """A tag event."""
+    return {"dockerImageReference": reference, "image": digest(number), "generation": generation, "created": "2026-01-01T00:00:00Z"}
+
+
+def imported(number: int, name: str = SOURCE, generation: int = 1) -> Object:
+    """A tag event as the platform records it."""
+    return item(f"{name}@{digest(number)}", number, generation)
+
+
+def tag(
+    name: str, source: str | None = f"{SOURCE}:v1", *items: Object, failure: str = "", generation: int = 1, **spec: Any
+) -> tuple[Object, Object]:
+    """A tag of spec and status; `failure` is the message of its ImportSuccess condition."""
+    entry: Object = {"name": name, "generation": generation, "referencePolicy": {"type": "Local"}, **spec}
+    if source is not None:
+        entry["from"] = {"kind": "DockerImage", "name": source}
+    status: Object = {"tag": name, "items": list(items)}
+    if failure:
+        condition = {"type": "ImportSuccess", "status": "False", "reason": "InternalError", "message": failure}
+        status["conditions"] = [{**condition, "generation": generation}]
+    return entry, status
+
+
+def stream(name: str, *tags: tuple[Object, Object], namespace: str = "openshift", registry: str = REGISTRY) -> StreamClaims:
+    """What an ImageStream with these tags claims."""
+    status: Object = {"tags": [status for _, status in tags if status["items"] or status.get("conditions")]}
+    if registry:
+        status["dockerImageRepository"] = f"{registry}/{namespace}/{name}"
+    document = {
+        "metadata": {"name": name, "namespace": namespace},
+        "spec": {"tags": [entry for entry, _ in tags]},
+        "status": status,
+    }
+    return stream_claims(imagestream_from(document))
+
+
+def pod(*images: str, **spec: Any) -> Object:
+    """A Pod document with the containers c0, c1 and so on."""
+    metadata = {"name": "pod", **spec.pop("metadata", {})}
+    return {"metadata": metadata, "spec": {"containers": [{"name": f"c{n}", "image": i} for n, i in enumerate(images)], **spec}}
+
+
+def settings(**webhook: Any) -> Settings:
+    """Settings with a webhook section."""
+    return Settings.model_validate({"mode": webhook.pop("mode", "active"), "webhook": webhook})
+
+
+class Bed:
+    """A Decider with streams and rules; `denied` are (stream's namespace, pod's namespace) without the right to pull."""
+
+    def __init__(
+        self, *streams: StreamClaims, rules: tuple[Object, ...] = (MIRROR_SET,), signatures: tuple[Object, ...] = (), **webhook: Any
+    ) -> None:
+        self.denied: set[tuple[str, str]] = set()
+        self.unknown = False
+        self.asked: list[tuple[str, str, str]] = []
+        self.index = Index()
+        for entry in streams:
+            self.index.apply(None, entry)
+        chosen = settings(**webhook)
+        self.decider = Decider(self.index, self._may_pull, chosen, own_namespace="mirrorstream")
+        policies = SignaturePolicies()
+        for document in signatures:
+            policies.apply(None, signature_policy_from(document))
+        respect = chosen.webhook.respectImagePolicies
+        self.decider.guards = Guards(MirrorPolicy.from_objects(rules), policies, respect=respect)
+
+    def _may_pull(self, namespace: str, pod_namespace: str, account: str) -> bool | None:
+        self.asked.append((namespace, pod_namespace, account))
+        return None if self.unknown else (namespace, pod_namespace) not in self.denied
+
+    def review(self, new: Object, old: Object | None = None, *, namespace: str = "team", subresource: str = "") -> Rewriting:
+        """The outcome for a Pod document."""
+        return self.decider.pod(pod_from(new), pod_from(old) if old else None, namespace, subresource=subresource)
+
+    def image(self, reference: str, namespace: str = "team", **spec: Any) -> tuple[str, str, str]:
+        """Result, reason and target for a pod with one image."""
+        (examined,) = self.review(pod(reference, **spec), namespace=namespace).images
+        return examined.decision.result, examined.decision.reason, examined.decision.target

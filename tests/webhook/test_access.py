@@ -1,0 +1,148 @@
+"""The right to pull: asked once, remembered briefly, and never waited for long."""
+
+import threading
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from mirrorstream.kube.client import ApiUnreachable
+from mirrorstream_webhook import access
+from mirrorstream_webhook.access import Access
+
+ALLOWED = b'{"status": {"allowed": true}}'
+DENIED = b'{"status": {"allowed": false}}'
+
+
+class Server:
+    """Answers reviews with what a test says; `gate` holds them back."""
+
+    def __init__(self) -> None:
+        self.answer: bytes | None = ALLOWED
+        self.bodies: list[Any] = []
+        self.gate = threading.Event()
+        self.gate.set()
+
+    def request(self, method: str, path: str, *, body: Any, decode: Any, timeout: float) -> Any:
+        """As the client's."""
+        self.bodies.append(body)
+        if not self.gate.wait(timeout):
+            raise ApiUnreachable("timed out")
+        if self.answer is None:
+            raise ApiUnreachable("connection refused")
+        return decode(self.answer)
+
+
+class Clock:
+    """A clock that a test turns."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        """The time."""
+        return self.now
+
+
+@pytest.fixture
+def server() -> Server:
+    """The API server."""
+    return Server()
+
+
+@pytest.fixture
+def clock() -> Clock:
+    """The clock."""
+    return Clock()
+
+
+@pytest.fixture
+def asked(server: Server, clock: Clock) -> Iterator[Access]:
+    """An Access on them."""
+    running = Access(server, clock=clock)  # type: ignore[arg-type]
+    running.start()
+    yield running
+    server.gate.set()
+    running.stop()
+
+
+def test_the_review_is_that_of_the_registry(asked: Access, server: Server) -> None:
+    """Get imagestreams/layers, as the service account with its groups: what the internal registry asks before it serves."""
+    assert asked.allowed("openshift", "team", "builder") is True
+    (body,) = server.bodies
+    assert body["spec"]["user"] == "system:serviceaccount:team:builder"
+    assert body["spec"]["groups"] == ["system:serviceaccounts", "system:serviceaccounts:team", "system:authenticated"]
+    attributes = body["spec"]["resourceAttributes"]
+    assert attributes.pop("namespace") == "openshift"
+    assert attributes == {"verb": "get", "group": "image.openshift.io", "resource": "imagestreams", "subresource": "layers"}
+
+
+def test_answers_are_remembered_briefly(asked: Access, server: Server, clock: Clock) -> None:
+    """A refusal is forgotten sooner than a permission; each account and namespace is a question of its own."""
+    for _ in range(3):
+        assert asked.allowed("openshift", "team", "default") is True
+    assert len(server.bodies) == 1
+    server.answer = DENIED
+    assert asked.allowed("openshift", "team", "other") is False
+    assert asked.allowed("golden", "team", "default") is False
+    server.answer = ALLOWED
+    assert asked.allowed("golden", "team", "default") is False
+    clock.now += 6
+    assert asked.allowed("golden", "team", "default") is True
+    assert asked.allowed("openshift", "team", "default") is True
+    assert len(server.bodies) == 4
+
+
+def test_a_right_that_was_taken_away_is_noticed(asked: Access, server: Server, clock: Clock) -> None:
+    """Within a minute at the latest."""
+    assert asked.allowed("openshift", "team", "default") is True
+    server.answer = DENIED
+    clock.now += 61
+    assert asked.allowed("openshift", "team", "default") is False
+
+
+def test_without_an_api_server_the_last_answer_counts_for_a_while(asked: Access, server: Server, clock: Clock) -> None:
+    """And what was never answered is unknown."""
+    assert asked.allowed("openshift", "team", "default") is True
+    server.answer = None
+    clock.now += 120
+    assert asked.allowed("openshift", "team", "default") is True
+    assert asked.allowed("openshift", "team", "new") is None
+    clock.now += 600
+    assert asked.allowed("openshift", "team", "default") is None
+
+
+def test_an_api_server_that_hangs_holds_up_nobody_for_long_and_piles_up_nothing(
+    asked: Access, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Many reviews at once: each is through in time, one question is one request, and threads are bounded."""
+    monkeypatch.setattr(access, "WAIT_SECONDS", 0.2)
+    server.gate.clear()
+    before = threading.active_count()
+    waits: list[float] = []
+
+    def review(number: int) -> None:
+        began = time.monotonic()
+        assert asked.allowed("openshift", f"team-{number % 3}", "default") is None
+        waits.append(time.monotonic() - began)
+
+    threads = [threading.Thread(target=review, args=(n,)) for n in range(100)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(10)
+    assert len(waits) == 100
+    assert max(waits) < 2
+    assert len(server.bodies) == 3
+    assert threading.active_count() <= before
+
+
+def test_after_a_failure_nobody_waits_again_at_once(asked: Access, server: Server, clock: Clock) -> None:
+    """The question is asked again a moment later, and is answered then."""
+    server.answer = None
+    assert asked.allowed("openshift", "team", "default") is None
+    server.answer = ALLOWED
+    assert asked.allowed("openshift", "team", "default") is None
+    assert len(server.bodies) == 1
+    clock.now += access.FAILED_SECONDS + 0.1
+    assert asked.allowed("openshift", "team", "default") is True

@@ -1,0 +1,180 @@
+"""What is done about an image: where it is looked for, what keeps it as it is, and what the reason says."""
+
+from typing import Any
+
+import pytest
+
+from tests.webhook.builders import MIRROR_SET, REGISTRY, SOURCE, Bed, digest, imported, item, pod, stream, tag
+
+V1 = f"{SOURCE}:v1"
+SHARED = stream("app", tag("v1", V1, imported(1)))
+OWN = stream("mine", tag("v1", V1, imported(2)), namespace="team")
+REFUSED = f"Internal error occurred: {V1}: dial tcp 10.0.0.1:443: connect: connection refused"
+DENIED = f"Internal error occurred: {V1}: denied: requested access to the resource is denied"
+TAG_MIRRORS = {
+    "kind": "ImageTagMirrorSet",
+    "metadata": {"name": "tags"},
+    "spec": {"imageTagMirrors": [{"source": "registry.example.com", "mirrors": ["mirror.corp:5000/up"]}]},
+}
+
+
+def test_the_own_namespace_comes_first_then_the_shared_ones_in_order() -> None:
+    """A pod gets its own namespace's image; another namespace's stream is never looked at."""
+    base = stream("base", tag("v1", V1, imported(3)), namespace="golden")
+    assert Bed(SHARED, OWN).image(V1)[2] == f"{REGISTRY}/team/mine@{digest(2)}"
+    assert Bed(SHARED, OWN).image(V1, "elsewhere")[2] == f"{REGISTRY}/openshift/app@{digest(1)}"
+    assert Bed(SHARED, base, sharedNamespaces=["golden", "openshift"]).image(V1)[2] == f"{REGISTRY}/golden/base@{digest(3)}"
+    assert Bed(OWN).image(V1, "elsewhere") == ("no-stream", "no Local tag stands for it", "")
+
+
+def test_without_the_right_to_pull_the_next_namespace_is_asked() -> None:
+    """The own namespace needs the right, too; the reason names account and namespace."""
+    bed = Bed(SHARED, OWN)
+    bed.denied = {("team", "team")}
+    assert bed.image(V1)[2] == f"{REGISTRY}/openshift/app@{digest(1)}"
+    bed.denied |= {("openshift", "team")}
+    result, reason, _ = bed.image(V1, serviceAccountName="builder")
+    assert (result, reason) == ("no-access", "team/builder may not get imagestreams/layers in team")
+    assert bed.asked[-2:] == [("team", "team", "builder"), ("openshift", "team", "builder")]
+    bed.unknown = True
+    assert bed.image(V1)[0] == "access-unknown"
+
+
+def test_access_is_not_asked_for_what_is_left_alone_anyway_nor_when_it_is_not_to_be_checked() -> None:
+    """A SubjectAccessReview only where it decides."""
+    bed = Bed(SHARED)
+    bed.image("quay.io/a/b")
+    bed.image(V1, imagePullSecrets=[{"name": "own"}])
+    unchecked = Bed(SHARED, checkAccess=False)
+    unchecked.denied = {("openshift", "team")}
+    assert unchecked.image(V1)[0] == "rewritten"
+    assert not bed.asked
+    assert not unchecked.asked
+
+
+def test_only_what_a_mirror_set_covers_unless_all_is_wanted() -> None:
+    """scope: mirrored leaves images alone that the node pulls as ever; the Image config's rules are no mirrors."""
+    insecure = {
+        "kind": "Image",
+        "metadata": {"name": "cluster"},
+        "spec": {"registrySources": {"insecureRegistries": ["registry.example.com"]}},
+    }
+    assert Bed(SHARED, rules=(insecure,)).image(V1)[0] == "not-mirrored"
+    assert Bed(SHARED, rules=(), scope="all").image(V1)[0] == "rewritten"
+    mirrored = stream("app", tag("v1", V1, item(f"mirror.corp:5000/up/team/app@{digest(4)}", 4)))
+    # The mirror's own name is covered by nothing, but the tag that it was recorded for is.
+    assert Bed(mirrored).image(f"mirror.corp:5000/up/team/app@{digest(4)}")[0] == "rewritten"
+
+
+def test_two_tags_with_different_digests_are_said() -> None:
+    """The name decides, and the reason names who would have given another image."""
+    entry = stream("app", tag("b", V1, imported(1)), tag("a", V1, imported(2)), tag("c", V1, imported(2)))
+    result, reason, target = Bed(entry).image(V1)
+    assert (result, target) == ("rewritten", f"{REGISTRY}/openshift/app@{digest(2)}")
+    assert reason == "the tag has this image; openshift/app:b would give another, and come later by name"
+
+
+@pytest.mark.parametrize(
+    ("entry", "rules", "webhook", "result"),
+    [
+        pytest.param(tag("v1", V1, failure=REFUSED), (MIRROR_SET,), {}, "not-imported", id="leave-is-the-default"),
+        pytest.param(tag("v1", V1, failure=REFUSED), (MIRROR_SET,), {"pendingTags": "rewrite"}, "pending", id="failed"),
+        pytest.param(tag("v1", V1, failure=DENIED), (MIRROR_SET,), {"pendingTags": "rewrite"}, "not-imported", id="source-denied"),
+        pytest.param(tag("v1", V1, generation=2), (MIRROR_SET,), {"pendingTags": "rewrite"}, "not-imported", id="importing"),
+        pytest.param(
+            tag("v1", V1, failure=REFUSED),
+            (MIRROR_SET, TAG_MIRRORS),
+            {"pendingTags": "rewrite"},
+            "not-imported",
+            id="the-node-has-a-mirror",
+        ),
+        pytest.param(
+            tag("v1", V1, failure=REFUSED), (), {"pendingTags": "rewrite", "scope": "all"}, "not-imported", id="nobody-has-a-mirror"
+        ),
+        pytest.param(
+            tag("v1", V1, imported(1), failure=REFUSED), (MIRROR_SET,), {"pendingTags": "rewrite"}, "rewritten", id="has-an-item"
+        ),
+    ],
+)
+def test_a_pod_before_its_tag_is_healed(entry: Any, rules: Any, webhook: Any, result: str) -> None:
+    """Only a failure of the network, only where the controller alone has a mirror, and only if asked for."""
+    found, _, target = Bed(stream("app", entry), rules=rules, **webhook).image(V1)
+    assert found == result
+    if result == "pending":
+        assert target == f"{REGISTRY}/openshift/app:v1"
+
+
+def test_a_pending_tag_of_a_stream_that_opted_out_is_not_waited_for() -> None:
+    """Nobody will heal it."""
+    from mirrorstream.imagestreams import imagestream_from
+    from mirrorstream_webhook.lookup import stream_claims
+
+    entry, status = tag("v1", V1, failure=REFUSED)
+    metadata = {"name": "app", "namespace": "team", "annotations": {"mirrorstream.github.io/import": "disabled"}}
+    spec = {"tags": [entry]}
+    document = {"metadata": metadata, "spec": spec, "status": {"dockerImageRepository": f"{REGISTRY}/team/app", "tags": [status]}}
+    bed = Bed(stream_claims(imagestream_from(document)), pendingTags="rewrite")
+    assert bed.image(V1)[:2] == ("not-imported", "the tag is not imported, and its stream opted out")
+
+
+def test_an_item_of_an_earlier_source_does_not_stand_for_the_new_one() -> None:
+    """`from` was changed to another repository whose import fails: the last item is not that image."""
+    new = "registry.example.com/new/app:v1"
+    entry = stream("app", tag("v1", new, imported(1, "registry.example.com/old/app"), failure=REFUSED))
+    assert Bed(entry).image(new)[0] == "other-source"
+    healed = stream("app", tag("v1", V1, item(f"mirror.corp:5000/up/team/app@{digest(1)}", 1), failure=REFUSED))
+    assert Bed(healed).image(V1)[0] == "rewritten"
+
+
+@pytest.mark.parametrize(
+    ("namespace", "metadata", "webhook", "result"),
+    [
+        pytest.param("kube-system", {}, {}, "excluded-namespace", id="kube"),
+        pytest.param("openshift-monitoring", {}, {}, "excluded-namespace", id="openshift"),
+        pytest.param("mirrorstream", {}, {}, "excluded-namespace", id="own"),
+        pytest.param("openshift", {}, {}, "rewritten", id="the-samples-namespace-is-none-of-them"),
+        pytest.param("team", {"labels": {"mirrorstream.github.io/rewrite": "disabled"}}, {}, "opted-out", id="label"),
+        pytest.param("team", {"labels": {"mirrorstream.github.io/rewrite": "enabled"}}, {}, "rewritten", id="another-value"),
+        pytest.param(
+            "team",
+            {"ownerReferences": [{"apiVersion": "postgresql.cnpg.io/v1", "kind": "Cluster", "name": "db"}]},
+            {"excludeOwners": ["Cluster.postgresql.cnpg.io"]},
+            "excluded-owner",
+            id="owner",
+        ),
+        pytest.param(
+            "team",
+            {"ownerReferences": [{"apiVersion": "apps/v1", "kind": "ReplicaSet", "name": "app"}]},
+            {"excludeOwners": ["Cluster.postgresql.cnpg.io"]},
+            "rewritten",
+            id="another-owner",
+        ),
+        pytest.param("team", {}, {"mode": "observe"}, "observed", id="observe"),
+    ],
+)
+def test_whose_pods_are_left_alone(namespace: str, metadata: Any, webhook: Any, result: str) -> None:
+    """Each with its reason in the audit annotation, and no patch."""
+    rewriting = Bed(SHARED, **webhook).review(pod(V1, metadata=metadata), namespace=namespace)
+    assert [image.decision.result for image in rewriting.images] == [result]
+    assert bool(rewriting.patch) == (result == "rewritten")
+
+
+def test_nothing_is_rewritten_before_everything_is_known() -> None:
+    """Not synced yet: the pod goes on as it is."""
+    bed = Bed(SHARED)
+    bed.decider.guards = None
+    assert bed.image(V1)[0] == "not-synced"
+
+
+@pytest.mark.parametrize(
+    ("image", "result"),
+    [
+        pytest.param(f"{REGISTRY}/other/thing:v1", "internal", id="internal"),
+        pytest.param("team/App", "unparsable", id="unparsable"),
+        pytest.param("x" * 5000, "unparsable", id="endless"),
+        pytest.param("quay.io/other/image", "no-stream", id="nobodys"),
+    ],
+)
+def test_what_is_none_of_our_business(image: str, result: str) -> None:
+    """Other images stay, whatever they look like."""
+    assert Bed(SHARED).image(image)[0] == result

@@ -1,0 +1,137 @@
+"""AdmissionReviews: what is answered, whatever comes."""
+
+import base64
+import json
+from typing import Any
+
+import pytest
+from mirrorstream.metrics import Metrics
+from mirrorstream_webhook.metrics import ReviewMetrics
+from mirrorstream_webhook.review import BadReviewError, Reviewer
+
+from tests.webhook.builders import REGISTRY, SOURCE, Bed, digest, imported, pod, stream, tag
+
+Object = dict[str, Any]
+V1 = f"{SOURCE}:v1"
+STREAM = stream("app", tag("v1", V1, imported(1)))
+
+
+class Answering:
+    """A Reviewer, its metrics, and reviews in a few words."""
+
+    def __init__(self) -> None:
+        self.bed = Bed(STREAM)
+        self.metrics = Metrics()
+        self.reviewer = Reviewer(self.bed.decider, ReviewMetrics(self.metrics))
+
+    def body(self, **request: Any) -> Object:
+        """A review of a pod's creation, with fields of the request replaced."""
+        kind = {"group": "", "version": "v1", "kind": "Pod"}
+        filled = {"uid": "u1", "kind": kind, "operation": "CREATE", "namespace": "team", "object": pod(V1), **request}
+        return {"apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview", "request": filled}
+
+    def ask(self, **request: Any) -> Object:
+        """The response."""
+        answer = json.loads(self.reviewer.review(json.dumps(self.body(**request)).encode()))
+        assert (answer["apiVersion"], answer["kind"]) == ("admission.k8s.io/v1", "AdmissionReview")
+        response: Object = answer["response"]
+        assert response["allowed"] is True
+        return response
+
+    def count(self, name: str, **labels: str) -> float:
+        """A counter."""
+        return self.metrics.registry.get_sample_value(name, labels) or 0.0
+
+
+def test_a_patched_review() -> None:
+    """uid, patch, patch type, and an audit annotation that says what was done with each image."""
+    answering = Answering()
+    response = answering.ask(object=pod(V1, "quay.io/a"))
+    patch = json.loads(base64.b64decode(response["patch"]))
+    assert (response["uid"], response["patchType"]) == ("u1", "JSONPatch")
+    assert patch[1] == {"op": "replace", "path": "/spec/containers/0/image", "value": f"{REGISTRY}/openshift/app@{digest(1)}"}
+    assert json.loads(response["auditAnnotations"]["images"]) == [
+        {"name": "c0", "image": V1, "result": "rewritten", "reason": "the tag has this image", "stream": "openshift/app:v1"},
+        {"name": "c1", "image": "quay.io/a", "result": "no-stream", "reason": "no Local tag stands for it", "stream": ""},
+    ]
+    assert answering.count("mirrorstream_webhook_reviews_total", outcome="patched") == 1
+    assert answering.count("mirrorstream_webhook_images_total", result="no-stream") == 1
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        pytest.param({"operation": "DELETE", "object": None}, id="delete"),
+        pytest.param({"operation": "CONNECT"}, id="connect"),
+        pytest.param({"kind": {"group": "apps", "version": "v1", "kind": "Deployment"}}, id="another-kind"),
+        pytest.param({"kind": {"group": "example.com", "version": "v1", "kind": "Pod"}}, id="another-groups-pod"),
+        pytest.param({"object": None}, id="no-object"),
+        pytest.param({"object": {"spec": {"containers": "many"}}}, id="containers-are-no-list"),
+        pytest.param({"object": [1, 2]}, id="object-is-no-object"),
+        pytest.param({"operation": "UPDATE", "oldObject": {"spec": 5}}, id="old-object-is-broken"),
+        pytest.param({"object": {"metadata": {"name": "x"}, "spec": {"containers": None}}}, id="containers-are-null"),
+        pytest.param({"object": {}}, id="empty"),
+    ],
+)
+def test_what_cannot_be_a_pod_of_ours_is_allowed_without_a_patch(request_: Object) -> None:
+    """The API server validates after its webhooks, and says better what is wrong."""
+    response = Answering().ask(**request_)
+    assert set(response) <= {"uid", "allowed"}
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        pytest.param(b"", "not an AdmissionReview", id="empty"),
+        pytest.param(b"{", "not an AdmissionReview", id="cut-off"),
+        pytest.param(b"[]", "not an AdmissionReview", id="list"),
+        pytest.param(b'{"apiVersion": "\xff"}', "not an AdmissionReview", id="not-utf-8"),
+        pytest.param(b"[" * 1_000_000, "not an AdmissionReview", id="deep"),
+        pytest.param(b'{"x":' * 100_000, "not an AdmissionReview", id="deep-in-what-is-skipped"),
+        pytest.param(b"{}", "found (no apiVersion) (no kind)", id="nothing"),
+        pytest.param(
+            b'{"apiVersion": "admission.k8s.io/v1beta1", "kind": "AdmissionReview"}', "admission.k8s.io/v1beta1", id="old-version"
+        ),
+        pytest.param(b'{"apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview"}', "request: missing", id="no-request"),
+        pytest.param(
+            b'{"apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview", "request": {}}', "request.uid: missing", id="no-uid"
+        ),
+        pytest.param(
+            b'{"apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview", "request": {"uid": 5}}',
+            "$.request.uid",
+            id="uid-is-no-text",
+        ),
+    ],
+)
+def test_what_is_no_review_says_so(body: bytes, message: str) -> None:
+    """One line that names the field."""
+    with pytest.raises(BadReviewError) as raised:
+        Answering().reviewer.review(body)
+    assert message in str(raised.value)
+    assert "\n" not in str(raised.value)
+
+
+def test_a_deep_pod_is_left_alone() -> None:
+    """Nested beyond what anything reads, inside of a well-formed review."""
+    answering = Answering()
+    deep = '{"a":' * 300 + "1" + "}" * 300
+    body = json.dumps(answering.body(object="DEEP")).replace('"DEEP"', deep).encode()
+    assert json.loads(answering.reviewer.review(body))["response"] == {"uid": "u1", "allowed": True}
+
+
+def test_a_failure_inside_allows_and_is_counted(caplog: pytest.LogCaptureFixture) -> None:
+    """Our bug must not be the pod's."""
+    answering = Answering()
+
+    def broken(namespace: str, pod_namespace: str, account: str) -> bool | None:
+        raise RuntimeError("out of order")
+
+    answering.bed.decider._may_pull = broken
+    assert answering.ask() == {"uid": "u1", "allowed": True}
+    assert answering.count("mirrorstream_webhook_reviews_total", outcome="failed") == 1
+
+
+def test_a_dry_run_is_answered_like_any_other() -> None:
+    """It shows what would be; there is nothing that a review would do beside."""
+    answering = Answering()
+    assert answering.ask(dryRun=True) == answering.ask(dryRun=False)

@@ -1,0 +1,206 @@
+"""The webhook as a process: what it is made of, in which order it starts, and how it ends."""
+
+import gc
+import signal
+import threading
+from collections.abc import Iterable
+from typing import Any
+
+import structlog
+from mirrorstream.health import HealthServer
+from mirrorstream.kube.client import load_client
+from mirrorstream.kube.credentials import own_namespace
+from mirrorstream.kube.informer import Change, Informer
+from mirrorstream.kube.watching import informer_gauges, silence
+from mirrorstream.metrics import Live, Metrics
+from mirrorstream.policy import MirrorPolicy
+from mirrorstream.settings import Settings, SettingsFile
+from mirrorstream.sources import PolicySource
+
+from mirrorstream_webhook.access import Access
+from mirrorstream_webhook.app import Deps, create_app
+from mirrorstream_webhook.decide import Decider
+from mirrorstream_webhook.guards import Guards, SignaturePolicies, SignaturePolicy, decode_signature_policy
+from mirrorstream_webhook.lookup import Index, StreamClaims, read_claims
+from mirrorstream_webhook.metrics import ReviewMetrics
+from mirrorstream_webhook.review import Reviewer
+from mirrorstream_webhook.server import Server
+
+log = structlog.get_logger(__name__)
+
+STREAMS = "/apis/image.openshift.io/v1/imagestreams"
+SIGNATURE_PATHS = {
+    "clusterimagepolicies.config.openshift.io": "/apis/config.openshift.io/v1/clusterimagepolicies",
+    "imagepolicies.config.openshift.io": "/apis/config.openshift.io/v1/imagepolicies",
+}
+DRAIN_SECONDS = 5.0
+"""How long reviews are still answered after SIGTERM: until every API server has heard that this replica is going."""
+
+
+class Manager:
+    """Wires the webhook together; `run` blocks until a signal ends it."""
+
+    def __init__(
+        self,
+        settings: SettingsFile,
+        *,
+        kubeconfig: str | None = None,
+        port: int = 8443,
+        certificate_file: str | None = None,
+        key_file: str | None = None,
+        metrics_port: int = 8080,
+        metrics_certificate: str | None = None,
+        metrics_key: str | None = None,
+    ) -> None:
+        """Raises ConfigurationError when the cluster, a port or a certificate cannot be used."""
+        metrics = Metrics()
+        self._settings_file = settings
+        current = settings.current
+        self._client = load_client(kubeconfig, user_agent="mirrorstream-webhook", observe=metrics.observe_request)
+        self._access = Access(self._client)
+        self._index = Index()
+        self._signatures = SignaturePolicies()
+        self._decider = Decider(self._index, self._access.allowed, current, own_namespace=own_namespace())
+        self._streams = Informer(self._client, STREAMS, read_claims, self._on_stream, name="imagestreams.image.openshift.io")
+        self._policy = PolicySource(
+            self._client, self._on_policy, tags_through_digest_mirrors=current.mirrors.tagsThroughDigestMirrors
+        )
+        self._signature_informers = [
+            Informer(self._client, path, decode_signature_policy, self._on_signature, name=name, optional=True)
+            for name, path in SIGNATURE_PATHS.items()
+        ]
+        self._reloads = metrics.reloads
+        self._warnings = metrics.policy_warnings
+        self._ended = threading.Event()
+        self._graceful = True
+        self._renewing = threading.Lock()
+        review_metrics = ReviewMetrics(metrics)
+        metrics.gauges(self._gauges)
+        deps = Deps(Reviewer(self._decider, review_metrics), review_metrics, self._healthy, self._ready)
+        self._health = HealthServer(
+            metrics_port,
+            metrics.registry,
+            healthy=self._healthy,
+            ready=self._ready,
+            certificate=metrics_certificate,
+            key=metrics_key,
+        )
+        self._server = Server(
+            create_app(deps).wsgi_app,
+            port,
+            certificate_file=certificate_file,
+            key_file=key_file,
+            on_rotation=review_metrics.rotated,
+        )
+
+    def run(self) -> int:
+        """Run until SIGTERM, which drains first, or SIGINT; the process's exit status."""
+        signal.signal(signal.SIGTERM, lambda number, frame: self._end(graceful=True))
+        signal.signal(signal.SIGINT, lambda number, frame: self._end(graceful=False))
+        settings = self._settings_file.current
+        log.info("starting", server=self._client.server, mode=settings.mode, port=self._server.port)
+        self._settings_file.subscribe(self._configure, self._reloaded)
+        self._settings_file.start()
+        self._health.start()
+        self._access.start()
+        self._policy.start()
+        for informer in self._informers():
+            informer.start()
+        self._server.start()
+        while not self._ended.wait(0.1 if self._decider.guards is None else 1.0):
+            if self._decider.guards is None and self._not_synced() is None:
+                self._synced()
+        self._stop()
+        log.info("stopped")
+        return 0
+
+    def _end(self, *, graceful: bool) -> None:
+        self._graceful = graceful
+        self._ended.set()
+
+    def _stop(self) -> None:
+        """Say that it is going, go on until that is known, finish what runs, then the rest."""
+        if self._graceful:
+            log.info("ending, reviews are still answered for a while", seconds=DRAIN_SECONDS)
+            self._server.drain()
+            threading.Event().wait(DRAIN_SECONDS)
+        self._server.stop()
+        self._access.stop()
+        for informer in self._informers():
+            informer.stop()
+        self._policy.stop()
+        self._settings_file.stop()
+        self._health.stop()
+
+    # What changes.
+
+    def _on_stream(self, change: Change[StreamClaims]) -> None:
+        self._index.apply(change.old, change.new)
+
+    def _on_policy(self, policy: MirrorPolicy) -> None:
+        self._warnings.set(len(policy.warnings))
+        self._renew_guards()
+
+    def _on_signature(self, change: Change[SignaturePolicy]) -> None:
+        self._signatures.apply(change.old, change.new)
+        self._renew_guards()
+
+    def _configure(self, settings: Settings) -> None:
+        self._policy.configure(tags_through_digest_mirrors=settings.mirrors.tagsThroughDigestMirrors)
+        self._decider.configure(settings)
+        self._renew_guards()
+
+    def _reloaded(self, accepted: bool) -> None:
+        self._reloads.labels("true" if accepted else "false").inc()
+
+    def _synced(self) -> None:
+        # What is there now stays: a collection that walks through it again and again would only hold reviews up.
+        gc.collect()
+        gc.freeze()
+        self._renew_guards()
+        log.info("ready", references=self._index.references())
+
+    def _renew_guards(self) -> None:
+        """Start with new answers under the present rules; none while they are not all known."""
+        with self._renewing:  # several threads come here, and the last must not be the one that read first
+            policy = self._policy.current
+            if policy is None or self._not_synced() is not None:
+                return
+            respect = self._settings_file.current.webhook.respectImagePolicies
+            self._decider.guards = Guards(policy, self._signatures, respect=respect)
+
+    # What others ask.
+
+    def _informers(self) -> list[Informer[Any]]:
+        return [self._streams, *self._signature_informers]
+
+    def _all_informers(self) -> list[Informer[Any]]:
+        return [*self._informers(), *self._policy.informers.values()]
+
+    def _not_synced(self) -> str | None:
+        """What has not been read yet; None if all has."""
+        if not self._streams.synced.is_set():
+            return self._streams.problem or f"not synced yet: {self._streams.name}"
+        if self._settings_file.current.webhook.respectImagePolicies:
+            for informer in self._signature_informers:
+                if not informer.synced.is_set():
+                    return informer.problem or f"not synced yet: {informer.name}"
+        return self._policy.problem()
+
+    def _ready(self) -> str | None:
+        if self._ended.is_set():
+            return "ending"
+        return self._not_synced() or (None if self._decider.guards else "not synced yet")
+
+    def _healthy(self) -> str | None:
+        return silence(self._all_informers())
+
+    def _gauges(self) -> Iterable[Live]:
+        none = ()
+        references = float(self._index.references())
+        yield "mirrorstream_webhook_references", "References that Local tags stand for", none, {none: references}
+        if pair := self._server.pair:
+            expiry = pair.not_after.timestamp()
+            name = "mirrorstream_webhook_certificate_expiry_timestamp_seconds"
+            yield name, "When the served certificate expires, as a Unix time", none, {none: expiry}
+        yield from informer_gauges(self._all_informers())

@@ -1,0 +1,131 @@
+"""AdmissionReview v1: reading one, deciding about its pod, and the answer, which always allows.
+
+Whatever fails inside is counted and logged, and the pod goes on as it was.
+"""
+
+import base64
+import time
+from typing import Any
+
+import msgspec
+import structlog
+
+from mirrorstream_webhook.decide import Decider
+from mirrorstream_webhook.metrics import ReviewMetrics
+from mirrorstream_webhook.patch import Rewriting
+from mirrorstream_webhook.pods import decode_pod
+
+log = structlog.get_logger(__name__)
+
+API_VERSION, KIND = "admission.k8s.io/v1", "AdmissionReview"
+
+
+class BadReviewError(ValueError):
+    """The body is no review that could be answered; the text says why."""
+
+
+class _Group(msgspec.Struct, frozen=True, gc=False):
+    group: str = ""
+    kind: str = ""
+
+
+class _Request(msgspec.Struct, gc=False, rename="camel"):
+    uid: str = ""
+    kind: _Group = _Group()
+    sub_resource: str = ""
+    name: str = ""
+    namespace: str = ""
+    operation: str = ""
+    object: msgspec.Raw = msgspec.Raw(b"null")
+    old_object: msgspec.Raw = msgspec.Raw(b"null")
+
+
+class _Review(msgspec.Struct, gc=False, rename="camel"):
+    api_version: str = ""
+    kind: str = ""
+    request: _Request | None = None
+
+
+class _Response(msgspec.Struct, gc=False, rename="camel", omit_defaults=True):
+    uid: str
+    allowed: bool
+    patch_type: str = ""
+    patch: str = ""
+    audit_annotations: dict[str, str] | None = None
+
+
+class _Answer(msgspec.Struct, gc=False, rename="camel"):
+    response: _Response
+    api_version: str = API_VERSION
+    kind: str = KIND
+
+
+_decode_review = msgspec.json.Decoder(_Review).decode
+_encode = msgspec.json.Encoder().encode
+
+
+class Reviewer:
+    """Answers reviews; safe to use from many threads."""
+
+    def __init__(self, decider: Decider, metrics: ReviewMetrics) -> None:
+        self._decider = decider
+        self._metrics = metrics
+
+    def review(self, body: bytes) -> bytes:
+        """The answer to one AdmissionReview. Raises BadReviewError for what is none."""
+        began = time.perf_counter()
+        request = _read(body)
+        try:
+            rewriting = self._decide(request)
+            answer = _encode(_Answer(_response(request.uid, rewriting)))
+        except Exception:  # whatever it is, a pod must not wait for it
+            log.exception("a review failed, the pod goes on as it is", namespace=request.namespace, pod=request.name)
+            self._metrics.reviewed("failed", [], time.perf_counter() - began)
+            return _encode(_Answer(_Response(request.uid, True)))
+        outcome = "patched" if rewriting.patch else "unchanged"
+        self._metrics.reviewed(outcome, rewriting.images, time.perf_counter() - began)
+        return answer
+
+    def _decide(self, request: _Request) -> Rewriting:
+        if request.kind.kind != "Pod" or request.kind.group or request.operation not in ("CREATE", "UPDATE"):
+            return Rewriting()
+        try:
+            pod = decode_pod(request.object)
+            old = decode_pod(request.old_object) if request.operation == "UPDATE" else None
+        except (msgspec.MsgspecError, RecursionError) as error:
+            # The API server validates a pod after its webhooks; it will say so better.
+            log.info("a pod cannot be read and is left alone", namespace=request.namespace, pod=request.name, error=str(error))
+            return Rewriting()
+        return self._decider.pod(pod, old, request.namespace, subresource=request.sub_resource)
+
+
+def _read(body: bytes) -> _Request:
+    """The request in a body. Raises BadReviewError."""
+    try:
+        review = _decode_review(body)
+    except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError) as error:
+        raise BadReviewError(f"not an AdmissionReview: {error}") from error
+    if review.api_version != API_VERSION or review.kind != KIND:
+        found = f"{review.api_version or '(no apiVersion)'} {review.kind or '(no kind)'}"
+        raise BadReviewError(f"expected {API_VERSION} {KIND}, found {found[:200]}")
+    if review.request is None:
+        raise BadReviewError("request: missing")
+    if not review.request.uid:
+        raise BadReviewError("request.uid: missing")
+    return review.request
+
+
+def _response(uid: str, rewriting: Rewriting) -> _Response:
+    response = _Response(uid, True)
+    if rewriting.patch:
+        response.patch_type = "JSONPatch"
+        response.patch = base64.b64encode(_encode(rewriting.patch)).decode()
+    if rewriting.images:
+        response.audit_annotations = {"images": audit(rewriting)}
+    return response
+
+
+def audit(rewriting: Rewriting) -> str:
+    """The audit annotation: a JSON list with what became of each image."""
+    documents: list[dict[str, Any]] = [item.document() for item in rewriting.images]
+    return _encode(documents).decode()

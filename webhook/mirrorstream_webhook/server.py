@@ -1,0 +1,212 @@
+"""The HTTPS server: granian's workers, run in this process so that a new certificate needs no new index.
+
+granian's own supervisor would start another process for each certificate, which would have to list and index all streams before
+the old one may go, and metrics and probes would have to move with it. A worker here is a thread with its own TLS configuration;
+all of them accept from one listening socket, so that none takes waiting connections with it when it ends.
+
+The classes that this uses are granian's own inside (2.8); the version is pinned, and `tests/webhook/test_server.py` holds it to
+what is needed of them.
+"""
+
+import asyncio
+import os
+import socket
+import threading
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from typing import Any
+
+import structlog
+from granian import _granian
+from granian._futures import _new_cbscheduler
+from granian.wsgi import _callback_wrapper
+from mirrorstream.certs import CertificateError, CertificatePair, read_pair
+from mirrorstream.kube.errors import ConfigurationError
+
+log = structlog.get_logger(__name__)
+
+THREADS = 128
+"""For requests, made when they are needed: a body that comes slowly, or the right to pull that is looked up, occupies one."""
+BACKLOG = 1024
+ROTATION_SECONDS = 2.0
+"""How long the old worker goes on beside the new one, asking its clients to connect again: long enough for all that are busy."""
+CHECK_SECONDS = 1.0
+
+Application = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
+
+_inside: Any = _granian  # its stubs are those of another version
+_new_scheduler: Any = _new_cbscheduler
+
+
+class Server:
+    """Serves a WSGI application on a port, over TLS with a pair of files that are read again when they change.
+
+    `address` and `port` are bound at once. Without `certificate_file` it speaks plain HTTP.
+    """
+
+    def __init__(
+        self,
+        application: Application,
+        port: int,
+        *,
+        certificate_file: str | None = None,
+        key_file: str | None = None,
+        address: str = "",
+        on_rotation: Callable[[bool], None] = lambda accepted: None,
+    ) -> None:
+        """Raises ConfigurationError when the port or the certificate cannot be used."""
+        self._application = application
+        self._files = (certificate_file, key_file) if certificate_file and key_file else None
+        self._on_rotation = on_rotation
+        self.pair: CertificatePair | None = read_pair(*self._files) if self._files else None
+        """The certificate that is served."""
+        self._refused = ""
+        self._socket = _listen(address, port)
+        self._worker: _Worker | None = None
+        self._retiring: list[threading.Thread] = []
+        self._stopped = threading.Event()
+        self._lock = threading.Lock()
+        self._watcher = threading.Thread(target=self._watch, name="certificates", daemon=True)
+
+    @property
+    def port(self) -> int:
+        """The port that is listened on."""
+        return int(self._socket.getsockname()[1])
+
+    def start(self) -> None:
+        """Serve, and watch the certificate's files."""
+        self._worker = _Worker(self._application, self._socket, self.pair)
+        if self._files:
+            self._watcher.start()
+
+    def drain(self) -> None:
+        """Ask every client to connect again with its next answer, and go on serving: another replica is there for it."""
+        if self._worker:
+            self._worker.draining = True
+
+    def stop(self) -> None:
+        """Stop accepting, and wait until what runs is answered."""
+        self._stopped.set()
+        with self._lock:
+            if self._worker:
+                self._worker.stop()
+            for thread in self._retiring:
+                thread.join()
+            self._socket.close()
+
+    def _watch(self) -> None:
+        while not self._stopped.wait(CHECK_SECONDS):
+            self.refresh()
+
+    def refresh(self) -> None:
+        """Take over the files if they have changed; a pair that cannot be used (yet) leaves the old one in use."""
+        assert self._files, "only called with files"  # noqa: S101
+        try:
+            pair = read_pair(*self._files)
+        except CertificateError as error:
+            if str(error) != self._refused:
+                log.warning("the new certificate cannot be used, the old one stays", error=str(error))
+                self._on_rotation(False)
+            self._refused = str(error)
+            return
+        self._refused = ""
+        if self.pair is None or pair.fingerprint != self.pair.fingerprint:
+            self._rotate(pair)
+
+    def _rotate(self, pair: CertificatePair) -> None:
+        with self._lock:
+            if self._stopped.is_set() or self._worker is None:
+                return
+            old, old_pair = self._worker, self.pair
+            self._worker, self.pair = _Worker(self._application, self._socket, pair), pair
+            # Clients refuse an expired certificate: there is nothing to go on with.
+            seconds = ROTATION_SECONDS if old_pair and old_pair.is_valid_now else 0.0
+            old.draining = True
+            retire = threading.Thread(target=self._retire, args=(old, seconds), name="retire", daemon=True)
+            self._retiring = [thread for thread in self._retiring if thread.is_alive()] + [retire]
+            retire.start()
+        log.info("a new certificate is served", not_after=pair.not_after.isoformat())
+        self._on_rotation(True)
+
+    def _retire(self, worker: "_Worker", seconds: float) -> None:
+        self._stopped.wait(seconds)
+        worker.stop()
+
+
+def _listen(address: str, port: int) -> socket.socket:
+    """A listening socket; for every address, IPv6 and IPv4, where none is named."""
+    try:
+        if address or not socket.has_dualstack_ipv6():
+            return socket.create_server((address, port), backlog=BACKLOG)
+        return socket.create_server(("", port), family=socket.AF_INET6, dualstack_ipv6=True, backlog=BACKLOG)
+    except OSError as error:
+        raise ConfigurationError(f"port {port}: {error.strerror}") from error
+
+
+class _Worker:
+    """One granian worker: accepts until it is stopped, with the certificate that it began with."""
+
+    def __init__(self, application: Application, listener: socket.socket, pair: CertificatePair | None) -> None:
+        self.draining = False
+        self._signal = _inside.WorkerSignal()
+        self._ended = threading.Event()
+        self._signal.add_cb(self._ended.set)  # called once everything that ran is answered
+        self._memory = [_in_memory(content) for content in ((pair.certificate, pair.key) if pair else ())]
+        # It reads the files itself, when it likes: from memory they are those that were checked, and both of one pair.
+        paths: list[str | None] = [f"/proc/self/fd/{number}" for number in self._memory] or [None, None]
+        # A worker closes the descriptor that it was given.
+        holder = _inside.SocketHolder(os.dup(listener.fileno()), False, BACKLOG)
+        worker = _inside.WSGIWorker(
+            1,  # its number
+            (None, holder),
+            None,  # no pipe to a parent
+            1,  # thread for connections
+            512,  # threads for files, which it has none of
+            THREADS,
+            30,  # seconds until an idle one of them ends
+            BACKLOG,
+            "auto",  # HTTP/1.1 and HTTP/2
+            None,
+            None,
+            None,
+            *(pair is not None, *paths, None, "tls1.2", None, [], False),
+            (None, None),  # no metrics of its own
+        )
+        self._loop = asyncio.new_event_loop()  # never run: WSGI needs none, but the scheduler is made with one
+        callback = _callback_wrapper(self._drained(application), {})
+        scheduler = _new_scheduler(self._loop, callback, impl_asyncio=True)
+        worker.serve_mtr(scheduler, self._loop, self._signal)
+
+    def _drained(self, application: Application) -> Application:
+        """The application, with each answer asking its client to connect again once this worker is to end.
+
+        HTTP/2 has its own way to say so, which the worker uses when it ends.
+        """
+
+        def wrapped(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
+            if not self.draining or environ["SERVER_PROTOCOL"] == "HTTP/2":
+                return application(environ, start_response)
+
+            def start(status: str, headers: list[tuple[str, str]], exc_info: Any = None) -> Any:
+                return start_response(status, [*headers, ("Connection", "close")], exc_info)
+
+            return application(environ, start)
+
+        return wrapped
+
+    def stop(self) -> None:
+        """Stop accepting, and wait until what runs is answered."""
+        self._signal.set()
+        self._ended.wait()
+        self._loop.close()
+        for number in self._memory:
+            with suppress(OSError):
+                os.close(number)
+
+
+def _in_memory(content: bytes) -> int:
+    """A file that is in memory only; its descriptor."""
+    number = os.memfd_create("certificate")
+    with os.fdopen(os.dup(number), "wb") as file:
+        file.write(content)
+    return number
