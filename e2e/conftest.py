@@ -7,7 +7,8 @@ import pytest
 from mirrorstream.kube.client import ClientError
 
 from e2e.backends import CONTROLPLANE, EXISTING, OPENSHIFT, Choice, Shared, SharedPlane, add_options, choice
-from e2e.controlplane.build import BuildError, GoMissingError, components
+from e2e.controlplane.build import components
+from e2e.gobuild import BuildError, GoMissingError
 from e2e.processes import ProcessError, end_with_parent
 from e2e.simulator.settings import CONTRACT_PORTS
 

@@ -79,11 +79,15 @@ class Process:
     def stop(self, *, seconds: float = STOP_SECONDS) -> int:
         """SIGTERM, and SIGKILL when that does not help; the exit status."""
         self.send(signal.SIGTERM)
+        return self.wait(seconds)
+
+    def wait(self, seconds: float) -> int:
+        """Wait for its end, for so long at most, then kill it; the exit status. Raises ProcessError when it had to be killed."""
         try:
             return self._process.wait(seconds)
         except subprocess.TimeoutExpired:
             self.kill()
-            raise ProcessError(f"{self.name} did not end within {seconds:g} s of SIGTERM{self.tail()}") from None
+            raise ProcessError(f"{self.name} did not end within {seconds:g} s{self.tail()}") from None
 
     def kill(self) -> None:
         """SIGKILL, and wait for its end; nothing if it has ended."""

@@ -9,9 +9,10 @@ from pathlib import Path
 
 from mirrorstream.kube.client import ClientError
 
-from e2e.controlplane.build import BuildError, components
+from e2e.controlplane.build import components
 from e2e.controlplane.openshift import missing_programs
 from e2e.controlplane.plane import ControlPlane
+from e2e.gobuild import BuildError
 from e2e.processes import ProcessError
 from e2e.simulator.settings import Settings, contract_settings
 

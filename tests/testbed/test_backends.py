@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from e2e.controlplane.build import GoMissingError, cache_folder, components, version
+from e2e.controlplane.build import DEFINITIONS, MODULE, components
 from e2e.controlplane.openshift import PROGRAMS
+from e2e.gobuild import GoMissingError, cache_folder, version
 
 ROOT = Path(__file__).parents[2]
 ONE = "e2e/scenarios/test_healing.py::test_a_tag_heals_through_digest_mirrors"
@@ -59,7 +60,7 @@ def test_what_is_built_once_is_found_again(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setenv("PATH", "")
     with pytest.raises(GoMissingError):
         components()
-    folder = tmp_path / "mirrorstream" / "controlplane" / version()
+    folder = tmp_path / "mirrorstream" / "controlplane" / version(MODULE, DEFINITIONS)
     assert cache_folder() in folder.parents
     (folder / "done").touch()
     assert components() == folder
@@ -68,7 +69,7 @@ def test_what_is_built_once_is_found_again(tmp_path: Path, monkeypatch: pytest.M
 def test_a_program_of_openshift_that_fails_is_shown_with_its_log(tmp_path: Path) -> None:
     """Only where the real control plane was built already: it takes minutes."""
     try:
-        if not (cache_folder() / "controlplane" / version() / "done").exists():
+        if not (cache_folder() / "controlplane" / version(MODULE, DEFINITIONS) / "done").exists():
             pytest.skip("the control plane is not built")
     except GoMissingError as error:
         pytest.skip(str(error))

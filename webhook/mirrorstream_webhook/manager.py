@@ -34,7 +34,9 @@ SIGNATURE_PATHS = {
     "imagepolicies.config.openshift.io": "/apis/config.openshift.io/v1/imagepolicies",
 }
 DRAIN_SECONDS = 5.0
-"""How long reviews are still answered after SIGTERM: until every API server has heard that this replica is going."""
+"""How long connections are still accepted after SIGTERM: until every API server has heard that this replica is going."""
+GRACE_SECONDS = 1.0
+"""How long those that were accepted last have for their review to arrive."""
 
 
 class Manager:
@@ -124,7 +126,7 @@ class Manager:
             log.info("ending, reviews are still answered for a while", seconds=DRAIN_SECONDS)
             self._server.drain()
             threading.Event().wait(DRAIN_SECONDS)
-        self._server.stop()
+        self._server.stop(grace=GRACE_SECONDS if self._graceful else 0.0)
         self._access.stop()
         for informer in self._informers():
             informer.stop()

@@ -28,8 +28,8 @@ log = structlog.get_logger(__name__)
 THREADS = 128
 """For requests, made when they are needed: a body that comes slowly, or the right to pull that is looked up, occupies one."""
 BACKLOG = 1024
-ROTATION_SECONDS = 2.0
-"""How long the old worker goes on beside the new one, asking its clients to connect again: long enough for all that are busy."""
+RETIREMENT_SECONDS = 2.0
+"""How long a worker that accepts no more goes on, asking its clients to connect again: long enough for all that are busy."""
 CHECK_SECONDS = 1.0
 
 Application = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
@@ -84,15 +84,15 @@ class Server:
         if self._worker:
             self._worker.draining = True
 
-    def stop(self) -> None:
-        """Stop accepting, and wait until what runs is answered."""
+    def stop(self, *, grace: float = 0.0) -> None:
+        """Stop accepting, go on for `grace` seconds with the connections that there are, and wait until what runs is answered."""
         self._stopped.set()
         with self._lock:
+            self._socket.close()
             if self._worker:
-                self._worker.stop()
+                self._worker.retire(grace)
             for thread in self._retiring:
                 thread.join()
-            self._socket.close()
 
     def _watch(self) -> None:
         while not self._stopped.wait(CHECK_SECONDS):
@@ -120,17 +120,12 @@ class Server:
             old, old_pair = self._worker, self.pair
             self._worker, self.pair = _Worker(self._application, self._socket, pair), pair
             # Clients refuse an expired certificate: there is nothing to go on with.
-            seconds = ROTATION_SECONDS if old_pair and old_pair.is_valid_now else 0.0
-            old.draining = True
-            retire = threading.Thread(target=self._retire, args=(old, seconds), name="retire", daemon=True)
+            seconds = RETIREMENT_SECONDS if old_pair and old_pair.is_valid_now else 0.0
+            retire = threading.Thread(target=old.retire, args=(seconds,), name="retire", daemon=True)
             self._retiring = [thread for thread in self._retiring if thread.is_alive()] + [retire]
             retire.start()
         log.info("a new certificate is served", not_after=pair.not_after.isoformat())
         self._on_rotation(True)
-
-    def _retire(self, worker: "_Worker", seconds: float) -> None:
-        self._stopped.wait(seconds)
-        worker.stop()
 
 
 def _listen(address: str, port: int) -> socket.socket:
@@ -155,7 +150,8 @@ class _Worker:
         # It reads the files itself, when it likes: from memory they are those that were checked, and both of one pair.
         paths: list[str | None] = [f"/proc/self/fd/{number}" for number in self._memory] or [None, None]
         # A worker closes the descriptor that it was given.
-        holder = _inside.SocketHolder(os.dup(listener.fileno()), False, BACKLOG)
+        self._listener = os.dup(listener.fileno())
+        holder = _inside.SocketHolder(self._listener, False, BACKLOG)
         worker = _inside.WSGIWorker(
             1,  # its number
             (None, holder),
@@ -194,8 +190,17 @@ class _Worker:
 
         return wrapped
 
-    def stop(self) -> None:
-        """Stop accepting, and wait until what runs is answered."""
+    def retire(self, seconds: float) -> None:
+        """Accept no more, go on for so long with the connections that there are, then wait until what runs is answered."""
+        self.draining = True
+        # A worker that is told to end drops connections in the middle of their handshake, and has no way to be told only to
+        # accept no more. So its listening socket is replaced, under the same number, by one to which nobody connects.
+        with socket.socket(socket.AF_UNIX) as nobody:
+            nobody.setblocking(False)
+            nobody.bind("")
+            nobody.listen(1)
+            os.dup2(nobody.fileno(), self._listener, inheritable=False)
+        threading.Event().wait(seconds)
         self._signal.set()
         self._ended.wait()
         self._loop.close()

@@ -1,0 +1,79 @@
+"""Load on the webhook from a Go client, as kube-apiserver is one."""
+
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from e2e.gobuild import BUILD, alone, cache_folder, go, version
+from e2e.processes import Process
+
+MODULE = Path(__file__).parent
+WAIT_SECONDS = 120
+
+
+def program() -> Path:
+    """The client, built now if this version never was. Raises BuildError."""
+    folder = cache_folder() / "load" / version(MODULE)
+    folder.mkdir(parents=True, exist_ok=True)
+    built = folder / "load"
+    with alone(folder / "lock"):
+        if not built.exists():
+            go(MODULE, *BUILD, "-o", str(built), ".")
+    return built
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What the client saw; seconds are those of single reviews, `failures` counts errors by their text."""
+
+    reviews: int
+    seconds: float
+    p50: float
+    p99: float
+    longest: float
+    patched: int
+    denied: int
+    failures: dict[str, int]
+    protocols: dict[str, int]
+    connections: int
+
+    @property
+    def rate(self) -> float:
+        """Reviews a second."""
+        return self.reviews / self.seconds
+
+
+class Load:
+    """A running client that posts `bodies` in turn, over kept connections, until it is stopped or `seconds` are over."""
+
+    def __init__(
+        self,
+        url: str,
+        bodies: list[Any],
+        folder: Path,
+        *,
+        ca: Path | None = None,
+        connections: int = 1,
+        seconds: float = 0,
+        http2: bool = False,
+    ) -> None:
+        file = folder / f"reviews-{os.urandom(4).hex()}.jsonl"
+        file.write_text("".join(json.dumps(body) + "\n" for body in bodies), encoding="utf-8")
+        command = [str(program()), "-url", url, "-bodies", str(file), "-connections", str(connections), "-seconds", str(seconds)]
+        command += ["-ca", str(ca)] if ca else []
+        command += ["-http2"] if http2 else []
+        self._process = Process("load", command, file.with_suffix(".out"))
+
+    def outcome(self, *, stop: bool = True) -> Outcome:
+        """Stop it, or wait for its end; what it saw."""
+        if stop:
+            self._process.stop()
+        else:
+            self._process.wait(WAIT_SECONDS)
+        text = self._process.log()
+        try:
+            return Outcome(**json.loads(text.splitlines()[-1]))
+        except (IndexError, ValueError) as error:
+            raise AssertionError(f"the load client failed:\n{text}") from error
