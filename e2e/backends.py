@@ -14,7 +14,7 @@ from e2e.controlplane.build import components
 from e2e.controlplane.openshift import missing_programs
 from e2e.controlplane.plane import ControlPlane
 from e2e.ports import free_port
-from e2e.scenarios.installation import Installation
+from e2e.scenarios.installation import CONTROLLER, WEBHOOK, Installation
 from e2e.simulator.settings import CONTRACT_PORTS, Settings, contract_settings
 
 SIMULATOR, CONTROLPLANE, OPENSHIFT, EXISTING = "simulator", "controlplane", "openshift", "kubeconfig"
@@ -67,14 +67,15 @@ def choice(config: pytest.Config) -> Choice:
 class Shared:
     """The cluster that a run's processes share, as one process tells the others.
 
-    `kubeconfig` is an administrator's, `program` is what mirrorstream runs with, `controls` reaches the simulator itself. `ports`
-    are the registries' by worker: the cluster's configuration names them. `trusted` is the folder of the authority that the Image
-    config trusts.
+    `kubeconfig` is an administrator's, `program` is what the controller runs with and `webhook` what the webhook does,
+    `controls` reaches the simulator itself. `ports` are the registries' by worker: the cluster's configuration names them.
+    `trusted` is the folder of the authority that the Image config trusts.
     """
 
     backend: str
     kubeconfig: str
     program: str
+    webhook: str
     controls: str | None = None
     audit_log: str | None = None
     trusted: str | None = None
@@ -165,15 +166,18 @@ def installed(plane: ControlPlane, backend: str, ports: dict[str, Ports] | None 
     client.request("POST", "/api/v1/namespaces", body={"metadata": {"name": OWN_NAMESPACE}})
     if trusted:
         trusted.tell(client)
-    installation = Installation(client, OWN_NAMESPACE)
-    installation.__enter__()  # it goes with the control plane
-    program = installation.kubeconfig(plane.folder / "mirrorstream.kubeconfig", plane.kubeconfig)
-    installation.wait_effective()
+    accounts = {}
+    for account in (CONTROLLER, WEBHOOK):
+        installation = Installation(client, OWN_NAMESPACE, account=account)
+        installation.__enter__()  # it goes with the control plane
+        accounts[account] = str(installation.kubeconfig(plane.folder / f"{account}.kubeconfig", plane.kubeconfig))
+        installation.wait_effective()
     controls = plane.simulator_kubeconfig()
     return Shared(
         backend,
         str(plane.kubeconfig),
-        str(program),
+        accounts[CONTROLLER],
+        accounts[WEBHOOK],
         str(controls) if controls else None,
         str(plane.audit_log),
         str(trusted.folder) if trusted else None,

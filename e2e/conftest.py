@@ -37,7 +37,7 @@ def pytest_sessionstart(session: pytest.Session) -> None:
         return
     if chosen.kubeconfig:
         path = str(chosen.kubeconfig)
-        config.stash[SHARED] = Shared(EXISTING, path, path, ports=dict.fromkeys(_workers(config), CONTRACT_PORTS))
+        config.stash[SHARED] = Shared(EXISTING, path, path, path, ports=dict.fromkeys(_workers(config), CONTRACT_PORTS))
         if len(_workers(config)) > 1:
             raise pytest.UsageError("--kubeconfig: the cluster knows the registries of one process only; use -n 0")
     elif chosen.backend in (CONTROLPLANE, OPENSHIFT):

@@ -16,7 +16,8 @@ from e2e.backends import EXISTING, SIMULATOR, Shared, Trusted
 from e2e.contract.registries import Registries
 from e2e.controlplane.arguments import OWN_NAMESPACE
 from e2e.scenarios.audit import AuditLog, Request, RequestLog, SimulatorLog
-from e2e.scenarios.installation import ACCOUNT, RBAC, Permission, without
+from e2e.scenarios.installation import CONTROLLER, RBAC, Permission, without
+from e2e.scenarios.roles import PULL, grant, group
 from e2e.simulator.simulator import Simulator
 from e2e.waiting import wait_for
 
@@ -48,14 +49,15 @@ def without_generations(spec: Object) -> Object:
 class Cluster:
     """A cluster, its registries, and what a user does on it. Everything that is made has a name of its own and is removed.
 
-    `kubeconfig` is an administrator's, `program` what mirrorstream runs with. `controls` is the simulator's own door, where there
-    is one; `log` has mirrorstream's requests, where they can be seen.
+    `kubeconfig` is an administrator's, `program` what the controller runs with and `webhook` what the webhook does. `controls`
+    is the simulator's own door, where there is one; `log` has mirrorstream's requests, where they can be seen.
     """
 
     backend: str
     kubeconfig: Path
     registries: Registries
     program: Path
+    webhook: Path
     trusted: Trusted | None = None
     controls: Client | None = None
     log: RequestLog | None = None
@@ -70,7 +72,7 @@ class Cluster:
         client = load_client(str(simulator.write_kubeconfig(kubeconfig)), user_agent="test", in_cluster=False)
         trusted = Trusted(kubeconfig.parent / "trusted")
         trusted.tell(client)
-        return Cluster(SIMULATOR, kubeconfig, registries, kubeconfig, trusted, client, SimulatorLog(client))
+        return Cluster(SIMULATOR, kubeconfig, registries, kubeconfig, kubeconfig, trusted, client, SimulatorLog(client))
 
     @staticmethod
     def of(shared: Shared, registries: Registries) -> "Cluster":
@@ -78,7 +80,8 @@ class Cluster:
         controls = load_client(shared.controls, user_agent="test", in_cluster=False) if shared.controls else None
         log = AuditLog(Path(shared.audit_log)) if shared.audit_log else None
         trusted = Trusted(Path(shared.trusted)) if shared.trusted else None
-        return Cluster(shared.backend, Path(shared.kubeconfig), registries, Path(shared.program), trusted, controls, log)
+        program, webhook = Path(shared.program), Path(shared.webhook)
+        return Cluster(shared.backend, Path(shared.kubeconfig), registries, program, webhook, trusted, controls, log)
 
     @property
     def is_ours(self) -> bool:
@@ -110,7 +113,7 @@ class Cluster:
             action = {"status": 403, "reason": "Forbidden", "message": f"{permission.resource} is forbidden"}
             self.control("faults", {"path": path, "verb": permission.verb, "userAgent": "^mirrorstream", "action": action})
             return lambda: self.control("faults", method="DELETE")
-        path = f"{RBAC}/clusterroles/{ACCOUNT}-{OWN_NAMESPACE}"
+        path = f"{RBAC}/clusterroles/{CONTROLLER}-{OWN_NAMESPACE}"
         role = self.client.get(path)
         self.client.request("PUT", path, body={**role, "rules": without(role["rules"], permission)})
         unversioned = {**role, "metadata": {"name": role["metadata"]["name"]}}
@@ -174,6 +177,43 @@ class Namespace:
     def mirror(self, registry: str = "good", prefix: str = "mirror") -> str:
         """The mirror that `put` fills: `host/PREFIX-NAMESPACE`."""
         return f"{self.cluster.host(registry)}/{prefix}-{self.name}"
+
+    # Pods.
+
+    def make(self, path: str, body: Object, *, dry_run: bool = False) -> Object:
+        """POST an object to `path` below the namespace's, as soon as the namespace has its service account."""
+        group, _, plural = path.rpartition("/")
+        where = f"/api/v1/namespaces/{self.name}/{plural}" if not group else f"/apis/{group}/namespaces/{self.name}/{plural}"
+        params = {"dryRun": "All"} if dry_run else None
+
+        def attempt() -> Object | None:
+            try:
+                made: Object = self.client.request("POST", where, params=params, body=body)
+            except ApiError as error:
+                if error.status != 403 or "serviceaccount" not in error.message:
+                    raise
+                return None
+            return made
+
+        return wait_for(f"{plural} can be made", attempt)
+
+    def pod(self, name: str, *images: str, dry_run: bool = False, metadata: Object | None = None, **spec: Any) -> Object:
+        """Create a pod with a container for each image (c0, c1 and so on)."""
+        containers = [{"name": f"c{number}", "image": image} for number, image in enumerate(images)]
+        body = {"metadata": {"name": name, **(metadata or {})}, "spec": {"containers": containers, **spec}}
+        return self.make("pods", body, dry_run=dry_run)
+
+    def allow_pulls(self, *, everybody: bool = False) -> None:
+        """Let the namespace's own service accounts pull from its streams, as the platform does in a project, or everybody's."""
+        if self.cluster.backend != SIMULATOR:
+            name = "system:authenticated" if everybody else f"system:serviceaccounts:{self.name}"
+            grant(self.client, self.name, "image-puller", [PULL], group(name))
+
+    def deny_pulls(self, account: str) -> None:
+        """Keep an account (`namespace:name`) of a cluster without RBAC from pulling here; with RBAC nobody may by default."""
+        if self.cluster.backend == SIMULATOR:
+            body = {"metadata": {"name": "denied"}, "data": {"user": f"system:serviceaccount:{account}"}}
+            self.client.request("POST", f"/api/v1/namespaces/{self.name}/configmaps", body=body)
 
     # Mirror sets.
 

@@ -1,5 +1,7 @@
 """One fixture for all back ends: scenarios do not know which one they run on."""
 
+import shutil
+import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -7,14 +9,26 @@ from typing import Any
 
 import pytest
 
-from e2e.backends import CONTROLPLANE, OPENSHIFT, SIMULATOR, Choice, Shared, free_ports, hosts_at, installed, scenario_settings
+from e2e.backends import (
+    CONTROLPLANE,
+    EXISTING,
+    OPENSHIFT,
+    SIMULATOR,
+    Choice,
+    Shared,
+    free_ports,
+    hosts_at,
+    installed,
+    scenario_settings,
+)
 from e2e.contract.registries import Registries
 from e2e.controlplane.arguments import OWN_NAMESPACE
 from e2e.controlplane.build import components
 from e2e.controlplane.plane import ControlPlane
 from e2e.scenarios.cluster import Cluster, Namespace
-from e2e.scenarios.installation import ACCOUNT, Installation
-from e2e.scenarios.program import Controller, controller
+from e2e.scenarios.hooks import registered, wait_asked
+from e2e.scenarios.installation import CONTROLLER, WEBHOOK, Installation
+from e2e.scenarios.program import Controller, Webhook, running
 from e2e.simulator.settings import Settings
 from e2e.simulator.simulator import Simulator
 
@@ -26,9 +40,12 @@ _WRITES = {
     ("patch", "events"),
     ("create", "leases"),
     ("update", "leases"),
+    ("create", "subjectaccessreviews"),
 }
 
 Start = Callable[..., Controller]
+Hook = Callable[..., Webhook]
+Kubectl = Callable[..., subprocess.CompletedProcess[str]]
 
 
 @pytest.fixture(scope="session")
@@ -89,7 +106,7 @@ def ns(cluster: Cluster) -> Iterator[Namespace]:
         yield namespace
         namespace.check_untouched()
     for request in cluster.requests(mark) if cluster.log else []:
-        if request.user == f"system:serviceaccount:{OWN_NAMESPACE}:{ACCOUNT}":
+        if request.user in (f"system:serviceaccount:{OWN_NAMESPACE}:{account}" for account in (CONTROLLER, WEBHOOK)):
             assert not request.forbidden, f"the roles are not enough: {request}"
         if request.verb not in ("get", "list", "watch"):
             last = request.path.rstrip("/").split("/")
@@ -108,16 +125,45 @@ def start(cluster: Cluster, ns: Namespace, tmp_path: Path) -> Iterator[Start]:
             namespaces: dict[str, Any] | None = None,
             **sections: Any,
         ) -> Controller:
+            settings = configuration(ns, namespaces, **sections)
+            kubeconfig = program or (on or cluster).program
             return stack.enter_context(
-                controller(
-                    program or (on or cluster).program,
-                    tmp_path,
-                    configuration(ns, namespaces, **sections),
-                    *(arguments or ("--no-leader-election",)),
-                )
+                running(Controller(kubeconfig, tmp_path, settings, *(arguments or ("--no-leader-election",))))
             )
 
         yield run
+
+
+@pytest.fixture
+def hook(cluster: Cluster, ns: Namespace, tmp_path: Path) -> Iterator[Hook]:
+    """Start a webhook that the cluster asks about the scenario's pods, and those of `more` namespaces; configuration by section."""
+    if cluster.backend == EXISTING:
+        pytest.skip("an existing cluster's API server does not reach a webhook of this machine")
+    with ExitStack() as stack:
+
+        def run(*more: Namespace, change: Callable[[Any], Any] = lambda webhook: None, **sections: Any) -> Webhook:
+            program = stack.enter_context(running(Webhook(cluster.webhook, tmp_path, sections)))
+            stack.enter_context(registered(program, ns.client, [ns.name, *(other.name for other in more)], change))
+            wait_asked(program, ns)
+            return program
+
+        yield run
+
+
+@pytest.fixture
+def kubectl(ns: Namespace, cluster: Cluster, chosen: Choice, tmp_path: Path) -> Kubectl:
+    """Run kubectl in the scenario's namespace."""
+    if chosen.backend == SIMULATOR:
+        pytest.skip("kubectl comes with the real control plane")
+    program = shutil.which("kubectl") if chosen.backend == EXISTING else str(components() / "kubectl")
+    if not program:
+        pytest.skip("there is no kubectl")
+
+    def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+        command = [program, "--kubeconfig", str(cluster.kubeconfig), "--cache-dir", str(tmp_path / "cache"), "-n", ns.name]
+        return subprocess.run([*command, *arguments], capture_output=True, text=True, check=False, timeout=60)
+
+    return run
 
 
 @pytest.fixture

@@ -13,7 +13,8 @@ from e2e.waiting import wait_for
 
 Object = dict[str, Any]
 MANIFESTS = Path(__file__).parents[2] / "config" / "base" / "rbac"
-ACCOUNT = "mirrorstream-controller"
+CONTROLLER, WEBHOOK = "mirrorstream-controller", "mirrorstream-webhook"
+"""Our service accounts; what belongs to one has its component's label."""
 RBAC = "/apis/rbac.authorization.k8s.io/v1"
 TOKEN_SECONDS = 4 * 3600
 
@@ -31,15 +32,17 @@ class Permission:
         return f"{self.verb} {self.resource}{'.' + self.group if self.group else ''}"
 
 
-def manifests() -> list[Object]:
-    """Everything in config/base/rbac."""
+def manifests(account: str) -> list[Object]:
+    """What config/base/rbac has for a service account."""
     paths = sorted(path for path in MANIFESTS.glob("*.yaml") if path.stem != "kustomization")
-    return [document for path in paths for document in yaml.safe_load_all(path.read_text(encoding="utf-8"))]
+    documents = [document for path in paths for document in yaml.safe_load_all(path.read_text(encoding="utf-8"))]
+    component = account.removeprefix("mirrorstream-")
+    return [item for item in documents if item["metadata"]["labels"]["app.kubernetes.io/component"] == component]
 
 
-def permissions() -> list[Permission]:
-    """Every permission that the roles give."""
-    roles = [item for item in manifests() if item["kind"] in ("ClusterRole", "Role")]
+def permissions(account: str) -> list[Permission]:
+    """Every permission that a service account's roles give."""
+    roles = [item for item in manifests(account) if item["kind"] in ("ClusterRole", "Role")]
     return [permission for role in roles for rule in role["rules"] for permission in _of(rule)]
 
 
@@ -62,20 +65,21 @@ def without(rules: list[Object], removed: Permission) -> list[Object]:
 
 @dataclass
 class Installation:
-    """An installation into a namespace that exists; what is cluster-wide gets the namespace as a suffix."""
+    """An account's part of an installation into a namespace that exists; what is cluster-wide gets the namespace as a suffix."""
 
     client: Client
     namespace: str
     without: Permission | None = None
+    account: str = CONTROLLER
     _made: list[str] = field(default_factory=list)
 
     @property
     def user(self) -> str:
         """The service account, as API servers name it."""
-        return f"system:serviceaccount:{self.namespace}:{ACCOUNT}"
+        return f"system:serviceaccount:{self.namespace}:{self.account}"
 
     def __enter__(self) -> "Installation":
-        for manifest in manifests():
+        for manifest in manifests(self.account):
             self._create(copy.deepcopy(manifest))
         return self
 
@@ -108,7 +112,7 @@ class Installation:
             metadata = bound_to["metadata"]
             reference = {"kind": bound_to["kind"], "apiVersion": "v1", "name": metadata["name"], "uid": metadata["uid"]}
             spec["boundObjectRef"] = reference
-        path = f"/api/v1/namespaces/{self.namespace}/serviceaccounts/{ACCOUNT}/token"
+        path = f"/api/v1/namespaces/{self.namespace}/serviceaccounts/{self.account}/token"
         answer = self.client.request("POST", path, body={"spec": spec})
         return str(answer["status"]["token"])
 
@@ -118,7 +122,7 @@ class Installation:
 
     def wait_effective(self) -> None:
         """Wait until the API server's authorizer has seen all of the roles."""
-        given = [permission for permission in permissions() if permission != self.without]
+        given = [permission for permission in permissions(self.account) if permission != self.without]
         wait_for("the roles are in force", lambda: all(self._allowed(permission) for permission in given), seconds=10)
 
     def _allowed(self, permission: Permission) -> bool:

@@ -3,29 +3,33 @@
 import contextlib
 import http.client
 import json
+import signal
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import yaml
 
+from e2e.certificates import Authority, Pair
 from e2e.ports import free_port
 from e2e.processes import Process
 from e2e.waiting import wait_for
 
+Running = TypeVar("Running", bound="Program")
 PROGRAM = Path(sys.executable).parent / "mirrorstream"
 
 
-class Controller:
-    """A running `mirrorstream controller`."""
+class Program:
+    """A running `mirrorstream COMMAND`; `port` is that of its metrics."""
 
-    def __init__(self, kubeconfig: Path, folder: Path, configuration: dict[str, Any], *arguments: str) -> None:
+    def __init__(self, name: str, kubeconfig: Path, folder: Path, configuration: dict[str, Any], *arguments: str) -> None:
+        self.name = name
         self.port = free_port()
-        self.log_file = folder / f"controller-{self.port}.log"
+        self.log_file = folder / f"{name}-{self.port}.log"
         self.config_file = folder / f"config-{self.port}.yaml"
         self.configure(configuration)
-        command = [str(PROGRAM), "controller", "--kubeconfig", str(kubeconfig)]
+        command = [str(PROGRAM), name, "--kubeconfig", str(kubeconfig)]
         command += [
             "--config",
             str(self.config_file),
@@ -37,11 +41,11 @@ class Controller:
             "json",
         ]
         self.process = Process(
-            "controller", [*command, *arguments], self.log_file, environment={"PYTHONUNBUFFERED": "1", "PYTHONFAULTHANDLER": "1"}
+            name, [*command, *arguments], self.log_file, environment={"PYTHONUNBUFFERED": "1", "PYTHONFAULTHANDLER": "1"}
         )
 
     def configure(self, configuration: dict[str, Any]) -> None:
-        """Write the configuration file; a running controller reloads it."""
+        """Write the configuration file; a running program reloads it."""
         self.config_file.write_text(yaml.safe_dump(configuration), encoding="utf-8")
 
     def get(self, path: str) -> tuple[int, str]:
@@ -56,7 +60,7 @@ class Controller:
 
     def ready(self) -> bool:
         """Whether it says that it is ready. Raises AssertionError when it has ended."""
-        assert self.process.ended is None, f"the controller ended with {self.process.ended}:\n{self.log()}"
+        assert self.process.ended is None, f"the {self.name} ended with {self.process.ended}:\n{self.log()}"
         try:
             return self.get("/readyz")[0] == 200
         except OSError:
@@ -64,7 +68,7 @@ class Controller:
 
     def wait_ready(self) -> None:
         """Wait until it is ready."""
-        wait_for("the controller is ready", self.ready, seconds=20)
+        wait_for(f"the {self.name} is ready", self.ready, seconds=20)
 
     def log(self) -> str:
         """Everything that it has logged."""
@@ -89,16 +93,49 @@ class Controller:
         return self.process.stop()
 
 
+class Controller(Program):
+    """A running `mirrorstream controller`."""
+
+    def __init__(self, kubeconfig: Path, folder: Path, configuration: dict[str, Any], *arguments: str) -> None:
+        super().__init__("controller", kubeconfig, folder, configuration, *arguments)
+
+
+class Webhook(Program):
+    """A running `mirrorstream webhook`, with a certificate for localhost of an authority of its own."""
+
+    def __init__(self, kubeconfig: Path, folder: Path, configuration: dict[str, Any], *arguments: str) -> None:
+        self.admission_port = free_port()
+        self.authority = Authority(folder / f"webhook-{self.admission_port}", "webhook-authority")
+        pair = self.renew()
+        files = ("--tls-cert-file", str(pair.certificate), "--tls-key-file", str(pair.key))
+        port = ("--port", str(self.admission_port))
+        super().__init__("webhook", kubeconfig, folder, configuration, *port, *files, *arguments)
+
+    def renew(self) -> Pair:
+        """Put a new certificate into its files."""
+        return self.authority.issue("webhook", hosts=("localhost",))
+
+    @property
+    def url(self) -> str:
+        """Where reviews are posted to."""
+        return f"https://localhost:{self.admission_port}/mutate-pods"
+
+    def stop(self) -> int:
+        """SIGINT, which does not drain; the exit status."""
+        self.process.send(signal.SIGINT)
+        return self.process.wait(10)
+
+
 @contextlib.contextmanager
-def controller(kubeconfig: Path, folder: Path, configuration: dict[str, Any], *arguments: str) -> Iterator[Controller]:
-    """A controller that is ready; it must end with 0 on SIGTERM and may not have failed inside."""
-    running = Controller(kubeconfig, folder, configuration, *arguments)
+def running(program: Running) -> Iterator[Running]:
+    """A program that is ready; it must end with 0 when it is told to, and may not have failed inside."""
     try:
-        running.wait_ready()
-        yield running
-        status = running.stop()
-        assert status == 0, f"exit status {status}:\n{running.log()}"
-        assert "Traceback" not in running.log(), running.log()
-        assert '"exception"' not in running.log(), running.log()
+        program.wait_ready()
+        yield program
+        if program.process.ended is None:
+            status = program.stop()
+            assert status == 0, f"exit status {status}:\n{program.log()}"
+        assert "Traceback" not in program.log(), program.log()
+        assert '"exception"' not in program.log(), program.log()
     finally:
-        running.process.kill()
+        program.process.kill()

@@ -15,7 +15,7 @@ from mirrorstream.kube.credentials import find_credentials
 from e2e.backends import CONTROLPLANE, OPENSHIFT
 from e2e.scenarios.cluster import IMAGE_API, Cluster, Namespace, tag
 from e2e.scenarios.conftest import Start
-from e2e.scenarios.installation import ACCOUNT, Installation
+from e2e.scenarios.installation import CONTROLLER, Installation
 from e2e.waiting import wait_for
 
 FLOWS = "/apis/flowcontrol.apiserver.k8s.io/v1"
@@ -79,7 +79,7 @@ def _throttled(ns: Namespace, account: Installation, program: Path) -> Iterator[
     """
     level: dict[str, Any] = {"nominalConcurrencyShares": 0, "lendablePercent": 0, "borrowingLimitPercent": 0}
     limited = {"type": "Limited", "limited": {**level, "limitResponse": {"type": "Reject"}}}
-    subject = {"kind": "ServiceAccount", "serviceAccount": {"name": ACCOUNT, "namespace": account.namespace}}
+    subject = {"kind": "ServiceAccount", "serviceAccount": {"name": CONTROLLER, "namespace": account.namespace}}
     everything = {"verbs": ["*"], "apiGroups": ["*"], "resources": ["*"], "clusterScope": True, "namespaces": ["*"]}
     flow = {
         "priorityLevelConfiguration": {"name": ns.name},

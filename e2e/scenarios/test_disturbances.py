@@ -25,7 +25,7 @@ from e2e.controlplane.openshift import API_SERVER
 from e2e.controlplane.plane import ControlPlane
 from e2e.scenarios.cluster import Cluster, Namespace, tag
 from e2e.scenarios.conftest import configuration
-from e2e.scenarios.program import controller
+from e2e.scenarios.program import Controller, running
 from e2e.waiting import wait_for
 
 pytestmark = pytest.mark.timeout(180)
@@ -67,8 +67,8 @@ def test_a_restart_of_the_api_server_misses_nothing(bed: Bed, there: Namespace, 
     """The same process goes on, leads again, and heals what failed before, during and after."""
     digest = there.put("good", "app:v1")
     there.digest_mirrors()
-    with controller(bed.cluster.program, tmp_path, configuration(there)) as running:
-        wait_for("it leads", lambda: running.metric("mirrorstream_leader") == 1)
+    with running(Controller(bed.cluster.program, tmp_path, configuration(there))) as program:
+        wait_for("it leads", lambda: program.metric("mirrorstream_leader") == 1)
         there.create("before", tag("v1", there.source("app:v1")))
         there.wait_healed("before", "v1", digest)
         there.create("late", tag("v1", there.source("late:v1")))
@@ -78,7 +78,7 @@ def test_a_restart_of_the_api_server_misses_nothing(bed: Bed, there: Namespace, 
         there.create("after", tag("v1", there.source("app:v1")))
         there.wait_healed("after", "v1", digest)
         there.wait_healed("late", "v1", late)
-        wait_for("it leads again", lambda: running.metric("mirrorstream_leader") == 1)
+        wait_for("it leads again", lambda: program.metric("mirrorstream_leader") == 1)
 
 
 def _outage(bed: Bed) -> None:
@@ -104,13 +104,13 @@ def test_an_image_api_that_is_away_for_half_a_minute(bed: Bed, there: Namespace,
     """503s in between, and a rule that came meanwhile: afterwards everything heals, and nobody was asked in a tight loop."""
     digest = there.put("good", "app:v1")
     assert bed.cluster.log
-    with controller(bed.cluster.program, tmp_path, configuration(there)) as running:
+    with running(Controller(bed.cluster.program, tmp_path, configuration(there))) as program:
         there.create("before", tag("v1", there.source("app:v1")))
         there.wait_failed("before", "v1")
         began, mark = time.monotonic(), bed.cluster.log.mark()
         _outage(bed)
         there.digest_mirrors()
-        known = wait_for("the new rule is known", lambda: running.lines("mirror rules"))
+        known = wait_for("the new rule is known", lambda: program.lines("mirror rules"))
         assert known
         time.sleep(max(0.0, began + OUTAGE_SECONDS - time.monotonic()))  # the outage is what is tested
         if not bed.cluster.controls:
@@ -127,8 +127,8 @@ def test_an_image_api_that_is_away_for_half_a_minute(bed: Bed, there: Namespace,
 def test_compaction_while_the_controller_slept(bed: Bed, there: Namespace, tmp_path: Path) -> None:
     """Its watches cannot resume (410): it lists again and misses neither the rule nor the stream that came meanwhile."""
     digest = there.put("good", "app:v1")
-    with controller(bed.cluster.program, tmp_path, configuration(there), "--no-leader-election") as running:
-        running.process.send(signal.SIGSTOP)
+    with running(Controller(bed.cluster.program, tmp_path, configuration(there), "--no-leader-election")) as program:
+        program.process.send(signal.SIGSTOP)
         try:
             there.create("app", tag("v1", there.source("app:v1")))
             there.wait_failed("app", "v1")
@@ -141,9 +141,9 @@ def test_compaction_while_the_controller_slept(bed: Bed, there: Namespace, tmp_p
                 bed.cluster.control("drop-watches")
             bed.plane.compact()
         finally:
-            running.process.send(signal.SIGCONT)
+            program.process.send(signal.SIGCONT)
         there.wait_healed("app", "v1", digest, seconds=30)
         expired = "the watch is too far behind, listing again"
         wanted = {"imagedigestmirrorsets.config.openshift.io", "imagetagmirrorsets.config.openshift.io"}
-        wait_for("it lists again", lambda: wanted <= {line["resource"] for line in running.lines(expired)})
-        wait_for("it watches again", running.ready)
+        wait_for("it lists again", lambda: wanted <= {line["resource"] for line in program.lines(expired)})
+        wait_for("it watches again", program.ready)

@@ -1,35 +1,13 @@
 """What users of kubectl, and of GitOps tools that work like it, see of a heal: Events, and no difference to what they applied."""
 
-import shutil
-import subprocess
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import yaml
 
-from e2e.backends import EXISTING, OPENSHIFT, SIMULATOR, Choice
-from e2e.controlplane.build import components
-from e2e.scenarios.cluster import Cluster, Namespace, following, tag
-from e2e.scenarios.conftest import Start
-
-Kubectl = Callable[..., subprocess.CompletedProcess[str]]
-
-
-@pytest.fixture
-def kubectl(ns: Namespace, cluster: Cluster, chosen: Choice, tmp_path: Path) -> Kubectl:
-    """Run kubectl in the scenario's namespace."""
-    if chosen.backend == SIMULATOR:
-        pytest.skip("kubectl comes with the real control plane")
-    program = shutil.which("kubectl") if chosen.backend == EXISTING else str(components() / "kubectl")
-    if not program:
-        pytest.skip("there is no kubectl")
-
-    def run(*arguments: str) -> subprocess.CompletedProcess[str]:
-        command = [program, "--kubeconfig", str(cluster.kubeconfig), "--cache-dir", str(tmp_path / "cache"), "-n", ns.name]
-        return subprocess.run([*command, *arguments], capture_output=True, text=True, check=False, timeout=60)
-
-    return run
+from e2e.backends import EXISTING, OPENSHIFT, Choice
+from e2e.scenarios.cluster import Namespace, following, tag
+from e2e.scenarios.conftest import Kubectl, Start
 
 
 def _manifest(ns: Namespace, path: Path) -> str:

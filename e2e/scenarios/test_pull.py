@@ -11,7 +11,7 @@ from e2e.backends import OPENSHIFT
 from e2e.registry import digest_of
 from e2e.scenarios.cluster import Cluster, Namespace, tag
 from e2e.scenarios.conftest import Start
-from e2e.scenarios.installation import RBAC
+from e2e.scenarios.roles import PULL, account_with
 
 SKOPEO = shutil.which("skopeo")
 
@@ -24,21 +24,6 @@ def internal(cluster: Cluster) -> Cluster:
     if not SKOPEO:
         pytest.skip("skopeo is not installed")
     return cluster
-
-
-def _puller(ns: Namespace) -> str:
-    """The token of a service account that may pull from the namespace, and no more."""
-    account = f"/api/v1/namespaces/{ns.name}/serviceaccounts"
-    ns.client.request("POST", account, body={"metadata": {"name": "puller"}})
-    rule = {"apiGroups": ["image.openshift.io"], "resources": ["imagestreams/layers"], "verbs": ["get"]}
-    roles = f"{RBAC}/namespaces/{ns.name}"
-    ns.client.request("POST", f"{roles}/roles", body={"metadata": {"name": "puller"}, "rules": [rule]})
-    reference = {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": "puller"}
-    subject = {"kind": "ServiceAccount", "name": "puller", "namespace": ns.name}
-    body = {"metadata": {"name": "puller"}, "roleRef": reference, "subjects": [subject]}
-    ns.client.request("POST", f"{roles}/rolebindings", body=body)
-    answer = ns.client.request("POST", f"{account}/puller/token", body={"spec": {"expirationSeconds": 3600}})
-    return str(answer["status"]["token"])
 
 
 @pytest.mark.parametrize("kind", ["docker", "oci", "list"])
@@ -55,9 +40,10 @@ def test_a_healed_tag_is_pulled_with_all_its_layers(
     ns.wait_healed("app", "v1", digest)
     repository = ns.get("app")["status"]["dockerImageRepository"]
     source = f"docker://{repository}:v1" if by == "tag" else f"docker://{repository}@{digest}"
+    token = account_with(ns.client, ns.name, "puller", [PULL])
     folder = tmp_path / "pulled"
     command = [str(SKOPEO), "--override-os=linux", "--override-arch=amd64", "copy", "--quiet", "--insecure-policy"]
-    command += ["--src-tls-verify=false", f"--src-creds=unused:{_puller(ns)}", *(["--all"] if kind == "list" else [])]
+    command += ["--src-tls-verify=false", f"--src-creds=unused:{token}", *(["--all"] if kind == "list" else [])]
     done = subprocess.run([*command, source, f"dir:{folder}"], capture_output=True, text=True, check=False, timeout=60)
     assert done.returncode == 0, done.stderr
     pulled = (folder / "manifest.json").read_bytes()

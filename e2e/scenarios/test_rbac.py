@@ -9,11 +9,11 @@ import pytest
 from e2e.scenarios.audit import Request
 from e2e.scenarios.cluster import Cluster, Namespace, tag
 from e2e.scenarios.conftest import configuration
-from e2e.scenarios.installation import Installation, Permission, permissions
+from e2e.scenarios.installation import CONTROLLER, Installation, Permission, permissions
 from e2e.scenarios.program import Controller
 from e2e.waiting import wait_for
 
-PERMISSIONS = permissions()
+PERMISSIONS = permissions(CONTROLLER)
 STEP_SECONDS = 6
 """For each step of the exercise, all of which take well under a second or two."""
 MIRROR_KINDS = ("ImageContentSourcePolicy", "ImageDigestMirrorSet", "ImageTagMirrorSet")

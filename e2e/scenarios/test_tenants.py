@@ -12,7 +12,8 @@ from e2e.backends import EXISTING, SIMULATOR
 from e2e.controlplane.arguments import OWN_NAMESPACE
 from e2e.scenarios.cluster import IMAGE_API, MIRROR_SETS, Cluster, Namespace, tag
 from e2e.scenarios.conftest import Start
-from e2e.scenarios.installation import RBAC, with_token
+from e2e.scenarios.installation import with_token
+from e2e.scenarios.roles import account_with
 from e2e.waiting import wait_for
 
 
@@ -27,20 +28,12 @@ def authorized(cluster: Cluster) -> Cluster:
 @contextmanager
 def tenant(ns: Namespace, folder: Path) -> Iterator[Client]:
     """An owner of one namespace and of nothing else: all verbs on streams, imports, secrets and Events there."""
-    account = f"/api/v1/namespaces/{ns.name}/serviceaccounts"
-    ns.client.request("POST", account, body={"metadata": {"name": "tenant"}})
     streams = ["imagestreams", "imagestreamimports", "imagestreamtags", "imagestreamimages", "imagestreammappings"]
     rules = [
         {"apiGroups": ["image.openshift.io"], "resources": streams, "verbs": ["*"]},
         {"apiGroups": [""], "resources": ["secrets", "events", "serviceaccounts", "pods"], "verbs": ["*"]},
     ]
-    roles = f"{RBAC}/namespaces/{ns.name}"
-    ns.client.request("POST", f"{roles}/roles", body={"metadata": {"name": "tenant"}, "rules": rules})
-    reference = {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": "tenant"}
-    subject = {"kind": "ServiceAccount", "name": "tenant", "namespace": ns.name}
-    body = {"metadata": {"name": "tenant"}, "roleRef": reference, "subjects": [subject]}
-    ns.client.request("POST", f"{roles}/rolebindings", body=body)
-    token = ns.client.request("POST", f"{account}/tenant/token", body={"spec": {"expirationSeconds": 3600}})["status"]["token"]
+    token = account_with(ns.client, ns.name, "tenant", rules)
     kubeconfig = with_token(folder / f"tenant-{ns.name}.kubeconfig", ns.cluster.kubeconfig, token)
     client = load_client(str(kubeconfig), in_cluster=False, user_agent="tenant")
     wait_for("the role is in force", lambda: _may(client, f"{IMAGE_API}/namespaces/{ns.name}/imagestreams"))

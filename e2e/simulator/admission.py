@@ -11,14 +11,13 @@ import urllib3
 
 from e2e.simulator import errors
 from e2e.simulator.patches import json_patch
-from e2e.simulator.resources import Context, Resource
+from e2e.simulator.resources import NAMESPACES, Context, Resource
 from e2e.simulator.selectors import matcher
 
 Object = dict[str, Any]
 CONFIGURATIONS = Resource(
     "admissionregistration.k8s.io", "v1", "mutatingwebhookconfigurations", "MutatingWebhookConfiguration", False
 )
-NAMESPACES = Resource("", "v1", "namespaces", "Namespace", False)
 DEFAULT_SECONDS = 10
 
 

@@ -87,6 +87,8 @@ class Resource:
 
 DENIALS = Resource("", "v1", "configmaps", "ConfigMap")
 """Where a test says who may not do what."""
+NAMESPACES = Resource("", "v1", "namespaces", "Namespace", False, has_status=True)
+"""As an equal of what is served."""
 
 
 class Registry:

@@ -1,0 +1,282 @@
+"""Pods whose image belongs to a Local tag run from the internal registry, on every back end; all others stay as they are."""
+
+import json
+from contextlib import ExitStack
+from typing import Any
+
+import pytest
+from mirrorstream.kube.client import ApiError
+
+from e2e.backends import SIMULATOR
+from e2e.scenarios.cluster import Cluster, Namespace, following, tag
+from e2e.scenarios.conftest import Hook, Start
+from e2e.scenarios.program import Webhook
+from e2e.waiting import wait_for
+
+Object = dict[str, Any]
+ORIGINALS = "mirrorstream.github.io/original-images"
+LABEL = {"mirrorstream.github.io/rewrite": "disabled"}
+
+
+def images(pod: Object) -> list[str]:
+    """The images of a pod's containers."""
+    return [container["image"] for container in pod["spec"]["containers"]]
+
+
+def originals(pod: Object) -> Any:
+    """What the annotation says; None without it."""
+    text = (pod["metadata"].get("annotations") or {}).get(ORIGINALS)
+    return json.loads(text) if text else None
+
+
+def healed(ns: Namespace, start: Start, name: str = "app") -> tuple[str, str]:
+    """A stream whose tag v1 was healed through a mirror: the reference that users write, and what a pod is to get."""
+    digest = ns.put("good", f"{name}:v1")
+    ns.digest_mirrors()
+    start()
+    ns.create(name, tag("v1", ns.source(f"{name}:v1")), following("latest", "v1"))
+    ns.wait_healed(name, "v1", digest)
+    repository = ns.get(name)["status"]["dockerImageRepository"]
+    return ns.source(f"{name}:v1"), f"{repository}@{digest}"
+
+
+def settled(webhook: Webhook, ns: Namespace, source: str, wanted: str) -> None:
+    """Wait until the webhook knows what the API server knows: it watches, too."""
+    wait_for("the webhook has seen the heal", lambda: images(ns.pod("seen", source, dry_run=True)) == [wanted])
+
+
+def test_a_pod_that_names_the_upstream_runs_from_the_internal_registry(ns: Namespace, start: Start, hook: Hook) -> None:
+    """From the tag's failure to the pod: nobody wrote anything but the upstream's reference."""
+    ns.allow_pulls()
+    source, wanted = healed(ns, start)
+    webhook = hook()
+    settled(webhook, ns, source, wanted)
+    by_digest = f"{ns.source('app')}@{wanted.partition('@')[2]}"
+    pod = ns.pod("app", source, by_digest, "example.com/other:v1", initContainers=[{"name": "init", "image": source}])
+    assert images(pod) == [wanted, wanted, "example.com/other:v1"]
+    assert pod["spec"]["initContainers"][0]["image"] == wanted
+    assert originals(pod) == {"c0": source, "c1": by_digest, "init": source}
+    stored = ns.client.get(f"/api/v1/namespaces/{ns.name}/pods/app")
+    assert stored["spec"]["containers"][0]["image"] == wanted
+    assert webhook.metric("mirrorstream_webhook_images_total", result="rewritten") >= 3
+
+
+def test_updates_change_only_what_changed(ns: Namespace, start: Start, hook: Hook) -> None:
+    """Labels alone get no patch; a new image of a running pod is looked at like any other; the same again restarts nothing."""
+    ns.allow_pulls()
+    source, wanted = healed(ns, start)
+    webhook = hook()
+    settled(webhook, ns, source, wanted)
+    ns.pod("app", source, "example.com/other:v1")
+    path = f"/api/v1/namespaces/{ns.name}/pods/app"
+    examined = webhook.metric("mirrorstream_webhook_images_total")
+
+    def patch(body: Object) -> Object:
+        answer: Object = ns.client.request("PATCH", path, body=body, content_type="application/strategic-merge-patch+json")
+        return answer
+
+    if ns.cluster.backend == SIMULATOR:
+        pytest.skip("the simulator knows no strategic merge")
+    labelled = patch({"metadata": {"labels": {"a": "b"}}})
+    assert images(labelled) == [wanted, "example.com/other:v1"]
+    assert webhook.metric("mirrorstream_webhook_images_total") == examined
+    changed = patch({"spec": {"containers": [{"name": "c1", "image": source}]}})
+    assert images(changed) == [wanted, wanted]
+    assert originals(changed) == {"c0": source, "c1": source}
+    again = patch({"spec": {"containers": [{"name": "c0", "image": source}]}})
+    assert images(again) == [wanted, wanted]
+    away = patch({"spec": {"containers": [{"name": "c0", "image": "example.com/another:v1"}]}})
+    assert images(away) == ["example.com/another:v1", wanted]
+    assert originals(away) == {"c1": source}
+
+
+def test_a_shared_namespace_serves_those_who_may_pull_from_it(ns: Namespace, start: Start, hook: Hook, cluster: Cluster) -> None:
+    """A stream of another namespace is used only if that namespace is shared, and the pod's account may pull there."""
+    with ExitStack() as stack:
+        other, stranger = (stack.enter_context(cluster.namespace()) for _ in range(2))
+        source, wanted = healed(ns, start)
+        webhook = hook(other, stranger, webhook={"sharedNamespaces": [ns.name]})
+        ns.deny_pulls(f"{stranger.name}:default")
+        ns.allow_pulls(everybody=True)
+        wait_for("it is rewritten", lambda: images(other.pod("seen", source, dry_run=True)) == [wanted], seconds=15)
+        if cluster.backend == SIMULATOR:
+            assert images(stranger.pod("app", source)) == [source]
+            assert webhook.metric("mirrorstream_webhook_images_total", result="no-access") >= 1
+        webhook.configure({"webhook": {"sharedNamespaces": []}})
+        wait_for("it is shared no more", lambda: images(other.pod("seen", source, dry_run=True)) == [source])
+
+
+def test_without_the_right_to_pull_a_pod_stays_as_it_is(ns: Namespace, start: Start, hook: Hook) -> None:
+    """In its own namespace, too: pointed at the internal registry it could not pull either."""
+    source, wanted = healed(ns, start)
+    ns.deny_pulls(f"{ns.name}:default")
+    webhook = hook()
+    wait_for("it has been looked at", lambda: _counted(webhook, ns, source, "no-access"))
+    assert images(ns.pod("app", source)) == [source]
+    if ns.cluster.backend != SIMULATOR:
+        ns.allow_pulls()
+        settled(webhook, ns, source, wanted)
+
+
+def _counted(webhook: Webhook, ns: Namespace, source: str, result: str) -> bool:
+    """Whether an image of a dry run came to this result."""
+    before = webhook.metric("mirrorstream_webhook_images_total", result=result)
+    ns.pod("seen", source, dry_run=True)
+    return webhook.metric("mirrorstream_webhook_images_total", result=result) > before
+
+
+@pytest.mark.parametrize(
+    ("metadata", "spec", "result"),
+    [
+        pytest.param({"labels": LABEL}, {}, "", id="opted-out"),
+        pytest.param({}, {"imagePullSecrets": [{"name": "mine"}]}, "pull-secrets", id="pull-secrets-of-its-own"),
+        pytest.param(
+            {"ownerReferences": [{"apiVersion": "example.com/v1", "kind": "Database", "name": "db", "uid": "1"}]},
+            {},
+            "excluded-owner",
+            id="an-owner-that-compares-images",
+        ),
+    ],
+)
+def test_pods_that_are_left_alone(ns: Namespace, start: Start, hook: Hook, metadata: Object, spec: Object, result: str) -> None:
+    """Each beside one of the same image that is rewritten."""
+    ns.allow_pulls()
+    source, wanted = healed(ns, start)
+    webhook = hook(webhook={"excludeOwners": ["Database.example.com"]})
+    settled(webhook, ns, source, wanted)
+    reviews = webhook.metric("mirrorstream_webhook_reviews_total")
+    left = ns.pod("left", source, metadata=metadata, **spec)
+    assert images(left) == [source]
+    assert originals(left) is None
+    if result:
+        assert webhook.metric("mirrorstream_webhook_images_total", result=result) == 1
+    else:
+        assert webhook.metric("mirrorstream_webhook_reviews_total") == reviews, "the API server does not even ask"
+
+
+def test_a_namespace_opts_out_by_its_label(ns: Namespace, start: Start, hook: Hook) -> None:
+    """And back in."""
+    ns.allow_pulls()
+    source, wanted = healed(ns, start)
+    webhook = hook()
+    settled(webhook, ns, source, wanted)
+    path = f"/api/v1/namespaces/{ns.name}"
+    for labels, expected in ((LABEL, source), ({"mirrorstream.github.io/rewrite": None}, wanted)):
+        ns.client.request("PATCH", path, body={"metadata": {"labels": labels}}, content_type="application/merge-patch+json")
+        wait_for("the label counts", lambda expected=expected: images(ns.pod("seen", source, dry_run=True)) == [expected])
+
+
+def test_what_guards_the_upstream_image_is_never_walked_around(ns: Namespace, start: Start, hook: Hook) -> None:
+    """A signature policy that appears, and one that goes: the pod's reference decides at that moment."""
+    ns.allow_pulls()
+    source, wanted = healed(ns, start)
+    webhook = hook()
+    settled(webhook, ns, source, wanted)
+    path = f"/apis/config.openshift.io/v1/namespaces/{ns.name}/imagepolicies"
+    policy = {
+        "policyType": "PublicKey",
+        "publicKey": {"keyData": "LS0tLS1CRUdJTiBQVUJMSUMgS0VZLS0tLS0KLS0tLS1FTkQgUFVCTElDIEtFWS0tLS0t"},
+    }
+    body = {
+        "apiVersion": "config.openshift.io/v1",
+        "kind": "ImagePolicy",
+        "metadata": {"name": "signed"},
+        "spec": {"scopes": [ns.source("app")], "policy": {"rootOfTrust": policy}},
+    }
+    ns.client.request("POST", path, body=body)
+    wait_for("the policy counts", lambda: images(ns.pod("seen", source, dry_run=True)) == [source])
+    assert webhook.metric("mirrorstream_webhook_images_total", result="signature-policy") >= 1
+    ns.client.request("DELETE", f"{path}/signed")
+    settled(webhook, ns, source, wanted)
+
+
+def test_a_registry_that_is_blocked_later_is_respected(ns: Namespace, start: Start, hook: Hook, cluster: Cluster) -> None:
+    """The node would refuse the image: so it stays refused."""
+    if not cluster.is_ours:
+        pytest.skip("the Image config is not ours")
+    ns.allow_pulls()
+    source, wanted = healed(ns, start)
+    webhook = hook()
+    settled(webhook, ns, source, wanted)
+    blocked = ns.source("app")
+    cluster.change_image_config(lambda spec: spec["registrySources"]["blockedRegistries"].append(blocked))
+    try:
+        wait_for("it is left alone", lambda: images(ns.pod("seen", source, dry_run=True)) == [source])
+        assert webhook.metric("mirrorstream_webhook_images_total", result="blocked") >= 1
+    finally:
+        cluster.change_image_config(lambda spec: spec["registrySources"]["blockedRegistries"].remove(blocked))
+
+
+def test_only_what_a_mirror_set_covers_until_all_is_wanted(ns: Namespace, start: Start, hook: Hook) -> None:
+    """A Local tag that the platform imported itself: the node pulls it as ever, unless scope is all; observe changes nothing."""
+    ns.allow_pulls()
+    ns.cluster.put("good", f"{ns.name}/app", "v1")
+    source = ns.source("app:v1", "good")
+    ns.create("app", tag("v1", source))
+    item = ns.wait_healed("app", "v1")
+    wanted = f"{ns.get('app')['status']['dockerImageRepository']}@{item['image']}"
+    webhook = hook()
+    wait_for("the webhook knows the tag", lambda: _counted(webhook, ns, source, "not-mirrored"))
+    assert images(ns.pod("app", source)) == [source]
+    webhook.configure({"webhook": {"scope": "all"}})
+    settled(webhook, ns, source, wanted)
+    webhook.configure({"webhook": {"scope": "all"}, "mode": "observe"})
+    wait_for("it only observes", lambda: _counted(webhook, ns, source, "observed"))
+    assert images(ns.pod("observed", source)) == [source]
+
+
+def test_a_pod_before_its_tag_is_healed_waits_for_the_tag(ns: Namespace, start: Start, hook: Hook) -> None:
+    """pendingTags: rewrite. The pod gets the tag of the internal registry, which resolves once the controller has healed it."""
+    ns.allow_pulls()
+    digest = ns.put("good", "app:v1")
+    ns.digest_mirrors()
+    source = ns.source("app:v1")
+    ns.create("app", tag("v1", source))
+    ns.wait_failed("app", "v1")
+    repository = ns.get("app")["status"]["dockerImageRepository"]
+    webhook = hook(webhook={"pendingTags": "rewrite"})
+    wait_for("the webhook knows the failure", lambda: images(ns.pod("seen", source, dry_run=True)) == [f"{repository}:v1"])
+    pod = ns.pod("app", source)
+    assert images(pod) == [f"{repository}:v1"]
+    assert originals(pod) == {"c0": source}
+    start()
+    ns.wait_healed("app", "v1", digest)
+    # What the internal registry resolves `repository:v1` by.
+    found = ns.client.get(f"/apis/image.openshift.io/v1/namespaces/{ns.name}/imagestreamtags/app:v1")
+    assert found["image"]["metadata"]["name"] == digest
+    settled(webhook, ns, source, f"{repository}@{digest}")
+    webhook.configure({})
+    settled(webhook, ns, source, f"{repository}@{digest}")
+
+
+def test_a_pod_of_a_failed_tag_is_left_alone_by_default(ns: Namespace, hook: Hook) -> None:
+    """pendingTags: leave: the node may reach what the API server does not."""
+    ns.allow_pulls()
+    ns.digest_mirrors()
+    source = ns.source("app:v1")
+    ns.create("app", tag("v1", source))
+    ns.wait_failed("app", "v1")
+    webhook = hook()
+    wait_for("the webhook knows the failure", lambda: _counted(webhook, ns, source, "not-imported"))
+    assert images(ns.pod("app", source)) == [source]
+
+
+def test_a_webhook_that_is_down_keeps_no_pod_from_being_made(ns: Namespace, start: Start, hook: Hook) -> None:
+    """FailurePolicy Ignore: the pod goes on as it is."""
+    ns.allow_pulls()
+    source, wanted = healed(ns, start)
+    webhook = hook()
+    settled(webhook, ns, source, wanted)
+    webhook.process.kill()
+    assert images(ns.pod("app", source)) == [source]
+
+
+def test_what_the_api_server_refuses_it_still_refuses(ns: Namespace, start: Start, hook: Hook) -> None:
+    """A pod that is no pod gets the API server's own answer."""
+    source, _ = healed(ns, start)
+    hook()
+    if ns.cluster.backend == SIMULATOR:
+        pytest.skip("the simulator validates no pods")
+    with pytest.raises(ApiError) as refused:
+        ns.pod("app", source, restartPolicy="Sometimes")
+    assert refused.value.status == 422
