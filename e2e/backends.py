@@ -18,6 +18,8 @@ from e2e.scenarios.installation import CONTROLLER, WEBHOOK, Installation
 from e2e.simulator.settings import CONTRACT_PORTS, Settings, contract_settings
 
 SIMULATOR, CONTROLPLANE, OPENSHIFT, EXISTING = "simulator", "controlplane", "openshift", "kubeconfig"
+PLANES = (CONTROLPLANE, OPENSHIFT)
+"""Those with a real kube-apiserver of our own."""
 SCHEDULED_SECONDS = 1.5
 Ports = dict[str, int]
 

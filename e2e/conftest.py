@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from mirrorstream.kube.client import ClientError
 
-from e2e.backends import CONTROLPLANE, EXISTING, OPENSHIFT, Choice, Shared, SharedPlane, add_options, choice
+from e2e.backends import EXISTING, PLANES, Choice, Shared, SharedPlane, add_options, choice
 from e2e.controlplane.build import components
 from e2e.gobuild import BuildError, GoMissingError
 from e2e.processes import ProcessError, end_with_parent
@@ -40,7 +40,7 @@ def pytest_sessionstart(session: pytest.Session) -> None:
         config.stash[SHARED] = Shared(EXISTING, path, path, path, ports=dict.fromkeys(_workers(config), CONTRACT_PORTS))
         if len(_workers(config)) > 1:
             raise pytest.UsageError("--kubeconfig: the cluster knows the registries of one process only; use -n 0")
-    elif chosen.backend in (CONTROLPLANE, OPENSHIFT):
+    elif chosen.backend in PLANES:
         try:
             components()
         except GoMissingError as error:
@@ -133,6 +133,6 @@ def built(request: pytest.FixtureRequest) -> None:
 def shared(request: pytest.FixtureRequest, built: None) -> Shared | None:
     """The cluster that this run's processes share; None on the simulator, of which each process has one."""
     config = request.config
-    if config.stash[CHOICE].backend in (CONTROLPLANE, OPENSHIFT) and SHARED not in config.stash:
+    if config.stash[CHOICE].backend in PLANES and SHARED not in config.stash:
         _start_shared(config)  # this is the only process, and only now it is known that a test needs it
     return config.stash.get(SHARED, None)

@@ -71,8 +71,12 @@ class AuditLog:
         if not self._path.exists():
             return []
         with self._path.open("rb") as file:
-            file.seek(mark)
-            lines = file.read().split(b"\n")[:-1]  # the last one may not be whole yet
+            # The entry that was being written at the mark had happened by then.
+            file.seek(max(mark - 1, 0))
+            content = file.read()
+        if mark:
+            content = content.partition(b"\n")[2]
+        lines = content.split(b"\n")[:-1]  # the last one may not be whole yet
         entries = [json.loads(line) for line in lines]
         return [_request(entry) for entry in entries if entry.get("userAgent", "").startswith(AGENT)]
 

@@ -137,9 +137,9 @@ class Cluster:
         wait_for("the Image config is written", attempt)
 
     @contextlib.contextmanager
-    def namespace(self) -> Iterator["Namespace"]:
+    def namespace(self, prefix: str = "ms") -> Iterator["Namespace"]:
         """A namespace with a name of its own."""
-        name = f"ms-{uuid4().hex[:8]}"
+        name = f"{prefix}-{uuid4().hex[:8]}"
         self.client.request("POST", "/api/v1/namespaces", body={"metadata": {"name": name}})
         namespace = Namespace(self, name)
         try:

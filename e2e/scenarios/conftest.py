@@ -12,7 +12,7 @@ import pytest
 from e2e.backends import (
     CONTROLPLANE,
     EXISTING,
-    OPENSHIFT,
+    PLANES,
     SIMULATOR,
     Choice,
     Shared,
@@ -72,6 +72,14 @@ def observed(cluster: Cluster) -> Cluster:
     """The cluster, for what needs to see mirrorstream's requests."""
     if cluster.log is None:
         pytest.skip("nobody shows us this cluster's log of requests")
+    return cluster
+
+
+@pytest.fixture
+def authorized(cluster: Cluster) -> Cluster:
+    """A cluster with RBAC, workloads and CEL: a kube-apiserver and its controllers, on which we may make users and roles."""
+    if cluster.backend not in PLANES:
+        pytest.skip("needs a real kube-apiserver, and roles of our own on it")
     return cluster
 
 
@@ -169,7 +177,7 @@ def kubectl(ns: Namespace, cluster: Cluster, chosen: Choice, tmp_path: Path) -> 
 @pytest.fixture
 def own_account(cluster: Cluster, ns: Namespace, tmp_path: Path) -> Iterator[Path]:
     """A kubeconfig of a service account in the scenario's namespace: mirrorstream as if it were installed there."""
-    if cluster.backend not in (CONTROLPLANE, OPENSHIFT):
+    if cluster.backend not in PLANES:
         yield cluster.program
         return
     with Installation(cluster.client, ns.name) as installation:

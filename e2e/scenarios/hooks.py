@@ -17,6 +17,7 @@ from e2e.waiting import wait_for
 
 Object = dict[str, Any]
 MANIFEST = Path(__file__).parents[2] / "config" / "base" / "webhook" / "mutating_webhook_configuration.yaml"
+SIGNATURES = "/apis/config.openshift.io/v1"
 CONFIGURATIONS = "/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations"
 
 
@@ -61,3 +62,11 @@ def wait_asked(webhook: Webhook, ns: Namespace) -> None:
         return webhook.metric("mirrorstream_webhook_reviews_total") > 0
 
     wait_for("the API server asks the webhook", asked)
+
+
+def signature_policy(kind: str, name: str, scope: str) -> Object:
+    """An ImagePolicy or ClusterImagePolicy that wants a signature for everything in a scope."""
+    key = base64.b64encode(b"-----BEGIN PUBLIC KEY-----\n-----END PUBLIC KEY-----").decode()
+    trust = {"policyType": "PublicKey", "publicKey": {"keyData": key}}
+    spec = {"scopes": [scope], "policy": {"rootOfTrust": trust}}
+    return {"apiVersion": "config.openshift.io/v1", "kind": kind, "metadata": {"name": name}, "spec": spec}

@@ -12,7 +12,6 @@ import pytest
 from mirrorstream.kube.client import ApiError, Client, ClientError, load_client
 from mirrorstream.kube.credentials import find_credentials
 
-from e2e.backends import CONTROLPLANE, OPENSHIFT
 from e2e.scenarios.cluster import IMAGE_API, Cluster, Namespace, tag
 from e2e.scenarios.conftest import Start
 from e2e.scenarios.installation import CONTROLLER, Installation
@@ -22,11 +21,9 @@ FLOWS = "/apis/flowcontrol.apiserver.k8s.io/v1"
 
 
 @pytest.fixture
-def installation(cluster: Cluster, ns: Namespace) -> Iterator[Installation]:
+def installation(authorized: Cluster, ns: Namespace) -> Iterator[Installation]:
     """Mirrorstream's service account in the scenario's namespace."""
-    if cluster.backend not in (CONTROLPLANE, OPENSHIFT):
-        pytest.skip("needs service accounts, and roles of our own")
-    with Installation(cluster.client, ns.name) as made:
+    with Installation(authorized.client, ns.name) as made:
         made.wait_effective()
         yield made
 

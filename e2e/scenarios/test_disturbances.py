@@ -10,8 +10,7 @@ import pytest
 from mirrorstream.kube.client import ApiError, ClientError
 
 from e2e.backends import (
-    CONTROLPLANE,
-    OPENSHIFT,
+    PLANES,
     Choice,
     free_ports,
     hosts_at,
@@ -43,7 +42,7 @@ class Bed:
 @pytest.fixture(scope="module")
 def bed(chosen: Choice, built: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bed]:
     """One for all of these scenarios."""
-    if chosen.backend not in (CONTROLPLANE, OPENSHIFT):
+    if chosen.backend not in PLANES:
         pytest.skip("needs a control plane of its own")
     ports = free_ports()
     settings = with_own_registry(scenario_settings([hosts_at(ports)]))

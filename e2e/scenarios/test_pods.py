@@ -2,6 +2,7 @@
 
 import json
 from contextlib import ExitStack
+from functools import partial
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ from mirrorstream.kube.client import ApiError
 from e2e.backends import SIMULATOR
 from e2e.scenarios.cluster import Cluster, Namespace, following, tag
 from e2e.scenarios.conftest import Hook, Start
+from e2e.scenarios.hooks import SIGNATURES, signature_policy
 from e2e.scenarios.program import Webhook
 from e2e.waiting import wait_for
 
@@ -40,9 +42,14 @@ def healed(ns: Namespace, start: Start, name: str = "app") -> tuple[str, str]:
     return ns.source(f"{name}:v1"), f"{repository}@{digest}"
 
 
-def settled(webhook: Webhook, ns: Namespace, source: str, wanted: str) -> None:
+def _seen_as(ns: Namespace, source: str, wanted: str) -> bool:
+    """Whether a pod with an image would get another now."""
+    return images(ns.pod("seen", source, dry_run=True)) == [wanted]
+
+
+def settled(ns: Namespace, source: str, wanted: str) -> None:
     """Wait until the webhook knows what the API server knows: it watches, too."""
-    wait_for("the webhook has seen the heal", lambda: images(ns.pod("seen", source, dry_run=True)) == [wanted])
+    wait_for("the webhook has seen the heal", lambda: _seen_as(ns, source, wanted))
 
 
 def test_a_pod_that_names_the_upstream_runs_from_the_internal_registry(ns: Namespace, start: Start, hook: Hook) -> None:
@@ -50,7 +57,7 @@ def test_a_pod_that_names_the_upstream_runs_from_the_internal_registry(ns: Names
     ns.allow_pulls()
     source, wanted = healed(ns, start)
     webhook = hook()
-    settled(webhook, ns, source, wanted)
+    settled(ns, source, wanted)
     by_digest = f"{ns.source('app')}@{wanted.partition('@')[2]}"
     pod = ns.pod("app", source, by_digest, "example.com/other:v1", initContainers=[{"name": "init", "image": source}])
     assert images(pod) == [wanted, wanted, "example.com/other:v1"]
@@ -66,7 +73,7 @@ def test_updates_change_only_what_changed(ns: Namespace, start: Start, hook: Hoo
     ns.allow_pulls()
     source, wanted = healed(ns, start)
     webhook = hook()
-    settled(webhook, ns, source, wanted)
+    settled(ns, source, wanted)
     ns.pod("app", source, "example.com/other:v1")
     path = f"/api/v1/namespaces/{ns.name}/pods/app"
     examined = webhook.metric("mirrorstream_webhook_images_total")
@@ -98,12 +105,12 @@ def test_a_shared_namespace_serves_those_who_may_pull_from_it(ns: Namespace, sta
         webhook = hook(other, stranger, webhook={"sharedNamespaces": [ns.name]})
         ns.deny_pulls(f"{stranger.name}:default")
         ns.allow_pulls(everybody=True)
-        wait_for("it is rewritten", lambda: images(other.pod("seen", source, dry_run=True)) == [wanted], seconds=15)
+        wait_for("it is rewritten", lambda: _seen_as(other, source, wanted), seconds=15)
         if cluster.backend == SIMULATOR:
             assert images(stranger.pod("app", source)) == [source]
             assert webhook.metric("mirrorstream_webhook_images_total", result="no-access") >= 1
         webhook.configure({"webhook": {"sharedNamespaces": []}})
-        wait_for("it is shared no more", lambda: images(other.pod("seen", source, dry_run=True)) == [source])
+        wait_for("it is shared no more", lambda: _seen_as(other, source, source))
 
 
 def test_without_the_right_to_pull_a_pod_stays_as_it_is(ns: Namespace, start: Start, hook: Hook) -> None:
@@ -115,7 +122,7 @@ def test_without_the_right_to_pull_a_pod_stays_as_it_is(ns: Namespace, start: St
     assert images(ns.pod("app", source)) == [source]
     if ns.cluster.backend != SIMULATOR:
         ns.allow_pulls()
-        settled(webhook, ns, source, wanted)
+        settled(ns, source, wanted)
 
 
 def _counted(webhook: Webhook, ns: Namespace, source: str, result: str) -> bool:
@@ -143,7 +150,7 @@ def test_pods_that_are_left_alone(ns: Namespace, start: Start, hook: Hook, metad
     ns.allow_pulls()
     source, wanted = healed(ns, start)
     webhook = hook(webhook={"excludeOwners": ["Database.example.com"]})
-    settled(webhook, ns, source, wanted)
+    settled(ns, source, wanted)
     reviews = webhook.metric("mirrorstream_webhook_reviews_total")
     left = ns.pod("left", source, metadata=metadata, **spec)
     assert images(left) == [source]
@@ -158,12 +165,12 @@ def test_a_namespace_opts_out_by_its_label(ns: Namespace, start: Start, hook: Ho
     """And back in."""
     ns.allow_pulls()
     source, wanted = healed(ns, start)
-    webhook = hook()
-    settled(webhook, ns, source, wanted)
+    hook()
+    settled(ns, source, wanted)
     path = f"/api/v1/namespaces/{ns.name}"
     for labels, expected in ((LABEL, source), ({"mirrorstream.github.io/rewrite": None}, wanted)):
         ns.client.request("PATCH", path, body={"metadata": {"labels": labels}}, content_type="application/merge-patch+json")
-        wait_for("the label counts", lambda expected=expected: images(ns.pod("seen", source, dry_run=True)) == [expected])
+        wait_for("the label counts", partial(_seen_as, ns, source, expected))
 
 
 def test_what_guards_the_upstream_image_is_never_walked_around(ns: Namespace, start: Start, hook: Hook) -> None:
@@ -171,23 +178,13 @@ def test_what_guards_the_upstream_image_is_never_walked_around(ns: Namespace, st
     ns.allow_pulls()
     source, wanted = healed(ns, start)
     webhook = hook()
-    settled(webhook, ns, source, wanted)
-    path = f"/apis/config.openshift.io/v1/namespaces/{ns.name}/imagepolicies"
-    policy = {
-        "policyType": "PublicKey",
-        "publicKey": {"keyData": "LS0tLS1CRUdJTiBQVUJMSUMgS0VZLS0tLS0KLS0tLS1FTkQgUFVCTElDIEtFWS0tLS0t"},
-    }
-    body = {
-        "apiVersion": "config.openshift.io/v1",
-        "kind": "ImagePolicy",
-        "metadata": {"name": "signed"},
-        "spec": {"scopes": [ns.source("app")], "policy": {"rootOfTrust": policy}},
-    }
-    ns.client.request("POST", path, body=body)
-    wait_for("the policy counts", lambda: images(ns.pod("seen", source, dry_run=True)) == [source])
+    settled(ns, source, wanted)
+    path = f"{SIGNATURES}/namespaces/{ns.name}/imagepolicies"
+    ns.client.request("POST", path, body=signature_policy("ImagePolicy", "signed", ns.source("app")))
+    wait_for("the policy counts", lambda: _seen_as(ns, source, source))
     assert webhook.metric("mirrorstream_webhook_images_total", result="signature-policy") >= 1
     ns.client.request("DELETE", f"{path}/signed")
-    settled(webhook, ns, source, wanted)
+    settled(ns, source, wanted)
 
 
 def test_a_registry_that_is_blocked_later_is_respected(ns: Namespace, start: Start, hook: Hook, cluster: Cluster) -> None:
@@ -197,11 +194,11 @@ def test_a_registry_that_is_blocked_later_is_respected(ns: Namespace, start: Sta
     ns.allow_pulls()
     source, wanted = healed(ns, start)
     webhook = hook()
-    settled(webhook, ns, source, wanted)
+    settled(ns, source, wanted)
     blocked = ns.source("app")
     cluster.change_image_config(lambda spec: spec["registrySources"]["blockedRegistries"].append(blocked))
     try:
-        wait_for("it is left alone", lambda: images(ns.pod("seen", source, dry_run=True)) == [source])
+        wait_for("it is left alone", lambda: _seen_as(ns, source, source))
         assert webhook.metric("mirrorstream_webhook_images_total", result="blocked") >= 1
     finally:
         cluster.change_image_config(lambda spec: spec["registrySources"]["blockedRegistries"].remove(blocked))
@@ -219,7 +216,7 @@ def test_only_what_a_mirror_set_covers_until_all_is_wanted(ns: Namespace, start:
     wait_for("the webhook knows the tag", lambda: _counted(webhook, ns, source, "not-mirrored"))
     assert images(ns.pod("app", source)) == [source]
     webhook.configure({"webhook": {"scope": "all"}})
-    settled(webhook, ns, source, wanted)
+    settled(ns, source, wanted)
     webhook.configure({"webhook": {"scope": "all"}, "mode": "observe"})
     wait_for("it only observes", lambda: _counted(webhook, ns, source, "observed"))
     assert images(ns.pod("observed", source)) == [source]
@@ -235,7 +232,7 @@ def test_a_pod_before_its_tag_is_healed_waits_for_the_tag(ns: Namespace, start: 
     ns.wait_failed("app", "v1")
     repository = ns.get("app")["status"]["dockerImageRepository"]
     webhook = hook(webhook={"pendingTags": "rewrite"})
-    wait_for("the webhook knows the failure", lambda: images(ns.pod("seen", source, dry_run=True)) == [f"{repository}:v1"])
+    wait_for("the webhook knows the failure", lambda: _seen_as(ns, source, f"{repository}:v1"))
     pod = ns.pod("app", source)
     assert images(pod) == [f"{repository}:v1"]
     assert originals(pod) == {"c0": source}
@@ -244,9 +241,9 @@ def test_a_pod_before_its_tag_is_healed_waits_for_the_tag(ns: Namespace, start: 
     # What the internal registry resolves `repository:v1` by.
     found = ns.client.get(f"/apis/image.openshift.io/v1/namespaces/{ns.name}/imagestreamtags/app:v1")
     assert found["image"]["metadata"]["name"] == digest
-    settled(webhook, ns, source, f"{repository}@{digest}")
+    settled(ns, source, f"{repository}@{digest}")
     webhook.configure({})
-    settled(webhook, ns, source, f"{repository}@{digest}")
+    settled(ns, source, f"{repository}@{digest}")
 
 
 def test_a_pod_of_a_failed_tag_is_left_alone_by_default(ns: Namespace, hook: Hook) -> None:
@@ -266,7 +263,7 @@ def test_a_webhook_that_is_down_keeps_no_pod_from_being_made(ns: Namespace, star
     ns.allow_pulls()
     source, wanted = healed(ns, start)
     webhook = hook()
-    settled(webhook, ns, source, wanted)
+    settled(ns, source, wanted)
     webhook.process.kill()
     assert images(ns.pod("app", source)) == [source]
 

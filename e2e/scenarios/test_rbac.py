@@ -1,4 +1,4 @@
-"""The roles in config/base/rbac: enough for everything that the controller does, and nothing in them is superfluous."""
+"""The roles in config/base/rbac: enough for everything that the two programs do, and nothing in them is superfluous."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,22 +9,16 @@ import pytest
 from e2e.scenarios.audit import Request
 from e2e.scenarios.cluster import Cluster, Namespace, tag
 from e2e.scenarios.conftest import configuration
-from e2e.scenarios.installation import CONTROLLER, Installation, Permission, permissions
-from e2e.scenarios.program import Controller
+from e2e.scenarios.hooks import SIGNATURES, registered, signature_policy, wait_asked
+from e2e.scenarios.installation import CONTROLLER, WEBHOOK, Installation, Permission, permissions
+from e2e.scenarios.program import Controller, Webhook
 from e2e.waiting import wait_for
 
 PERMISSIONS = permissions(CONTROLLER)
+WEBHOOKS_PERMISSIONS = permissions(WEBHOOK)
 STEP_SECONDS = 6
 """For each step of the exercise, all of which take well under a second or two."""
 MIRROR_KINDS = ("ImageContentSourcePolicy", "ImageDigestMirrorSet", "ImageTagMirrorSet")
-
-
-@pytest.fixture
-def real(observed: Cluster) -> Cluster:
-    """A cluster with an authorizer, whose decisions we can read."""
-    if observed.backend == "simulator":
-        pytest.skip("the simulator has no RBAC")
-    return observed
 
 
 @contextmanager
@@ -126,30 +120,131 @@ def _permission(request: Request) -> Permission:
     return Permission(request.group, request.resource, request.verb, name)
 
 
-def test_the_roles_are_enough_and_nothing_in_them_is_superfluous(ns: Namespace, real: Cluster, tmp_path: Path) -> None:
+def test_the_roles_are_enough_and_nothing_in_them_is_superfluous(ns: Namespace, authorized: Cluster, tmp_path: Path) -> None:
     """kube-apiserver's audit log against the rules: every request is allowed by one of ours, every permission is used."""
-    assert real.log
-    mark = real.log.mark()
+    assert authorized.log
+    mark = authorized.log.mark()
     prepare(ns)
     with installed(ns, tmp_path) as (installation, running):
         exercise(ns, running)
         assert running.process.stop() == 0
-    made = [request for request in real.requests(mark) if request.user == installation.user]
+    made = [request for request in authorized.requests(mark) if request.user == installation.user]
     assert not [request for request in made if request.forbidden]
     assert {_permission(request) for request in made} == set(PERMISSIONS)
     assert all(f"mirrorstream-controller-{ns.name}" in r.reason or "mirrorstream-leader-election" in r.reason for r in made)
 
 
 @pytest.mark.parametrize("missing", PERMISSIONS, ids=str)
-def test_without_one_permission_something_is_missing(missing: Permission, ns: Namespace, real: Cluster, tmp_path: Path) -> None:
+def test_without_one_permission_something_is_missing(
+    missing: Permission, ns: Namespace, authorized: Cluster, tmp_path: Path
+) -> None:
     """Each is needed; mirrorstream runs into its absence, and its log or its readiness names what it may not do."""
-    assert real.log
-    mark = real.log.mark()
+    assert authorized.log
+    mark = authorized.log.mark()
     prepare(ns)
     with installed(ns, tmp_path, without=missing) as (installation, running):
         with pytest.raises(AssertionError, match="not within"):
             exercise(ns, running)
-        refused = {_permission(r) for r in real.requests(mark) if r.user == installation.user and r.forbidden}
+        refused = {_permission(r) for r in authorized.requests(mark) if r.user == installation.user and r.forbidden}
         assert refused == {missing}
         assert missing.resource.partition("/")[0] in running.get("/readyz")[1] + running.log()
         assert "forbidden" in (running.get("/readyz")[1] + running.log()).lower()
+
+
+# The webhook.
+
+
+@contextmanager
+def installed_webhook(ns: Namespace, folder: Path, without: Permission | None = None) -> Iterator[tuple[Installation, Webhook]]:
+    """The webhook installed into the scenario's namespace, running, and asked about that namespace's pods."""
+    with Installation(ns.client, ns.name, without, WEBHOOK) as installation:
+        installation.wait_effective()
+        kubeconfig = installation.kubeconfig(folder / "own.kubeconfig", ns.cluster.kubeconfig)
+        program = Webhook(kubeconfig, folder, {})
+        try:
+            program.process.wait_until("it serves", lambda: program.get("/healthz")[0] == 200)
+            with registered(program, ns.client, [ns.name]):
+                wait_asked(program, ns)
+                yield installation, program
+        finally:
+            program.process.kill()
+
+
+def imported(ns: Namespace, name: str) -> str:
+    """A tag that the platform imports itself from a source that can be reached; the reference."""
+    ns.cluster.put("good", f"{ns.name}/{name}", "v1")
+    source = ns.source(f"{name}:v1", "good")
+    ns.create(name, tag("v1", source))
+    ns.wait_healed(name, "v1")
+    return source
+
+
+def exercise_webhook(ns: Namespace, program: Webhook) -> None:
+    """Everything that the webhook does, with rules that come while it runs. Raises AssertionError where something is missing."""
+    wait_for("it is ready", program.ready, seconds=STEP_SECONDS)
+    sources = {kind: imported(ns, kind.lower()) for kind in MIRROR_KINDS}
+    for kind, source in sources.items():
+        ns.mirror_set(kind, source.rpartition(":")[0], f"{ns.mirror()}/{kind.lower()}")
+        _becomes(ns, source, "@sha256:")
+    signed, clusterwide, blocked = sources.values()
+    for source, path, kind in (
+        (signed, f"{SIGNATURES}/namespaces/{ns.name}/imagepolicies", "ImagePolicy"),
+        (clusterwide, f"{SIGNATURES}/clusterimagepolicies", "ClusterImagePolicy"),
+    ):
+        name = source.rpartition(":")[0]
+        ns.client.request("POST", path, body=signature_policy(kind, ns.name, name))
+        try:
+            _becomes(ns, source, source)
+        finally:
+            ns.client.request("DELETE", f"{path}/{ns.name}")
+    name = blocked.rpartition(":")[0]
+    ns.cluster.change_image_config(lambda spec: spec["registrySources"]["blockedRegistries"].append(name))
+    try:
+        _becomes(ns, blocked, blocked)
+    finally:
+        ns.cluster.change_image_config(lambda spec: spec["registrySources"]["blockedRegistries"].remove(name))
+
+
+def _becomes(ns: Namespace, source: str, wanted: str) -> None:
+    def seen() -> bool:
+        return wanted in ns.pod("seen", source, dry_run=True)["spec"]["containers"][0]["image"]
+
+    wait_for(f"{source} becomes …{wanted}", seen, seconds=STEP_SECONDS)
+
+
+def test_the_webhooks_roles_are_enough_and_nothing_in_them_is_superfluous(
+    ns: Namespace, authorized: Cluster, tmp_path: Path
+) -> None:
+    """It lists, watches and asks for access reviews, and writes nothing."""
+    assert authorized.log
+    mark = authorized.log.mark()
+    ns.allow_pulls()
+    with installed_webhook(ns, tmp_path) as (installation, program):
+        exercise_webhook(ns, program)
+        assert program.stop() == 0
+    made = [request for request in authorized.requests(mark) if request.user == installation.user]
+    assert not [request for request in made if request.forbidden]
+    assert {Permission(r.group, r.resource, r.verb) for r in made} == set(WEBHOOKS_PERMISSIONS)
+
+
+@pytest.mark.parametrize("missing", WEBHOOKS_PERMISSIONS, ids=str)
+def test_without_one_permission_of_the_webhooks_something_is_missing(
+    missing: Permission, ns: Namespace, authorized: Cluster, tmp_path: Path
+) -> None:
+    """Each is needed; its absence is named, and keeps no pod from being made."""
+    assert authorized.log
+    mark = authorized.log.mark()
+    ns.allow_pulls()
+    with installed_webhook(ns, tmp_path, without=missing) as (installation, program):
+        with pytest.raises(AssertionError, match="not within"):
+            exercise_webhook(ns, program)
+        refused = {
+            Permission(r.group, r.resource, r.verb)
+            for r in authorized.requests(mark)
+            if r.user == installation.user and r.forbidden
+        }
+        assert refused == {missing}
+        said = program.get("/readyz")[1] + program.log()
+        assert missing.resource in said
+        assert "forbidden" in said.lower()
+        assert ns.pod("app", "example.com/app:v1")

@@ -8,21 +8,12 @@ from typing import Any
 import pytest
 from mirrorstream.kube.client import ApiError, Client, load_client
 
-from e2e.backends import EXISTING, SIMULATOR
 from e2e.controlplane.arguments import OWN_NAMESPACE
 from e2e.scenarios.cluster import IMAGE_API, MIRROR_SETS, Cluster, Namespace, tag
 from e2e.scenarios.conftest import Start
 from e2e.scenarios.installation import with_token
 from e2e.scenarios.roles import account_with
 from e2e.waiting import wait_for
-
-
-@pytest.fixture
-def authorized(cluster: Cluster) -> Cluster:
-    """A cluster with RBAC, on which we may make users."""
-    if cluster.backend in (SIMULATOR, EXISTING):
-        pytest.skip("needs RBAC, and roles of our own")
-    return cluster
 
 
 @contextmanager
