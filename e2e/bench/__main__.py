@@ -13,7 +13,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from e2e.bench import healing, rules
+from e2e.bench import healing, reviews, rules
 from e2e.bench.figures import Figure
 
 
@@ -24,7 +24,7 @@ def main() -> int:
     args = parser.parse_args()
     figures: list[Figure] = []
     with tempfile.TemporaryDirectory(prefix="mirrorstream-bench-") as folder:
-        for name, measure in (("mirror rules", rules.measure), ("healing", healing.measure)):
+        for name, measure in (("mirror rules", rules.measure), ("healing", healing.measure), ("reviews", reviews.measure)):
             print(f"measuring {name} …", file=sys.stderr, flush=True)
             figures += measure(Path(folder))
     table = Table(box=None, padding=(0, 2, 0, 0))

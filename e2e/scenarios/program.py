@@ -23,7 +23,9 @@ PROGRAM = Path(sys.executable).parent / "mirrorstream"
 class Program:
     """A running `mirrorstream COMMAND`; `port` is that of its metrics."""
 
-    def __init__(self, name: str, kubeconfig: Path, folder: Path, configuration: dict[str, Any], *arguments: str) -> None:
+    def __init__(
+        self, name: str, kubeconfig: Path, folder: Path, configuration: dict[str, Any], *arguments: str, log_level: str = "debug"
+    ) -> None:
         self.name = name
         self.port = free_port()
         self.log_file = folder / f"{name}-{self.port}.log"
@@ -36,7 +38,7 @@ class Program:
             "--metrics-port",
             str(self.port),
             "--log-level",
-            "debug",
+            log_level,
             "--log-format",
             "json",
         ]
@@ -103,13 +105,15 @@ class Controller(Program):
 class Webhook(Program):
     """A running `mirrorstream webhook`, with a certificate for localhost of an authority of its own."""
 
-    def __init__(self, kubeconfig: Path, folder: Path, configuration: dict[str, Any], *arguments: str) -> None:
+    def __init__(
+        self, kubeconfig: Path, folder: Path, configuration: dict[str, Any], *arguments: str, log_level: str = "debug"
+    ) -> None:
         self.admission_port = free_port()
         self.authority = Authority(folder / f"webhook-{self.admission_port}", "webhook-authority")
         pair = self.renew()
         files = ("--tls-cert-file", str(pair.certificate), "--tls-key-file", str(pair.key))
         port = ("--port", str(self.admission_port))
-        super().__init__("webhook", kubeconfig, folder, configuration, *port, *files, *arguments)
+        super().__init__("webhook", kubeconfig, folder, configuration, *port, *files, *arguments, log_level=log_level)
 
     def renew(self) -> Pair:
         """Put a new certificate into its files."""

@@ -10,6 +10,8 @@ from mirrorstream.kube.client import ApiUnreachable
 from mirrorstream_webhook import access
 from mirrorstream_webhook.access import Access
 
+from e2e.waiting import wait_for
+
 ALLOWED = b'{"status": {"allowed": true}}'
 DENIED = b'{"status": {"allowed": false}}'
 
@@ -135,6 +137,13 @@ def test_an_api_server_that_hangs_holds_up_nobody_for_long_and_piles_up_nothing(
     assert max(waits) < 2
     assert len(server.bodies) == 3
     assert threading.active_count() <= before
+    # Nobody waits again before an answer has come.
+    began = time.monotonic()
+    assert asked.allowed("openshift", "another-team", "default") is None
+    assert time.monotonic() - began < 0.1
+    server.gate.set()
+    wait_for("an answer has come", lambda: asked.allowed("openshift", "team-1", "default"))
+    assert asked.allowed("openshift", "one-more-team", "default") is True
 
 
 def test_after_a_failure_nobody_waits_again_at_once(asked: Access, server: Server, clock: Clock) -> None:

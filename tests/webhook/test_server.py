@@ -228,6 +228,32 @@ def test_idle_connections_delay_nobody(bed: Bed) -> None:
     assert outcome.longest < 1
 
 
+def test_requests_whose_bodies_do_not_come_hold_up_nobody_for_long(bed: Bed) -> None:
+    """Whoever reaches the port can hold a thread; a review comes through all the same, and what is held is let go in the end."""
+    slow = []
+    context = bed.context()
+    for _ in range(6):
+        connection = context.wrap_socket(socket.create_connection(("127.0.0.1", bed.server.port), 5), server_hostname="localhost")
+        connection.sendall(b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\n\r\n{")
+        slow.append(connection)
+    try:
+        wait_for("a review is answered", lambda: _answered(bed, context), seconds=10)
+    finally:
+        for connection in slow:
+            connection.close()
+
+
+def _answered(bed: Bed, context: ssl.SSLContext) -> bool:
+    connection = http.client.HTTPSConnection("localhost", bed.server.port, context=context, timeout=1)
+    try:
+        connection.request("POST", "/", b"{}")
+        return connection.getresponse().read() == ANSWER
+    except OSError:
+        return False
+    finally:
+        connection.close()
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
     [

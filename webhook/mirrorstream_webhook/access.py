@@ -1,7 +1,7 @@
 """Whether a pod's service account may pull from a namespace's streams, asked of the API server and remembered briefly.
 
-A review waits for an answer only for a moment, and only a few reviews at once: an API server that hangs must not hold up pods,
-nor pile up threads.
+A review waits for an answer only for a moment, and once an answer has not come in time none waits until one comes again: an API
+server that hangs must not hold up pods, nor pile up threads.
 """
 
 import threading
@@ -19,16 +19,15 @@ log = structlog.get_logger(__name__)
 PATH = "/apis/authorization.k8s.io/v1/subjectaccessreviews"
 REQUEST_SECONDS = 2.0
 """The longest wait for the API server."""
-WAIT_SECONDS = 1.5
+WAIT_SECONDS = 1.0
 """The longest wait of a review, well below the 3 s that the API server waits for us."""
 FRESH_SECONDS = {True: 30.0, False: 5.0}
 """How long an answer counts: a right that was just given is noticed sooner than one that was taken away."""
 STALE_SECONDS = 600.0
 """How long an old answer counts while the API server gives no new one."""
 FAILED_SECONDS = 2.0
-"""After a failure nobody waits for the same question for so long."""
+"""After a failure the same question is not asked again for so long."""
 ASKERS = 4
-WAITERS = 32
 REMEMBERED = 20_000
 
 Question = tuple[str, str, str]
@@ -66,7 +65,7 @@ class Access:
         self._lock = threading.Lock()
         self._entries: dict[Question, _Entry] = {}
         self._queue: deque[Question] = deque()
-        self._waiting = threading.BoundedSemaphore(WAITERS)
+        self._hangs = False
         self._work = threading.Semaphore(0)
         self._stopped = False
         self._threads = [threading.Thread(target=self._run, name=f"access-{n}", daemon=True) for n in range(ASKERS)]
@@ -110,11 +109,8 @@ class Access:
         return entry
 
     def _wait_for(self, entry: _Entry) -> bool | None:
-        if entry.asked and self._waiting.acquire(blocking=False):
-            try:
-                entry.told.wait(WAIT_SECONDS)
-            finally:
-                self._waiting.release()
+        if entry.asked and not self._hangs and not entry.told.wait(WAIT_SECONDS):
+            self._hangs = True
         if entry.answer is None or self._clock() - entry.answered > STALE_SECONDS:
             return None
         return entry.answer
@@ -132,6 +128,7 @@ class Access:
                 if answer is None:
                     entry.failed = self._clock()
                 else:
+                    self._hangs = False
                     entry.answer, entry.answered = answer, self._clock()
                 entry.asked = False
             entry.told.set()
@@ -157,5 +154,8 @@ class Access:
             answer = self._client.request("POST", PATH, body=body, decode=_decode, timeout=REQUEST_SECONDS)
         except ClientError as error:
             log.warning("the right to pull cannot be looked up", user=user, namespace=namespace, error=str(error))
+            return None
+        except Exception:  # a bug must not end the thread that asks
+            log.exception("the right to pull cannot be looked up", user=user, namespace=namespace)
             return None
         return answer.status.allowed

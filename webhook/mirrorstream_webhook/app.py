@@ -54,12 +54,14 @@ def read_body(environ: Environ) -> bytes:
     content_type = environ.get("CONTENT_TYPE", "")
     if content_type != JSON and content_type.partition(";")[0].strip().lower() != JSON:
         raise RequestError(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, f"expected Content-Type {JSON}, found {content_type[:100]!r}")
-    length = environ.get("CONTENT_LENGTH") or "0"
-    if not length.isdigit():
+    length = environ.get("CONTENT_LENGTH") or ""
+    if length and not length.isdigit():
         raise RequestError(HTTPStatus.BAD_REQUEST, "Content-Length is not a number")
+    if length and int(length) <= MAXIMUM_BODY:
+        body: bytes = environ["wsgi.input"].read()
+        return body
     # A body without a length is read no further than one byte beyond what is allowed.
-    body: bytes = b"" if int(length) > MAXIMUM_BODY else environ["wsgi.input"].read(MAXIMUM_BODY + 1)
-    if int(length) > MAXIMUM_BODY or len(body) > MAXIMUM_BODY:
+    if length or len(body := environ["wsgi.input"].read(MAXIMUM_BODY + 1)) > MAXIMUM_BODY:
         raise RequestError(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"a review may have {MAXIMUM_BODY} bytes")
     return body
 

@@ -40,13 +40,19 @@ class Decider:
         self._own_namespace = own_namespace
         self.guards: Guards | None = None
         """None while the rules are not known; then nothing is rewritten."""
+        self._configured = 0
         self.configure(settings)
+
+    def version(self) -> tuple[int, int, int]:
+        """The same as long as the streams, the rules and the settings are."""
+        return self.index.version, self.guards.version if self.guards else 0, self._configured
 
     def configure(self, settings: Settings) -> None:
         """Take over changed settings."""
         self._settings = settings.webhook
         self._observe = settings.mode == "observe"
         self._owners = frozenset(settings.webhook.excludeOwners)
+        self._configured += 1
 
     def pod(self, pod: Pod, old: Pod | None, namespace: str, *, subresource: str = "") -> Rewriting:
         """Decide about a pod that is created (`old` is None) or changed."""

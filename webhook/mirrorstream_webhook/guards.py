@@ -4,6 +4,7 @@ The node checks a pod's image reference against them, and an internal-registry r
 original reference keeps the pod from being rewritten.
 """
 
+import itertools
 from collections import Counter
 from collections.abc import Iterable
 from typing import Any
@@ -15,6 +16,7 @@ from mirrorstream.scopes import enclosing_scopes
 
 CLUSTER_KIND, NAMESPACED_KIND = "ClusterImagePolicy", "ImagePolicy"
 REMEMBERED = 10_000
+_versions = itertools.count(1)
 
 
 class _Metadata(msgspec.Struct, frozen=True, gc=False):
@@ -101,6 +103,8 @@ class Guards:
     def __init__(self, policy: MirrorPolicy, signatures: SignaturePolicies, *, respect: bool) -> None:
         """`respect` is `webhook.respectImagePolicies`."""
         self.policy = policy
+        self.version = next(_versions)
+        """Another number for each snapshot."""
         self._signatures = signatures
         self._respect = respect
         self._problems: dict[tuple[str, str], tuple[str, str]] = {}

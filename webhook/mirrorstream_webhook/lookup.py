@@ -154,6 +154,8 @@ class Index:
     def __init__(self) -> None:
         self._namespaces: dict[str, dict[str, tuple[Claim, ...]]] = {}
         self._hosts: Counter[str] = Counter()
+        self.version = 0
+        """Another number after each change."""
 
     def apply(self, old: StreamClaims | None, new: StreamClaims | None) -> None:
         """Take over a stream that appeared, changed or went away.
@@ -164,6 +166,7 @@ class Index:
             self._add(new)
         if old is not None:
             self._remove(old)
+        self.version += 1
 
     def _add(self, entry: StreamClaims) -> None:
         entries = self._namespaces.setdefault(entry.stream.namespace, {})

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from mirrorstream.metrics import Metrics
 from prometheus_client import Counter, Histogram
 
-from mirrorstream_webhook.patch import Examined, Result
+from mirrorstream_webhook.patch import Result
 
 OUTCOMES = ("patched", "unchanged", "failed")
 
@@ -46,12 +46,12 @@ class ReviewMetrics:
         self._images = {result: images.labels(result) for result in Result}
         self._refused = refused
 
-    def reviewed(self, outcome: str, images: Iterable[Examined], seconds: float) -> None:
-        """Count one review."""
+    def reviewed(self, outcome: str, results: Iterable[tuple[Result, int]], seconds: float) -> None:
+        """Count one review, and how many of its images came to which result."""
         self._reviews[outcome].inc()
         self._seconds.observe(seconds)
-        for image in images:
-            self._images[image.decision.result].inc()
+        for result, images in results:
+            self._images[result].inc(images)
 
     def refused(self, code: int) -> None:
         """Count a request that was no review."""

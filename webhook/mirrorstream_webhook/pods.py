@@ -45,7 +45,7 @@ class Metadata(_Projection, frozen=True, gc=False, rename="camel"):
 
     labels: Labels | None = None
     annotations: Annotations | None = None
-    owner_references: list[Owner] | None = None
+    owner_references: tuple[Owner, ...] | None = None
 
 
 class Container(_Projection, frozen=True, gc=False):
@@ -77,16 +77,16 @@ class PullSecret(_Projection, frozen=True, gc=False):
 class Spec(_Projection, frozen=True, gc=False, rename="camel"):
     """What a pod runs."""
 
-    containers: list[Container] | None = None
-    init_containers: list[Container] | None = None
-    ephemeral_containers: list[Container] | None = None
-    volumes: list[Volume] | None = None
-    image_pull_secrets: list[PullSecret] | None = None
+    containers: tuple[Container, ...] | None = None
+    init_containers: tuple[Container, ...] | None = None
+    ephemeral_containers: tuple[Container, ...] | None = None
+    volumes: tuple[Volume, ...] | None = None
+    image_pull_secrets: tuple[PullSecret, ...] | None = None
     service_account_name: str | None = None
 
 
 class Pod(_Projection, frozen=True, gc=False):
-    """A Pod, reduced to what a review needs."""
+    """A Pod, reduced to what a review needs: pods that are equal in this get the same answer."""
 
     metadata: Metadata = Metadata()
     spec: Spec = Spec()

@@ -3,15 +3,14 @@
 Whatever fails inside is counted and logged, and the pod goes on as it was.
 """
 
-import base64
 import time
-from typing import Any
 
 import msgspec
 import structlog
 
 from mirrorstream_webhook.decide import Decider
 from mirrorstream_webhook.metrics import ReviewMetrics
+from mirrorstream_webhook.outcomes import Outcome, Outcomes, outcome_of
 from mirrorstream_webhook.patch import Rewriting
 from mirrorstream_webhook.pods import decode_pod
 
@@ -60,6 +59,7 @@ class _Answer(msgspec.Struct, gc=False, rename="camel"):
     kind: str = KIND
 
 
+NOTHING = outcome_of(Rewriting())
 _decode_review = msgspec.json.Decoder(_Review).decode
 _encode = msgspec.json.Encoder().encode
 
@@ -70,33 +70,38 @@ class Reviewer:
     def __init__(self, decider: Decider, metrics: ReviewMetrics) -> None:
         self._decider = decider
         self._metrics = metrics
+        self._outcomes = Outcomes()
 
     def review(self, body: bytes) -> bytes:
         """The answer to one AdmissionReview. Raises BadReviewError for what is none."""
         began = time.perf_counter()
         request = _read(body)
         try:
-            rewriting = self._decide(request)
-            answer = _encode(_Answer(_response(request.uid, rewriting)))
+            outcome = self._decide(request)
+            answer = _encode(_Answer(_response(request.uid, outcome)))
         except Exception:  # whatever it is, a pod must not wait for it
             log.exception("a review failed, the pod goes on as it is", namespace=request.namespace, pod=request.name)
-            self._metrics.reviewed("failed", [], time.perf_counter() - began)
+            self._metrics.reviewed("failed", (), time.perf_counter() - began)
             return _encode(_Answer(_Response(request.uid, True)))
-        outcome = "patched" if rewriting.patch else "unchanged"
-        self._metrics.reviewed(outcome, rewriting.images, time.perf_counter() - began)
+        self._metrics.reviewed("patched" if outcome.patch else "unchanged", outcome.results, time.perf_counter() - began)
         return answer
 
-    def _decide(self, request: _Request) -> Rewriting:
+    def _decide(self, request: _Request) -> Outcome:
         if request.kind.kind != "Pod" or request.kind.group or request.operation not in ("CREATE", "UPDATE"):
-            return Rewriting()
+            return NOTHING
         try:
             pod = decode_pod(request.object)
             old = decode_pod(request.old_object) if request.operation == "UPDATE" else None
         except (msgspec.MsgspecError, RecursionError) as error:
             # The API server validates a pod after its webhooks; it will say so better.
             log.info("a pod cannot be read and is left alone", namespace=request.namespace, pod=request.name, error=str(error))
-            return Rewriting()
-        return self._decider.pod(pod, old, request.namespace, subresource=request.sub_resource)
+            return NOTHING
+        version = self._decider.version()
+        key = (request.namespace, request.sub_resource, pod, old)
+        if (outcome := self._outcomes.get(key, version)) is None:
+            outcome = outcome_of(self._decider.pod(pod, old, request.namespace, subresource=request.sub_resource))
+            self._outcomes.put(key, version, outcome)
+        return outcome
 
 
 def _read(body: bytes) -> _Request:
@@ -115,17 +120,11 @@ def _read(body: bytes) -> _Request:
     return review.request
 
 
-def _response(uid: str, rewriting: Rewriting) -> _Response:
+def _response(uid: str, outcome: Outcome) -> _Response:
     response = _Response(uid, True)
-    if rewriting.patch:
+    if outcome.patch:
         response.patch_type = "JSONPatch"
-        response.patch = base64.b64encode(_encode(rewriting.patch)).decode()
-    if rewriting.images:
-        response.audit_annotations = {"images": audit(rewriting)}
+        response.patch = outcome.patch
+    if outcome.audit:
+        response.audit_annotations = {"images": outcome.audit}
     return response
-
-
-def audit(rewriting: Rewriting) -> str:
-    """The audit annotation: a JSON list with what became of each image."""
-    documents: list[dict[str, Any]] = [item.document() for item in rewriting.images]
-    return _encode(documents).decode()

@@ -1,0 +1,65 @@
+"""What a review answered, kept for a moment: a rollout creates the same pod many times, and only their names differ."""
+
+import base64
+import time
+from collections import Counter
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass
+
+import msgspec
+
+from mirrorstream_webhook.patch import Result, Rewriting
+
+KEPT_SECONDS = 1.0
+"""Short beside what a change of a right to pull takes to be noticed; streams, rules and settings count at once."""
+KEPT = 2_000
+_encode = msgspec.json.Encoder().encode
+_PASSING = {Result.ACCESS_UNKNOWN, Result.NOT_SYNCED}
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """An answer in the form in which it is sent.
+
+    `patch` is base64 and empty if there is none, `audit` the audit annotation, `results` how often each result is in it.
+    """
+
+    patch: str
+    audit: str
+    results: tuple[tuple[Result, int], ...]
+    keep: bool
+
+
+def outcome_of(rewriting: Rewriting) -> Outcome:
+    """Put a rewriting into the form of an answer."""
+    counted = Counter(image.decision.result for image in rewriting.images)
+    return Outcome(
+        base64.b64encode(_encode(rewriting.patch)).decode() if rewriting.patch else "",
+        _encode([image.document() for image in rewriting.images]).decode() if rewriting.images else "",
+        tuple(counted.items()),
+        # What is unknown now may be known in a moment.
+        keep=_PASSING.isdisjoint(counted),
+    )
+
+
+class Outcomes:
+    """Outcomes by what they depend on."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._kept: dict[Hashable, tuple[Hashable, float, Outcome]] = {}
+
+    def get(self, key: Hashable, version: Hashable) -> Outcome | None:
+        """What was kept under `key`, if it is young enough and of the same version."""
+        found = self._kept.get(key)
+        if found is None or found[0] != version or self._clock() > found[1]:
+            return None
+        return found[2]
+
+    def put(self, key: Hashable, version: Hashable, outcome: Outcome) -> None:
+        """Keep an outcome; `version` is the one that was read before it was decided."""
+        if not outcome.keep:
+            return
+        if len(self._kept) >= KEPT:
+            self._kept.clear()
+        self._kept[key] = (version, self._clock() + KEPT_SECONDS, outcome)
