@@ -32,8 +32,9 @@ from e2e.waiting import wait_for
 Object = dict[str, Any]
 REFERENCES = 100_000
 TAGS = 5
-SECONDS = 1.5
-ROUNDS = 3
+CONTAINERS = (1, 5)
+SECONDS = 1.0
+ROUNDS = 5
 SOURCE = "registry.example.com"
 REGISTRY = "image-registry.openshift-image-registry.svc:5000"
 MIRROR_SET = {
@@ -150,7 +151,7 @@ def _served(folder: Path) -> list[Figure]:
         few = _webhook(stack, folder / "few", 1_000)
         many = _webhook(stack, folder / "many", REFERENCES)
         constant = _constant(stack, folder, few)
-        for containers in (1, 5):
+        for containers in CONTAINERS:
             for connections in (1, 32):
                 figures += _against_constant(folder, containers, connections, few, many, constant)
         figures.append(
@@ -179,18 +180,20 @@ def _webhook(stack: ExitStack, folder: Path, references: int) -> Webhook:
 
 def _constant(stack: ExitStack, folder: Path, like: Webhook) -> str:
     """A handler that answers every review with one that the webhook gave: the client reads as much of either."""
-    answer = folder / "answer.json"
+    answers = folder / "answers"
+    answers.mkdir()
     context = ssl.create_default_context(cafile=str(like.authority.certificate))
     with urllib3.PoolManager(ssl_context=context) as pool:
-        answer.write_bytes(pool.request("POST", like.url, json=reviews(1)[0]).data)
+        for containers in CONTAINERS:
+            (answers / str(containers)).write_bytes(pool.request("POST", like.url, json=reviews(containers)[0]).data)
     port = free_port()
     pair = like.authority.issue("constant", hosts=("localhost",))
-    command = [sys.executable, "-m", "e2e.bench.constant", str(port), str(pair.certificate), str(pair.key), str(answer)]
+    command = [sys.executable, "-m", "e2e.bench.constant", str(port), str(pair.certificate), str(pair.key), str(answers)]
     process = Process("constant", command, folder / "constant.log")
     stack.callback(process.kill)
-    url = f"https://localhost:{port}/mutate-pods"
+    url = f"https://localhost:{port}/"
     # Any answer will do.
-    wait_for("the constant handler answers", lambda: _load(folder, url, like, 1, 1, 0.1).reviews > 0, seconds=20)
+    wait_for("the constant handler answers", lambda: _load(folder, f"{url}1", like, 1, 1, 0.1).reviews > 0, seconds=20)
     return url
 
 
@@ -203,7 +206,7 @@ def _against_constant(folder: Path, containers: int, connections: int, few: Webh
     """In turns, so that a machine that slows down meanwhile slows all of them; the median of the rounds' ratios counts."""
     rounds = []
     for _ in range(ROUNDS):
-        base = _load(folder, constant, few, containers, connections)
+        base = _load(folder, f"{constant}{containers}", few, containers, connections)
         ours = _load(folder, few.url, few, containers, connections)
         large = _load(folder, many.url, many, containers, connections)
         for outcome in (ours, large):

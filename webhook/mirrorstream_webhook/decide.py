@@ -1,8 +1,8 @@
 """What is done about one image of one pod, and why: the index, the guards, the settings and the right to pull, in their order."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 
+import msgspec
 from mirrorstream.failures import OF_THE_NETWORK
 from mirrorstream.policy import MirrorPolicy
 from mirrorstream.references import Reference, parse_reference
@@ -19,8 +19,7 @@ MayPull = Callable[[str, str, str], bool | None]
 SYSTEM_PREFIXES = ("kube-", "openshift-")
 
 
-@dataclass(frozen=True, slots=True)
-class Subject:
+class Subject(msgspec.Struct, frozen=True, gc=False):
     """Whose image it is: the pod's namespace, its service account, and what its own pull secrets stand in the way of."""
 
     namespace: str
@@ -147,13 +146,12 @@ class Decider:
         claim = claims[0]
         if self._settings.checkAccess:
             allowed = self._may_pull(claim.stream.namespace, subject.namespace, subject.account)
-            who = f"{subject.namespace}/{subject.account}"
-            if allowed is None:
-                reason = f"the API server does not say whether {who} may get imagestreams/layers in {claim.stream.namespace}"
-                return Decision(Result.ACCESS_UNKNOWN, reason, claim.name)
             if not allowed:
-                reason = f"{who} may not get imagestreams/layers in {claim.stream.namespace}"
-                return Decision(Result.NO_ACCESS, reason, claim.name)
+                right = f"get imagestreams/layers in {claim.stream.namespace}"
+                who = f"{subject.namespace}/{subject.account}"
+                if allowed is None:
+                    return Decision(Result.ACCESS_UNKNOWN, f"the API server does not say whether {who} may {right}", claim.name)
+                return Decision(Result.NO_ACCESS, f"{who} may not {right}", claim.name)
         reason = _why(claims)
         if self._observe:
             return Decision(Result.OBSERVED, f"would become {claim.target}: {reason}", claim.name)
@@ -163,6 +161,8 @@ class Decider:
 def _why(claims: tuple[Claim, ...]) -> str:
     claim = claims[0]
     reason = "the tag has this image" if claim.digest else f"the tag will have it once it is healed ({claim.failure})"
+    if len(claims) == 1:
+        return reason
     if others := [other.name for other in claims[1:] if other.digest != claim.digest and other.digest]:
         reason += f"; {', '.join(others)} would give another, and come later by name"
     return reason

@@ -109,21 +109,27 @@ def read_claims(raw: bytes) -> StreamClaims:
 def _tag_claims(stream: StreamName, tag: SpecTag, status: StatusTag | None, opted_out: bool) -> Iterator[tuple[str, Claim]]:
     """Keys with their claims, the strongest first: `from`, then the history from its newest item."""
     source = parse(tag.from_.name) if tag.importable and tag.from_ else None
+    claimed = _source_claim(stream, tag, status, source, opted_out) if source else None
     seen = set()
-    if source and (claim := _source_claim(stream, tag, status, source, opted_out)):
-        seen.add(key := claim_key(source))
-        yield key, claim
+    if source and claimed:
+        # Of many equal texts and claims one is kept: there are as many as tags in the cluster.
+        key = claimed.source if not source.digest else claim_key(source)
+        seen.add(key)
+        yield key, claimed
     for item in (status.items if status else None) or ():
         came_from = parse(item.docker_image_reference)
-        if not item.image or came_from is None:
+        # What was pushed, or tagged from another stream, is the internal registry's own already.
+        if not item.image or came_from is None or came_from.name == stream.repository:
             continue
-        claim = Claim(stream, tag.name, str(source or came_from), item.image)
+        if claimed and claimed.digest == item.image and not claimed.served_from:
+            claim = claimed
+        else:
+            claim = Claim(stream, tag.name, str(source or came_from), item.image)
         keys = [claim_key(came_from)]
         if source:
             keys.append(f"{source.name}@{item.image}")
         for key in keys:
-            # What was pushed, or tagged from another stream, is the internal registry's own already.
-            if key not in seen and came_from.name != stream.repository:
+            if key not in seen:
                 seen.add(key)
                 yield key, claim
 
@@ -132,17 +138,18 @@ def _source_claim(stream: StreamName, tag: SpecTag, status: StatusTag | None, so
     """The claim to `from` itself: its newest item's digest, unless that item is known to belong to an earlier `from`."""
     newest = status.newest if status else None
     failure = status.failure if status else None
+    text = str(source)
     if newest is None or is_pending(tag, status):
         # A spec that was just changed: the item, if there is one, is what the tag was before.
         kind = None
         if failure and not is_pending(tag, status):
-            kind = classify(failure.reason, failure.message, (tag.from_.name if tag.from_ else "", str(source))).kind
-        return Claim(stream, tag.name, str(source), failure=kind, opted_out=opted_out)
+            kind = classify(failure.reason, failure.message, (tag.from_.name if tag.from_ else "", text)).kind
+        return Claim(stream, tag.name, text, failure=kind, opted_out=opted_out)
     if not newest.image:
         return None
     came_from = parse(newest.docker_image_reference)
     elsewhere = came_from.name if failure and came_from and came_from.name != source.name else ""
-    return Claim(stream, tag.name, str(source), newest.image, served_from=elsewhere)
+    return Claim(stream, tag.name, text, newest.image, served_from=elsewhere)
 
 
 class Index:

@@ -2,13 +2,15 @@
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
+
+import msgspec
 
 from mirrorstream_webhook.pods import ORIGINALS_ANNOTATION, Pod, Slot, slots
 
 EPHEMERAL = "ephemeralcontainers"
+_POINTER = f"/metadata/annotations/{ORIGINALS_ANNOTATION.replace('/', '~1')}"
 
 
 class Result(StrEnum):
@@ -35,8 +37,7 @@ class Result(StrEnum):
     NOT_SYNCED = "not-synced"
 
 
-@dataclass(frozen=True, slots=True)
-class Decision:
+class Decision(msgspec.Struct, frozen=True, gc=False):
     """What is done about one reference; `target` is what it becomes, empty if it stays, `stream` is `namespace/stream:tag`."""
 
     result: Result
@@ -45,8 +46,7 @@ class Decision:
     target: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Examined:
+class Examined(msgspec.Struct, frozen=True, gc=False):
     """A place in the pod, and what was decided about it."""
 
     slot: Slot
@@ -64,12 +64,11 @@ class Examined:
         }
 
 
-@dataclass(frozen=True, slots=True)
-class Rewriting:
+class Rewriting(msgspec.Struct, frozen=True):
     """The outcome for a pod: the operations of a JSON Patch, empty if nothing changes, and what was looked at."""
 
-    patch: list[dict[str, Any]] = field(default_factory=list)
-    images: list[Examined] = field(default_factory=list)
+    patch: list[dict[str, Any]] = []
+    images: list[Examined] = []
 
 
 def rewrite(pod: Pod, old: Pod | None, decide: Callable[[str], Decision], *, subresource: str = "") -> Rewriting:
@@ -121,21 +120,22 @@ def _annotate(pod: Pod, examined: list[Examined]) -> dict[str, Any] | None:
         elif item.decision.result is not Result.INTERNAL:
             # Somebody put another image there since: what was original before says nothing about it.
             originals.pop(item.slot.name, None)
-    pointer = f"/metadata/annotations/{ORIGINALS_ANNOTATION.replace('/', '~1')}"
     if not originals:
-        return {"op": "remove", "path": pointer} if written is not None else None
-    value = json.dumps(originals, separators=(",", ":"))
+        return {"op": "remove", "path": _POINTER} if written is not None else None
+    value = msgspec.json.encode(originals).decode()
     if written is not None and originals == read_originals(written):
         return None
     if pod.metadata.annotations is None:
         return {"op": "add", "path": "/metadata/annotations", "value": {ORIGINALS_ANNOTATION: value}}
-    return {"op": "add", "path": pointer, "value": value}
+    return {"op": "add", "path": _POINTER, "value": value}
 
 
 def read_originals(text: str | None) -> dict[str, str]:
     """The original references in the annotation's text; what is not ours, or is broken, counts as nothing."""
+    if not text:
+        return {}
     try:
-        found = json.loads(text or "{}")
+        found = json.loads(text)
     except (ValueError, RecursionError):
         return {}
     return {name: image for name, image in found.items() if isinstance(image, str)} if isinstance(found, dict) else {}
