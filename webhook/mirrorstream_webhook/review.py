@@ -16,6 +16,8 @@ from mirrorstream_webhook.pods import decode_pod
 
 log = structlog.get_logger(__name__)
 
+UNREADABLE = (msgspec.MsgspecError, RecursionError, UnicodeDecodeError)
+"""What decoding raises; where it skips a value it does not look whether its text is UTF-8."""
 API_VERSION, KIND = "admission.k8s.io/v1", "AdmissionReview"
 
 
@@ -92,7 +94,7 @@ class Reviewer:
         try:
             pod = decode_pod(request.object)
             old = decode_pod(request.old_object) if request.operation == "UPDATE" else None
-        except (msgspec.MsgspecError, RecursionError) as error:
+        except UNREADABLE as error:
             # The API server validates a pod after its webhooks; it will say so better.
             log.info("a pod cannot be read and is left alone", namespace=request.namespace, pod=request.name, error=str(error))
             return NOTHING
@@ -108,7 +110,7 @@ def _read(body: bytes) -> _Request:
     """The request in a body. Raises BadReviewError."""
     try:
         review = _decode_review(body)
-    except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError) as error:
+    except UNREADABLE as error:
         raise BadReviewError(f"not an AdmissionReview: {error}") from error
     if review.api_version != API_VERSION or review.kind != KIND:
         found = f"{review.api_version or '(no apiVersion)'} {review.kind or '(no kind)'}"

@@ -333,7 +333,7 @@ class Informer(Generic[T]):
         try:
             meta = _IDENTITY.decode(raw).metadata
             return (meta.namespace, meta.name), (meta.resource_version, self._read(raw))
-        except (msgspec.MsgspecError, TypeError) as error:
+        except (msgspec.MsgspecError, TypeError, UnicodeDecodeError) as error:
             self.malformed += 1
             name = ""
             with contextlib.suppress(msgspec.MsgspecError):
