@@ -50,7 +50,7 @@ def build_parser(program: str = "mirrorstream") -> argparse.ArgumentParser:
         "explain", parents=[common], help="which mirrors stand for an image, and why", allow_abbrev=False
     )
     explain.add_arguments(explain_parser)
-    explain_parser.set_defaults(run=explain.run)
+    explain_parser.set_defaults(run=_explain)
     return parser
 
 
@@ -95,6 +95,14 @@ def _webhook(args: argparse.Namespace) -> int:
         metrics_key=args.metrics_tls_key_file,
     )
     return manager.run()
+
+
+def _explain(args: argparse.Namespace) -> int:
+    if not args.as_pod:
+        return explain.run(args)
+    from mirrorstream_webhook.explain import run  # noqa: PLC0415
+
+    return run(args)
 
 
 def _both_or_none(args: argparse.Namespace, first: str, second: str) -> None:

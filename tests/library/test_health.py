@@ -37,7 +37,7 @@ def problems() -> dict[str, str | None]:
 def server(problems: dict[str, str | None]) -> Iterator[HealthServer]:
     """A server over HTTP."""
     metrics = Metrics()
-    metrics.leader.set(1)
+    metrics.policy_warnings.set(1)
     found = HealthServer(0, metrics.registry, healthy=lambda: problems["healthy"], ready=lambda: problems["ready"])
     found.start()
     yield found
@@ -57,7 +57,7 @@ def test_metrics_have_our_prefix_and_help(server: HealthServer) -> None:
     """As Prometheus expects them."""
     status, text = get(server, "/metrics")
     assert status == 200
-    assert "mirrorstream_leader 1.0" in text
+    assert "mirrorstream_mirror_rule_warnings 1.0" in text
     names = {line.split()[2] for line in text.splitlines() if line.startswith("# HELP")}
     assert all(name.startswith(("mirrorstream_", "process_", "python_")) for name in names)
 

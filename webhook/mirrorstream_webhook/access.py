@@ -135,27 +135,31 @@ class Access:
 
     def _review(self, question: Question) -> bool | None:
         """Ask the API server; None if it does not answer."""
-        namespace, pod_namespace, account = question
-        groups = ["system:serviceaccounts", f"system:serviceaccounts:{pod_namespace}", "system:authenticated"]
-        attributes = {
-            "namespace": namespace,
-            "verb": "get",
-            "group": "image.openshift.io",
-            "resource": "imagestreams",
-            "subresource": "layers",
-        }
-        user = f"system:serviceaccount:{pod_namespace}:{account}"
-        body = {
-            "apiVersion": "authorization.k8s.io/v1",
-            "kind": "SubjectAccessReview",
-            "spec": {"user": user, "groups": groups, "resourceAttributes": attributes},
-        }
+        namespace, *account = question
         try:
-            answer = self._client.request("POST", PATH, body=body, decode=_decode, timeout=REQUEST_SECONDS)
+            return ask(self._client, question)
         except ClientError as error:
-            log.warning("the right to pull cannot be looked up", user=user, namespace=namespace, error=str(error))
-            return None
+            log.warning("the right to pull cannot be looked up", account=account, namespace=namespace, error=str(error))
         except Exception:  # a bug must not end the thread that asks
-            log.exception("the right to pull cannot be looked up", user=user, namespace=namespace)
-            return None
-        return answer.status.allowed
+            log.exception("the right to pull cannot be looked up", account=account, namespace=namespace)
+        return None
+
+
+def ask(client: Client, question: Question) -> bool:
+    """Whether a service account may pull, by a SubjectAccessReview; the internal registry asks the same. Raises ClientError."""
+    namespace, pod_namespace, account = question
+    groups = ["system:serviceaccounts", f"system:serviceaccounts:{pod_namespace}", "system:authenticated"]
+    attributes = {
+        "namespace": namespace,
+        "verb": "get",
+        "group": "image.openshift.io",
+        "resource": "imagestreams",
+        "subresource": "layers",
+    }
+    user = f"system:serviceaccount:{pod_namespace}:{account}"
+    body = {
+        "apiVersion": "authorization.k8s.io/v1",
+        "kind": "SubjectAccessReview",
+        "spec": {"user": user, "groups": groups, "resourceAttributes": attributes},
+    }
+    return client.request("POST", PATH, body=body, decode=_decode, timeout=REQUEST_SECONDS).status.allowed

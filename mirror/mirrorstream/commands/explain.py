@@ -2,7 +2,7 @@
 
 import argparse
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,9 @@ from mirrorstream.policy import MirrorPolicy
 from mirrorstream.references import ReferenceError, has_registry_host
 from mirrorstream.sources import PATHS
 
+READABLE = (*KINDS, "Image", "ImageStream", "ClusterImagePolicy", "ImagePolicy")
+"""The kinds that files may have."""
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Define the subcommand's arguments."""
@@ -29,6 +32,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=[],
         metavar="OBJECTS.yaml",
         help="read objects from files instead of a cluster; repeatable",
+    )
+    parser.add_argument("--as-pod", action="store_true", help="what the webhook would do with the image in a pod of -n")
+    parser.add_argument("-n", "--namespace", metavar="NS", help="the pod's namespace, with --as-pod")
+    parser.add_argument(
+        "--service-account", metavar="SA", default="default", help="the pod's service account, with --as-pod (default: default)"
     )
     parser.add_argument("--kubeconfig", metavar="F", help="credentials (default: as kubectl finds them)")
     parser.add_argument("--context", metavar="NAME", help="the kubeconfig's context")
@@ -50,7 +58,7 @@ def run(args: argparse.Namespace) -> int:
             client = None
         else:
             client = load_client(args.kubeconfig, args.context)
-            objects = list(_cluster_objects(client, notes))
+            objects = list(cluster_objects(client, PATHS, notes))
         policy = MirrorPolicy.from_objects(objects)
         if is_reference(args.subject):
             explanations: list[Explanation] = [explain_reference(policy, args.subject)]
@@ -97,9 +105,9 @@ def _stream_in_cluster(client: Client, namespace: str, name: str) -> dict[str, A
     return found
 
 
-def _cluster_objects(client: Client, notes: list[str]) -> Iterator[dict[str, Any]]:
-    """Every object that rules come from; what is not served is nothing, what is not allowed becomes a note."""
-    for resource, (path, kind) in PATHS.items():
+def cluster_objects(client: Client, paths: Mapping[str, tuple[str, str]], notes: list[str]) -> Iterator[dict[str, Any]]:
+    """Every object of some resources (as in PATHS); what is not served is nothing, what is not allowed becomes a note."""
+    for resource, (path, kind) in paths.items():
         try:
             items = client.get(path).get("items") or []
         except ApiError as error:
@@ -138,8 +146,8 @@ def read_file(name: str) -> list[dict[str, Any]]:
 
 def _known(item: Any, where: str) -> dict[str, Any]:
     kind = item.get("kind") if isinstance(item, dict) else None
-    if kind not in (*KINDS, "Image", "ImageStream"):
-        raise ConfigurationError(f"{where}: kind: {kind!r} is none of {', '.join(KINDS)}, Image, ImageStream")
+    if kind not in READABLE:
+        raise ConfigurationError(f"{where}: kind: {kind!r} is none of {', '.join(READABLE)}")
     if not isinstance(item.get("metadata"), dict):
         raise ConfigurationError(f"{where}: metadata: expected a mapping in {kind}")
     found: dict[str, Any] = item

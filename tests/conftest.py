@@ -1,4 +1,4 @@
-"""What every test of this folder needs."""
+"""What every test needs."""
 
 import logging
 from collections.abc import Iterator
