@@ -1,16 +1,20 @@
-"""`make demo`: watch ImageStreams fail on a cluster that cannot reach its upstream, and heal through the mirrors.
+"""`make demo`: watch ImageStreams fail on a cluster that cannot reach its upstream, heal through the mirrors, and serve pods.
 
-Everything is real but the cluster: the controller is the real program in a process of its own, and the registries are registries.
+Everything is real but the cluster: controller and webhook are the real programs in processes of their own, the registries are
+registries.
 In a terminal a live table shows every tag; elsewhere each change is a line.
 """
 
 import argparse
+import json
 import shutil
+import subprocess
 import sys
 import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,7 +31,8 @@ from rich.text import Text
 from e2e.kubeconfig import write_kubeconfig
 from e2e.registry import DeadPort, Registry
 from e2e.scenarios.cluster import without_generations
-from e2e.scenarios.program import Controller
+from e2e.scenarios.hooks import registered
+from e2e.scenarios.program import PROGRAM, Controller, Webhook
 from e2e.simulator.settings import Settings
 from e2e.simulator.simulator import Simulator
 
@@ -35,6 +40,7 @@ Object = dict[str, Any]
 NAMESPACE = "openshift"
 STREAMS = f"/apis/image.openshift.io/v1/namespaces/{NAMESPACE}/imagestreams"
 MIRROR_SETS = "/apis/config.openshift.io/v1/imagedigestmirrorsets"
+INTERNAL = "image-registry.openshift-image-registry.svc:5000"
 LIMIT_SECONDS = 15.0
 JENKINS = "ocp-tools-4/jenkins-rhel8:v4.13.0-1686682222"
 AGENT = "ocp-tools-4/jenkins-agent-base-rhel8:v4.13.0-1686682227"
@@ -65,7 +71,9 @@ class Demo:
         self.upstream = stack.enter_context(DeadPort()).host
         self.mirror, self.second = stack.enter_context(Registry()), stack.enter_context(Registry())
         insecure = {"registrySources": {"insecureRegistries": [self.mirror.host, self.second.host]}}
-        self.simulator = stack.enter_context(Simulator(Settings(image_config=insecure, scheduled_interval=60)))
+        self.simulator = stack.enter_context(
+            Simulator(Settings(image_config=insecure, scheduled_interval=60, internal_registry=INTERNAL))
+        )
         self.kubeconfig = write_kubeconfig(folder / "kubeconfig", self.simulator.url)
         self.client: Client = load_client(str(self.kubeconfig), in_cluster=False, user_agent="demo")
         self.client.request("POST", "/api/v1/namespaces", body={"metadata": {"name": NAMESPACE}})
@@ -120,6 +128,13 @@ class Demo:
             if error.status != 409:
                 raise
             self.client.request("PUT", f"{MIRROR_SETS}/redhat", body=body)
+
+    def why(self, source: str, namespace: str) -> str:
+        """The webhook's reason, as `mirrorstream explain --as-pod` tells it."""
+        command = [str(PROGRAM), "explain", source, "--as-pod", "-n", namespace, "--kubeconfig", str(self.kubeconfig), "-o", "json"]
+        done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=30)
+        found = json.loads(done.stdout)["pod"]
+        return f"{found['reason']} ({found['result']}{', ' + found['stream'] if found['stream'] else ''})"
 
     def import_image(self, stream: str, tag: str, image: str) -> None:
         """`oc import-image`."""
@@ -263,13 +278,41 @@ def run(demo: Demo, stack: ExitStack) -> list[Row]:
     return demo.watch(lambda rows: all_are("healed")(rows) and _generation(demo, "jenkins", "2") > before)
 
 
+def show_pods(demo: Demo, stack: ExitStack) -> bool:
+    """The webhook starts, and pods are made; whether each came back as it should."""
+    demo.say("5. The webhook starts: pods that name the upstream come back with the internal registry's reference")
+    webhook = Webhook(demo.kubeconfig, demo.folder, {})
+    stack.callback(webhook.stop)
+    webhook.wait_ready()
+    stack.enter_context(registered(webhook, demo.client, ["web", "guests"]))
+    for namespace in ("web", "guests"):
+        demo.client.request("POST", "/api/v1/namespaces", body={"metadata": {"name": namespace}})
+    # Everybody else may pull from the shared namespace, as on OpenShift.
+    denied = {"metadata": {"name": "denied"}, "data": {"user": "system:serviceaccount:guests:default"}}
+    demo.client.request("POST", f"/api/v1/namespaces/{NAMESPACE}/configmaps", body=denied)
+    made: list[tuple[str, str, str]] = []
+    for namespace, image in (("web", JENKINS), ("web", "ubi9/php-83:latest"), ("web", "team/unknown:v1"), ("guests", JENKINS)):
+        source = demo.source(image)
+        pod = {"metadata": {"name": f"pod-{len(made)}"}, "spec": {"containers": [{"name": "app", "image": source}]}}
+        answer = demo.client.request("POST", f"/api/v1/namespaces/{namespace}/pods", body=pod)
+        made.append((namespace, source, answer["spec"]["containers"][0]["image"]))
+    with ThreadPoolExecutor() as pool:
+        reasons = list(pool.map(lambda row: demo.why(row[1], row[0]), made))
+    for (namespace, source, image), why in zip(made, reasons, strict=True):
+        style, text = ("green", f"becomes {image}") if image != source else ("yellow", "stays as it is")
+        demo.console.print(f"  {namespace:<7} {source}", highlight=False, soft_wrap=True)
+        demo.console.print(f"          {text}", style=style, highlight=False, soft_wrap=True)
+        demo.console.print(f"          {why}", style="dim", highlight=False, soft_wrap=True)
+    return [image != source for _, source, image in made] == [True, True, False, False]
+
+
 def _generation(demo: Demo, stream: str, tag: str) -> int:
     tags = demo.client.get(f"{STREAMS}/{stream}")["status"]["tags"]
     items = next(t for t in tags if t["tag"] == tag)["items"] or [{}]
     return int(items[0].get("generation", 0))
 
 
-def summary(demo: Demo, rows: list[Row], *, keep: bool) -> bool:
+def summary(demo: Demo, rows: list[Row], *, pods: bool, keep: bool) -> bool:
     """Print how it ended and what to look at; whether everything healed."""
     failed = [row for row in rows if row.state != "healed"]
     seconds = time.monotonic() - demo.started
@@ -294,6 +337,8 @@ def summary(demo: Demo, rows: list[Row], *, keep: bool) -> bool:
         console.print("Their specs are as they were written; only the status changed.", highlight=False, soft_wrap=True)
     else:
         console.print("A spec is not as it was written!", style="bold red", highlight=False, soft_wrap=True)
+    if not pods:
+        console.print("A pod did not come back as it should!", style="bold red", highlight=False, soft_wrap=True)
     kubeconfig = str(demo.kubeconfig) if keep else "KUBECONFIG"
     image = written_name(demo.source(JENKINS))
     demo.say("Look further" if keep else "Look further: `make demo KEEP=1` leaves the cluster up for")
@@ -302,9 +347,10 @@ def summary(demo: Demo, rows: list[Row], *, keep: bool) -> bool:
         f"kubectl --kubeconfig {kubeconfig} -n {NAMESPACE} describe imagestream python   # Events say what came from where",
         f".venv/bin/mirrorstream explain {image} --kubeconfig {kubeconfig}",
         f".venv/bin/mirrorstream explain {NAMESPACE}/jenkins:2 --kubeconfig {kubeconfig}",
+        f".venv/bin/mirrorstream explain {demo.source(JENKINS)} --as-pod -n guests --kubeconfig {kubeconfig}",
     ):
         console.print(f"  {command}", highlight=False, soft_wrap=True)
-    return untouched and not failed
+    return untouched and not failed and pods
 
 
 def main() -> int:
@@ -315,14 +361,20 @@ def main() -> int:
     width = shutil.get_terminal_size().columns
     console = Console(width=width if sys.stdout.isatty() else None)
     console.print(
-        "mirrorstream demo: ImageStreams on a cluster without its upstream registry", style="bold", highlight=False, soft_wrap=True
+        "mirrorstream demo: ImageStreams and pods on a cluster without its upstream registry",
+        style="bold",
+        highlight=False,
+        soft_wrap=True,
     )
     with tempfile.TemporaryDirectory(prefix="mirrorstream-demo-") as folder, ExitStack() as stack:
         demo = Demo(Path(folder), console, stack)
         rows = run(demo, stack)
-        good = summary(demo, rows, keep=args.keep)
+        pods = show_pods(demo, stack)
+        good = summary(demo, rows, pods=pods, keep=args.keep)
         if args.keep:
-            console.print("\nThe cluster and the controller stay up; Ctrl-C ends them.", highlight=False, soft_wrap=True)
+            console.print(
+                "\nThe cluster, the controller and the webhook stay up; Ctrl-C ends them.", highlight=False, soft_wrap=True
+            )
             try:
                 threading.Event().wait()
             except KeyboardInterrupt:
