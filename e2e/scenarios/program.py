@@ -72,6 +72,11 @@ class Program:
         """Wait until it is ready."""
         wait_for(f"the {self.name} is ready", self.ready, seconds=20)
 
+    def threads(self) -> int:
+        """How many threads it has."""
+        status = Path(f"/proc/{self.process.pid}/status").read_text(encoding="utf-8")
+        return next(int(line.split()[1]) for line in status.splitlines() if line.startswith("Threads:"))
+
     def log(self) -> str:
         """Everything that it has logged."""
         return self.process.log()
@@ -106,10 +111,16 @@ class Webhook(Program):
     """A running `mirrorstream webhook`, with a certificate for localhost of an authority of its own."""
 
     def __init__(
-        self, kubeconfig: Path, folder: Path, configuration: dict[str, Any], *arguments: str, log_level: str = "debug"
+        self,
+        kubeconfig: Path,
+        folder: Path,
+        configuration: dict[str, Any],
+        *arguments: str,
+        log_level: str = "debug",
+        authority: Authority | None = None,
     ) -> None:
         self.admission_port = free_port()
-        self.authority = Authority(folder / f"webhook-{self.admission_port}", "webhook-authority")
+        self.authority = authority or Authority(folder / f"webhook-{self.admission_port}", "webhook-authority")
         pair = self.renew()
         files = ("--tls-cert-file", str(pair.certificate), "--tls-key-file", str(pair.key))
         port = ("--port", str(self.admission_port))
@@ -117,7 +128,7 @@ class Webhook(Program):
 
     def renew(self) -> Pair:
         """Put a new certificate into its files."""
-        return self.authority.issue("webhook", hosts=("localhost",))
+        return self.authority.issue(f"webhook-{self.admission_port}", hosts=("localhost",))
 
     @property
     def url(self) -> str:
