@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from mirrorstream.kube.client import ApiError
 
-from e2e.backends import SIMULATOR
+from e2e.backends import OPENSHIFT, SIMULATOR, Choice
 from e2e.scenarios.cluster import Cluster, Namespace, following, tag
 from e2e.scenarios.conftest import Hook, Start
 from e2e.scenarios.hooks import SIGNATURES, signature_policy
@@ -277,3 +277,31 @@ def test_what_the_api_server_refuses_it_still_refuses(ns: Namespace, start: Star
     with pytest.raises(ApiError) as refused:
         ns.pod("app", source, restartPolicy="Sometimes")
     assert refused.value.status == 422
+
+
+def test_bare_names_are_the_platforms_to_resolve(ns: Namespace, start: Start, hook: Hook, chosen: Choice) -> None:
+    """lookupPolicy.local: what the built-in admission makes of `stream:tag` is the same with and without the webhook.
+
+    In pods it is OpenShift's own kube-apiserver that resolves them; on OpenShift's API server here a DeploymentConfig shows it.
+    """
+    ns.allow_pulls()
+    digest = ns.put("good", "app:v1")
+    ns.digest_mirrors()
+    start()
+    ns.create("app", tag("v1", ns.source("app:v1")), lookupPolicy={"local": True})
+    ns.wait_healed("app", "v1", digest)
+    wanted = f"{ns.get('app')['status']['dockerImageRepository']}@{digest}"
+    template = {"metadata": {"labels": {"app": "x"}}, "spec": {"containers": [{"name": "c0", "image": "app:v1"}]}}
+    config = {"metadata": {"name": "x"}, "spec": {"replicas": 0, "selector": {"app": "x"}, "template": template}}
+
+    def resolved() -> list[str]:
+        found = images(ns.pod("seen", "app:v1", dry_run=True))
+        if chosen.backend == OPENSHIFT:
+            found += images(ns.make("apps.openshift.io/v1/deploymentconfigs", config, dry_run=True)["spec"]["template"])
+        return found
+
+    before = resolved()
+    hook()
+    settled(ns, ns.source("app:v1"), wanted)
+    assert resolved() == before
+    assert images(ns.pod("resolved", wanted)) == [wanted], "what the platform has resolved already"
