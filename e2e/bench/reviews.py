@@ -75,7 +75,7 @@ def pod(containers: int, number: int = 0) -> Object:
     """A pod as kube-apiserver sends it after its defaulting, each of its containers with an image of another stream."""
     listed = [
         {
-            "name": f"container-{n}",
+            "name": f"container-{n}-{number // 50}",
             "image": f"{SOURCE}/team/application-{(number + n) % 50}:v{n % TAGS}",
             "env": [{"name": "HOME", "value": "/home/app"}, {"name": "PORT", "value": "8080"}],
             "resources": {"requests": {"cpu": "100m", "memory": "128Mi"}},
@@ -97,8 +97,8 @@ def pod(containers: int, number: int = 0) -> Object:
     return {"apiVersion": "v1", "kind": "Pod", "metadata": {"generateName": "web-", "labels": {"app": "web"}}, "spec": spec}
 
 
-def reviews(containers: int) -> list[Object]:
-    """Fifty different reviews."""
+def reviews(containers: int, different: int = 50) -> list[Object]:
+    """So many different reviews; from the fifty-first on the pods differ in the names of their containers."""
     kind = {"group": "", "version": "v1", "kind": "Pod"}
     common = {
         "kind": kind,
@@ -112,7 +112,7 @@ def reviews(containers: int) -> list[Object]:
             "kind": "AdmissionReview",
             "request": {**common, "uid": f"uid-{number}", "object": pod(containers, number), "oldObject": None, "dryRun": False},
         }
-        for number in range(50)
+        for number in range(different)
     ]
 
 
@@ -222,6 +222,20 @@ def _against_constant(folder: Path, containers: int, connections: int, few: Webh
         told = f"{found.rate:,.0f}/s, p50 {found.p50 * 1e3:.2f} ms, p99 {found.p99 * 1e3:.1f} ms; constant {base.rate:,.0f}/s"
         figures.append(Figure(f"{text}: slower than a constant", ratio, "times", 1.25, told))
     return figures
+
+
+def _all_different(folder: Path, webhook: Webhook, constant: str) -> Figure:
+    """No pod is like one before: what is kept for a moment does not help."""
+    base = _load(folder, f"{constant}1", webhook, 1, 32)
+    load = Load(webhook.url, reviews(1, 30_000), folder, ca=webhook.authority.certificate, connections=32, count=30_000)
+    found = load.outcome(stop=False)
+    told = f"{found.rate:,.0f}/s, p50 {found.p50 * 1e3:.2f} ms, p99 {found.p99 * 1e3:.1f} ms; constant {base.rate:,.0f}/s"
+    return Figure(
+        "reviews of 1 container, 32 connections, no two pods alike: slower than a constant",
+        base.rate / found.rate,
+        "times",
+        beside=told,
+    )
 
 
 def _resident(pid: int) -> float:

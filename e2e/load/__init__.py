@@ -46,7 +46,10 @@ class Outcome:
 
 
 class Load:
-    """A running client that posts `bodies` in turn, over kept connections, until it is stopped or `seconds` are over."""
+    """A running client that posts `bodies` in turn, over kept connections, until it is stopped.
+
+    Or until `seconds` are over, or `count` were posted.
+    """
 
     def __init__(
         self,
@@ -57,12 +60,14 @@ class Load:
         ca: Path | None = None,
         connections: int = 1,
         seconds: float = 0,
+        count: int = 0,
         http2: bool = False,
     ) -> None:
         file = folder / f"reviews-{os.urandom(4).hex()}.jsonl"
         file.write_text("".join(json.dumps(body) + "\n" for body in bodies), encoding="utf-8")
         command = [str(program()), "-url", url, "-bodies", str(file), "-connections", str(connections), "-seconds", str(seconds)]
         command += ["-ca", str(ca)] if ca else []
+        command += ["-count", str(count)] if count else []
         command += ["-http2"] if http2 else []
         self._process = Process("load", command, file.with_suffix(".out"))
 

@@ -98,27 +98,26 @@ func run(url, ca, bodies string, workers int, seconds float64, http2 bool, timeo
 	var all sync.WaitGroup
 	began := time.Now()
 	for n := range done {
-		all.Go(func() { done[n].work(ctx, client, url, posts[n%len(posts):], posts, &posted, count) })
+		all.Go(func() { done[n].work(ctx, client, url, posts, &posted, count) })
 	}
 	all.Wait()
 	return tell(done, time.Since(began))
 }
 
-// work posts until the time is up. A post that was begun is always waited for.
-func (w *worker) work(ctx context.Context, client *http.Client, url string, first, posts [][]byte, posted *atomic.Int64, count int64) {
+// work posts until the time is up, the next body each time. A post that was begun is always waited for.
+func (w *worker) work(ctx context.Context, client *http.Client, url string, posts [][]byte, posted *atomic.Int64, count int64) {
 	w.Failures, w.Protocols = map[string]int{}, map[string]int{}
-	queue := first
-	for ctx.Err() == nil && (count == 0 || posted.Add(1) <= count) {
-		if len(queue) == 0 {
-			queue = posts
+	for ctx.Err() == nil {
+		number := posted.Add(1)
+		if count > 0 && number > count {
+			return
 		}
 		began := time.Now()
-		err := w.post(client, url, queue[0])
+		err := w.post(client, url, posts[(number-1)%int64(len(posts))])
 		w.waits = append(w.waits, time.Since(began))
 		if err != nil {
 			w.Failures[err.Error()]++
 		}
-		queue = queue[1:]
 	}
 }
 

@@ -9,7 +9,7 @@ from mirrorstream.metrics import Metrics
 from mirrorstream_webhook.metrics import ReviewMetrics
 from mirrorstream_webhook.review import BadReviewError, Reviewer
 
-from tests.webhook.builders import REGISTRY, SOURCE, Bed, digest, imported, pod, stream, tag
+from tests.webhook.builders import REGISTRY, SOURCE, Bed, digest, imported, pod, settings, stream, tag
 
 Object = dict[str, Any]
 V1 = f"{SOURCE}:v1"
@@ -135,3 +135,37 @@ def test_a_dry_run_is_answered_like_any_other() -> None:
     """It shows what would be; there is nothing that a review would do beside."""
     answering = Answering()
     assert answering.ask(dryRun=True) == answering.ask(dryRun=False)
+
+
+def test_what_was_answered_counts_only_under_the_same_streams_rules_and_settings() -> None:
+    """The same pod, a moment later: a stream, a rule or a setting that changed meanwhile decides."""
+    answering = Answering()
+    bed = answering.bed
+    assert "patch" in answering.ask()
+    changed = stream("app", tag("v1", V1, imported(2)))
+    bed.index.apply(STREAM, changed)
+    assert digest(2) in base64.b64decode(answering.ask()["patch"]).decode()
+    guards = bed.decider.guards
+    bed.decider.guards = None
+    assert "patch" not in answering.ask()
+    bed.decider.guards = guards
+    assert "patch" in answering.ask()
+    bed.decider.configure(settings(mode="observe"))
+    assert "patch" not in answering.ask()
+
+
+def test_only_answers_are_kept_that_are_small_and_sure() -> None:
+    """Nobody fills the memory with large pods, and what is unknown is asked again at once."""
+    answering = Answering()
+    asked = answering.bed.asked
+    for _ in range(3):
+        answering.ask()
+    assert len(asked) == 1
+    for _ in range(3):
+        answering.ask(object=pod(V1, metadata={"annotations": {"large": "x" * 40_000}}))
+    assert len(asked) == 4
+    answering.bed.unknown = True
+    for _ in range(2):
+        answering.ask(namespace="other")
+    answering.bed.unknown = False
+    assert "patch" in answering.ask(namespace="other")

@@ -12,7 +12,9 @@ from mirrorstream_webhook.patch import Result, Rewriting
 
 KEPT_SECONDS = 1.0
 """Short beside what a change of a right to pull takes to be noticed; streams, rules and settings count at once."""
-KEPT = 2_000
+KEPT = 1_000
+LARGEST = 32 * 1024
+"""Bytes of a review whose outcome is kept: whoever makes many large pods must not fill the memory with them."""
 _encode = msgspec.json.Encoder().encode
 _PASSING = {Result.ACCESS_UNKNOWN, Result.NOT_SYNCED}
 

@@ -10,7 +10,7 @@ import structlog
 
 from mirrorstream_webhook.decide import Decider
 from mirrorstream_webhook.metrics import ReviewMetrics
-from mirrorstream_webhook.outcomes import Outcome, Outcomes, outcome_of
+from mirrorstream_webhook.outcomes import LARGEST, Outcome, Outcomes, outcome_of
 from mirrorstream_webhook.patch import Rewriting
 from mirrorstream_webhook.pods import decode_pod
 
@@ -79,7 +79,7 @@ class Reviewer:
         began = time.perf_counter()
         request = _read(body)
         try:
-            outcome = self._decide(request)
+            outcome = self._decide(request, keep=len(body) <= LARGEST)
             answer = _encode(_Answer(_response(request.uid, outcome)))
         except Exception:  # whatever it is, a pod must not wait for it
             log.exception("a review failed, the pod goes on as it is", namespace=request.namespace, pod=request.name)
@@ -88,7 +88,7 @@ class Reviewer:
         self._metrics.reviewed("patched" if outcome.patch else "unchanged", outcome.results, time.perf_counter() - began)
         return answer
 
-    def _decide(self, request: _Request) -> Outcome:
+    def _decide(self, request: _Request, *, keep: bool) -> Outcome:
         if request.kind.kind != "Pod" or request.kind.group or request.operation not in ("CREATE", "UPDATE"):
             return NOTHING
         try:
@@ -98,6 +98,8 @@ class Reviewer:
             # The API server validates a pod after its webhooks; it will say so better.
             log.info("a pod cannot be read and is left alone", namespace=request.namespace, pod=request.name, error=str(error))
             return NOTHING
+        if not keep:
+            return outcome_of(self._decider.pod(pod, old, request.namespace, subresource=request.sub_resource))
         version = self._decider.version()
         key = (request.namespace, request.sub_resource, pod, old)
         if (outcome := self._outcomes.get(key, version)) is None:

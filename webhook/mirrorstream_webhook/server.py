@@ -102,9 +102,12 @@ class Server:
 
     def _watch(self) -> None:
         while not self._stopped.wait(CHECK_SECONDS):
-            if self._files:
-                self.refresh()
-            self._go_on()
+            try:
+                if self._files:
+                    self.refresh()
+                self._go_on()
+            except Exception:  # a bug must not end the watch, or the next certificate is never taken
+                log.exception("the server could not be looked after, trying again")
 
     def refresh(self) -> None:
         """Take over the files if they have changed; a pair that cannot be used (yet) leaves the old one in use."""
