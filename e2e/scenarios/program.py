@@ -83,7 +83,8 @@ class Program:
 
     def lines(self, message: str) -> list[dict[str, Any]]:
         """The log lines with a message."""
-        parsed = [json.loads(line) for line in self.log().splitlines() if line.startswith("{")]
+        whole = self.log().rpartition("\n")[0]  # the last one may still be being written
+        parsed = [json.loads(line) for line in whole.splitlines() if line.startswith("{")]
         return [line for line in parsed if line.get("message") == message]
 
     def metric(self, name: str, **labels: str) -> float:
