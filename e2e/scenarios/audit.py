@@ -67,7 +67,11 @@ class AuditLog:
         return self._path.stat().st_size if self._path.exists() else 0
 
     def since(self, mark: int) -> list[Request]:
-        """The entries behind a mark."""
+        """Mirrorstream's entries behind a mark."""
+        return [_request(entry) for entry in self.entries(mark) if entry.get("userAgent", "").startswith(AGENT)]
+
+    def entries(self, mark: int) -> list[dict[str, Any]]:
+        """All entries behind a mark, as kube-apiserver wrote them."""
         if not self._path.exists():
             return []
         with self._path.open("rb") as file:
@@ -77,8 +81,7 @@ class AuditLog:
         if mark:
             content = content.partition(b"\n")[2]
         lines = content.split(b"\n")[:-1]  # the last one may not be whole yet
-        entries = [json.loads(line) for line in lines]
-        return [_request(entry) for entry in entries if entry.get("userAgent", "").startswith(AGENT)]
+        return [json.loads(line) for line in lines]
 
 
 def _request(entry: dict[str, Any]) -> Request:

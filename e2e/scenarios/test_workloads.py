@@ -14,11 +14,15 @@ from typing import Any
 
 import pytest
 import yaml
+from mirrorstream.kube.client import ApiError, Client, load_client
 
 from e2e.certificates import Authority, serving_context
+from e2e.scenarios.audit import AuditLog
 from e2e.scenarios.cluster import Cluster, Namespace
 from e2e.scenarios.conftest import Hook, Kubectl, Start
 from e2e.scenarios.hooks import configuration
+from e2e.scenarios.installation import with_token
+from e2e.scenarios.roles import account_with
 from e2e.scenarios.test_pods import healed, images, originals, settled
 from e2e.serving import EndableServer
 from e2e.waiting import wait_for
@@ -158,6 +162,48 @@ def test_a_dry_run_shows_the_outcome_and_makes_nothing(ns: Namespace, app: tuple
     done = kubectl("run", "app", f"--image={source}", "--dry-run=server", "-o", "jsonpath={.spec.containers[0].image}")
     assert (done.returncode, done.stdout) == (0, wanted), done.stderr
     assert not ns.client.get(f"/api/v1/namespaces/{ns.name}/pods").get("items")
+
+
+def test_the_audit_log_says_what_was_done_with_each_image_and_why(
+    authorized: Cluster, ns: Namespace, app: tuple[str, str], hook: Hook, tmp_path: Path
+) -> None:
+    """kube-apiserver's own log, for a pod that a user of the namespace makes."""
+    source, wanted = app
+    hook()
+    settled(ns, source, wanted)
+    assert isinstance(authorized.log, AuditLog)
+    log, mark = authorized.log, authorized.log.mark()
+    token = account_with(ns.client, ns.name, "user", [{"apiGroups": [""], "resources": ["pods"], "verbs": ["create"]}])
+    kubeconfig = with_token(tmp_path / "user.kubeconfig", authorized.kubeconfig, token)
+    user = load_client(str(kubeconfig), in_cluster=False, user_agent="tenant")
+    body = {"metadata": {"name": "app"}, "spec": template(source)["spec"]}
+    wait_for("the role is in force", lambda: _created(user, f"/api/v1/namespaces/{ns.name}/pods", body))
+    who = f"system:serviceaccount:{ns.name}:user"
+
+    def audited() -> str | None:
+        made = [e for e in log.entries(mark) if e["user"]["username"] == who and e["responseStatus"]["code"] == 201]
+        return made[0]["annotations"]["pods.mirrorstream.github.io/images"] if made else None
+
+    text = wait_for("the request is in the log", audited)
+    expected = {
+        "name": "c0",
+        "image": source,
+        "result": "rewritten",
+        "reason": "the tag has this image",
+        "stream": f"{ns.name}/app:v1",
+    }
+    assert json.loads(text) == [{**expected, "stream": f"{ns.name}/app:v1"}]
+    user.close()
+
+
+def _created(user: Client, path: str, body: Object) -> bool:
+    try:
+        user.request("POST", path, body=body)
+    except ApiError as error:
+        if error.status != 403:
+            raise
+        return False
+    return True
 
 
 @pytest.mark.parametrize("prefix", ["kube-ms", "openshift-ms"])
