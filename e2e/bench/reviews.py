@@ -154,11 +154,9 @@ def _served(folder: Path) -> list[Figure]:
         for containers in CONTAINERS:
             for connections in (1, 32):
                 figures += _against_constant(folder, containers, connections, few, many, constant)
-        figures.append(
-            Figure(
-                "memory of the webhook with 100,000 references", _resident(many.process.pid), "MB", 150, "its whole resident set"
-            )
-        )
+        figures.append(_all_different(folder, few, constant))
+        memory = _resident(many.process.pid)
+        figures.append(Figure("memory of the webhook with 100,000 references", memory, "MB", 150, "its whole resident set"))
     return figures
 
 
