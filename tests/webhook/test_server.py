@@ -1,5 +1,6 @@
 """The server under the webhook: TLS, new certificates, and its end, from a Go client as kube-apiserver is one."""
 
+import errno
 import http.client
 import json
 import shutil
@@ -13,7 +14,6 @@ from typing import Any
 import pytest
 from mirrorstream.certs import CertificateError, read_pair
 from mirrorstream.kube.errors import ConfigurationError
-from mirrorstream_webhook import server as server_module
 from mirrorstream_webhook.server import Server
 
 from e2e.certificates import Authority, Pair
@@ -105,9 +105,8 @@ def test_certificates_change_under_load_without_a_failed_review(bed: Bed, http2:
     assert bed.rotations == [True] * 4
 
 
-def test_the_files_are_watched(bed: Bed, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_files_are_watched(bed: Bed) -> None:
     """Nobody has to tell the server."""
-    monkeypatch.setattr(server_module, "RETIREMENT_SECONDS", 0.0)
     before = bed.serial()
     bed.renew()
     wait_for("the new certificate is served", lambda: bed.serial() != before, seconds=10)
@@ -304,3 +303,20 @@ def test_a_port_that_is_taken_is_said(tmp_path: Path) -> None:
         pytest.raises(ConfigurationError, match=r"port \d+: Address already in use"),
     ):
         Server(application, taken.getsockname()[1], address="127.0.0.1")
+
+
+def test_without_ipv6_it_listens_on_ipv4(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A kernel with IPv6 switched off still has a socket family of that name."""
+    create = socket.create_server
+
+    def without_ipv6(address: Any, *, family: int = socket.AF_INET, **more: Any) -> socket.socket:
+        if family == socket.AF_INET6:
+            raise OSError(errno.EADDRNOTAVAIL, "Cannot assign requested address")
+        return create(address, family=family, **more)
+
+    monkeypatch.setattr(socket, "create_server", without_ipv6)
+    server = Server(application, 0)
+    server.start()
+    with socket.create_connection(("127.0.0.1", server.port), 5):
+        pass
+    server.stop()

@@ -9,6 +9,7 @@ what is needed of them.
 """
 
 import asyncio
+import errno
 import os
 import socket
 import threading
@@ -156,9 +157,14 @@ class Server:
 def _listen(address: str, port: int) -> socket.socket:
     """A listening socket; for every address, IPv6 and IPv4, where none is named."""
     try:
-        if address or not socket.has_dualstack_ipv6():
-            return socket.create_server((address, port), backlog=BACKLOG)
-        return socket.create_server(("", port), family=socket.AF_INET6, dualstack_ipv6=True, backlog=BACKLOG)
+        if not address and socket.has_dualstack_ipv6():
+            try:
+                return socket.create_server(("", port), family=socket.AF_INET6, dualstack_ipv6=True, backlog=BACKLOG)
+            except OSError as error:
+                # Where the kernel's IPv6 is switched off, IPv4 is all that there is.
+                if error.errno not in (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT):
+                    raise
+        return socket.create_server((address, port), backlog=BACKLOG)
     except OSError as error:
         raise ConfigurationError(f"port {port}: {error.strerror}") from error
 
