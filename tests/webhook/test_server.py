@@ -6,6 +6,8 @@ import json
 import shutil
 import socket
 import ssl
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -320,3 +322,16 @@ def test_without_ipv6_it_listens_on_ipv4(monkeypatch: pytest.MonkeyPatch) -> Non
     with socket.create_connection(("127.0.0.1", server.port), 5):
         pass
     server.stop()
+
+
+def test_a_server_that_is_stopped_as_soon_as_it_starts_ends_well() -> None:
+    """A worker that loses its socket before it listens would end the process; here that is another one, to be on the safe side."""
+    program = """
+from mirrorstream_webhook.server import Server
+for _ in range(100):
+    server = Server(lambda environ, start_response: [], 0, address="127.0.0.1")
+    server.start()
+    server.stop()
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode == 0, done.stderr[-2000:]

@@ -16,6 +16,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import structlog
@@ -73,6 +74,7 @@ class Server:
         self._retiring: list[threading.Thread] = []
         self._stopped = threading.Event()
         self._lock = threading.Lock()
+        self._refreshing = threading.Lock()
         self._watcher = threading.Thread(target=self._watch, name="certificates", daemon=True)
 
     @property
@@ -113,17 +115,18 @@ class Server:
     def refresh(self) -> None:
         """Take over the files if they have changed; a pair that cannot be used (yet) leaves the old one in use."""
         assert self._files, "only called with files"  # noqa: S101
-        try:
-            pair = read_pair(*self._files)
-        except CertificateError as error:
-            if str(error) != self._refused:
-                log.warning("the new certificate cannot be used, the old one stays", error=str(error))
-                self._on_rotation(False)
-            self._refused = str(error)
-            return
-        self._refused = ""
-        if self.pair is None or pair.fingerprint != self.pair.fingerprint:
-            self._rotate(pair)
+        with self._refreshing:  # whoever comes second finds nothing new
+            try:
+                pair = read_pair(*self._files)
+            except CertificateError as error:
+                if str(error) != self._refused:
+                    log.warning("the new certificate cannot be used, the old one stays", error=str(error))
+                    self._on_rotation(False)
+                self._refused = str(error)
+                return
+            self._refused = ""
+            if self.pair is None or pair.fingerprint != self.pair.fingerprint:
+                self._rotate(pair)
 
     def _rotate(self, pair: CertificatePair) -> None:
         old = self.pair
@@ -232,12 +235,19 @@ class _Worker:
         self._ran_before = running
         return len(running & before) >= self.threads
 
+    def _wait_listening(self) -> None:
+        """Wait until the worker listens: it begins in threads of its own, and ends the process when its socket goes before."""
+        deadline = time.monotonic() + LAST_SECONDS
+        while not _is_polled(self._listener) and time.monotonic() < deadline:
+            self._ended.wait(0.01)
+
     def retire(self, seconds: float, longest: float | None = None) -> None:
         """Accept no more, go on for so long with the connections that there are, then wait until what runs is answered.
 
         The last wait ends after `longest` seconds: whoever sends no body gets no answer.
         """
         self.draining = True
+        self._wait_listening()
         # A worker that is told to end drops connections in the middle of their handshake, and has no way to be told only to
         # accept no more. So its listening socket is replaced, under the same number, by one to which nobody connects.
         with socket.socket(socket.AF_UNIX) as nobody:
@@ -252,6 +262,18 @@ class _Worker:
         for number in self._memory:
             with suppress(OSError):
                 os.close(number)
+
+
+def _is_polled(number: int) -> bool:
+    """Whether a descriptor of this process is in one of its epoll sets."""
+    for entry in Path("/proc/self/fdinfo").iterdir():
+        try:
+            lines = entry.read_text(encoding="ascii").splitlines()
+        except OSError:  # closed meanwhile
+            continue
+        if any(line.startswith("tfd:") and int(line.split()[1]) == number for line in lines):
+            return True
+    return False
 
 
 def _closing(start_response: Callable[..., Any]) -> Callable[..., Any]:
