@@ -29,14 +29,17 @@ class CertificatePair:
     not_after: datetime
 
     @property
-    def fingerprint(self) -> str:
-        """What the pair is recognised by."""
-        return hashlib.sha256(self.certificate + self.key).hexdigest()
-
-    @property
     def is_valid_now(self) -> bool:
         """Whether the certificate has not expired."""
         return datetime.now(UTC) < self.not_after
+
+
+def pair_fingerprint(certificate_file: str, key_file: str) -> str:
+    """What the files' content is recognised by, without checking it; the text of the error when they cannot be read."""
+    try:
+        return hashlib.sha256(Path(certificate_file).read_bytes() + b"\0" + Path(key_file).read_bytes()).hexdigest()
+    except OSError as error:
+        return str(error)
 
 
 def read_pair(certificate_file: str, key_file: str) -> CertificatePair:

@@ -23,7 +23,7 @@ import structlog
 from granian import _granian
 from granian._futures import _new_cbscheduler
 from granian.wsgi import _callback_wrapper
-from mirrorstream.certs import CertificateError, CertificatePair, read_pair
+from mirrorstream.certs import CertificateError, CertificatePair, pair_fingerprint, read_pair
 from mirrorstream.kube.errors import ConfigurationError
 
 log = structlog.get_logger(__name__)
@@ -66,9 +66,9 @@ class Server:
         self._application = application
         self._files = (certificate_file, key_file) if certificate_file and key_file else None
         self._on_rotation = on_rotation
+        self._seen = pair_fingerprint(*self._files) if self._files else ""
         self.pair: CertificatePair | None = read_pair(*self._files) if self._files else None
         """The certificate that is served."""
-        self._refused = ""
         self._socket = _listen(address, port)
         self._worker: _Worker | None = None
         self._retiring: list[threading.Thread] = []
@@ -116,16 +116,17 @@ class Server:
         """Take over the files if they have changed; a pair that cannot be used (yet) leaves the old one in use."""
         assert self._files, "only called with files"  # noqa: S101
         with self._refreshing:  # whoever comes second finds nothing new
+            seen = pair_fingerprint(*self._files)
+            if seen == self._seen:
+                return
+            self._seen = seen
             try:
                 pair = read_pair(*self._files)
             except CertificateError as error:
-                if str(error) != self._refused:
-                    log.warning("the new certificate cannot be used, the old one stays", error=str(error))
-                    self._on_rotation(False)
-                self._refused = str(error)
+                log.warning("the new certificate cannot be used, the old one stays", error=str(error))
+                self._on_rotation(False)
                 return
-            self._refused = ""
-            if self.pair is None or pair.fingerprint != self.pair.fingerprint:
+            if pair != self.pair:
                 self._rotate(pair)
 
     def _rotate(self, pair: CertificatePair) -> None:
