@@ -98,13 +98,13 @@ class Reviewer:
             # The API server validates a pod after its webhooks; it will say so better.
             log.info("a pod cannot be read and is left alone", namespace=request.namespace, pod=request.name, error=str(error))
             return NOTHING
-        if not keep:
-            return outcome_of(self._decider.pod(pod, old, request.namespace, subresource=request.sub_resource))
         version = self._decider.version()
         key = (request.namespace, request.sub_resource, pod, old)
-        if (outcome := self._outcomes.get(key, version)) is None:
+        outcome = self._outcomes.get(key, version) if keep else None
+        if outcome is None:
             outcome = outcome_of(self._decider.pod(pod, old, request.namespace, subresource=request.sub_resource))
-            self._outcomes.put(key, version, outcome)
+            if keep:
+                self._outcomes.put(key, version, outcome)
         return outcome
 
 
