@@ -6,9 +6,9 @@ server that hangs must not hold up pods, nor pile up threads.
 
 import threading
 import time
-from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from queue import SimpleQueue
 
 import msgspec
 import structlog
@@ -65,10 +65,9 @@ class Access:
         self._clock = clock
         self._lock = threading.Lock()
         self._entries: dict[Question, _Entry] = {}
-        self._queue: deque[Question] = deque()
+        self._queue: SimpleQueue[tuple[Question, _Entry] | None] = SimpleQueue()
+        """Questions to ask; None ends the thread that takes it."""
         self._hangs = False
-        self._work = threading.Semaphore(0)
-        self._stopped = False
         self._threads = [threading.Thread(target=self._run, name=f"access-{n}", daemon=True) for n in range(ASKERS)]
 
     def start(self) -> None:
@@ -78,9 +77,8 @@ class Access:
 
     def stop(self) -> None:
         """End the threads; those that wait for the API server end with the process."""
-        self._stopped = True
         for _ in self._threads:
-            self._work.release()
+            self._queue.put(None)
 
     def allowed(self, namespace: str, pod_namespace: str, account: str) -> bool | None:
         """Whether the account may `get imagestreams/layers` in `namespace`; None while nobody can say."""
@@ -105,8 +103,7 @@ class Access:
             if not entry.asked and self._clock() - entry.failed >= FAILED_SECONDS:
                 entry.asked = True
                 entry.told.clear()
-                self._queue.append(question)
-                self._work.release()
+                self._queue.put((question, entry))
         return entry
 
     def _wait_for(self, entry: _Entry) -> bool | None:
@@ -117,13 +114,8 @@ class Access:
         return entry.answer
 
     def _run(self) -> None:
-        while True:
-            self._work.acquire()
-            if self._stopped:
-                return
-            with self._lock:
-                question = self._queue.popleft()
-                entry = self._entries.setdefault(question, _Entry(asked=True))
+        while (work := self._queue.get()) is not None:
+            question, entry = work
             answer = self._review(question)
             with self._lock:
                 if answer is None:
