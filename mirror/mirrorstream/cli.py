@@ -7,7 +7,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from mirrorstream import logs
-from mirrorstream.commands import explain
+from mirrorstream.commands import certs, explain
 from mirrorstream.kube.client import ConfigurationError
 from mirrorstream.settings import SettingsError, SettingsFile
 
@@ -44,6 +44,14 @@ def build_parser(program: str = "mirrorstream") -> argparse.ArgumentParser:
     webhook.add_argument("--port", type=_port, default=8443, metavar="PORT", help="where the API server asks (default: 8443)")
     webhook.add_argument("--tls-cert-file", metavar="F", help="certificate and chain, read again when they change")
     webhook.add_argument("--tls-key-file", metavar="F", help="the certificate's key")
+    webhook.add_argument(
+        "--self-signed", action="store_true", help="certificates of its own, made known to API servers by --webhook-configuration"
+    )
+    webhook.add_argument(
+        "--webhook-configuration",
+        metavar="NAME",
+        help="with --self-signed: whose caBundle it looks after",
+    )
     webhook.add_argument("--insecure", action="store_true", help="plain HTTP, for tests only: API servers ask over TLS")
     webhook.set_defaults(run=_webhook)
     explain_parser = commands.add_parser(
@@ -51,6 +59,11 @@ def build_parser(program: str = "mirrorstream") -> argparse.ArgumentParser:
     )
     explain.add_arguments(explain_parser)
     explain_parser.set_defaults(run=_explain)
+    certs_parser = commands.add_parser(
+        "certs", parents=[common], help="make a certificate for the webhook's Service", allow_abbrev=False
+    )
+    certs.add_arguments(certs_parser)
+    certs_parser.set_defaults(run=certs.run)
     return parser
 
 
@@ -82,14 +95,16 @@ def _webhook(args: argparse.Namespace) -> int:
 
     _both_or_none(args, "metrics_tls_cert_file", "metrics_tls_key_file")
     _both_or_none(args, "tls_cert_file", "tls_key_file")
-    if bool(args.tls_cert_file) == args.insecure:
-        raise ConfigurationError("give either --tls-cert-file and --tls-key-file, or --insecure")
+    if [bool(args.tls_cert_file), args.self_signed, args.insecure].count(True) != 1:
+        raise ConfigurationError("give one of: --tls-cert-file with --tls-key-file, --self-signed, --insecure")
+    _both_or_none(args, "self_signed", "webhook_configuration")
     manager = Manager(
         SettingsFile(args.config),
         kubeconfig=args.kubeconfig,
         port=args.port,
         certificate_file=args.tls_cert_file,
         key_file=args.tls_key_file,
+        self_signed_for=args.webhook_configuration,
         metrics_port=args.metrics_port,
         metrics_certificate=args.metrics_tls_cert_file,
         metrics_key=args.metrics_tls_key_file,

@@ -24,6 +24,7 @@ from mirrorstream_webhook.guards import Guards, SignaturePolicies, SignaturePoli
 from mirrorstream_webhook.lookup import Index, StreamClaims, read_claims
 from mirrorstream_webhook.metrics import ReviewMetrics
 from mirrorstream_webhook.review import Reviewer
+from mirrorstream_webhook.self_signed import SelfSigned
 from mirrorstream_webhook.server import Server
 
 log = structlog.get_logger(__name__)
@@ -50,11 +51,15 @@ class Manager:
         port: int = 8443,
         certificate_file: str | None = None,
         key_file: str | None = None,
+        self_signed_for: str | None = None,
         metrics_port: int = 8080,
         metrics_certificate: str | None = None,
         metrics_key: str | None = None,
     ) -> None:
-        """Raises ConfigurationError when the cluster, a port or a certificate cannot be used."""
+        """Raises ConfigurationError when the cluster, a port or a certificate cannot be used.
+
+        `self_signed_for` names the MutatingWebhookConfiguration whose API servers are to know certificates of our own.
+        """
         metrics = Metrics()
         self._settings_file = settings
         current = settings.current
@@ -94,6 +99,7 @@ class Manager:
             key_file=key_file,
             on_rotation=review_metrics.rotated,
         )
+        self._self_signed = SelfSigned(self._client.unlimited(), self_signed_for, self._server.serve) if self_signed_for else None
 
     def run(self) -> int:
         """Run until SIGTERM, which drains first, or SIGINT; the process's exit status."""
@@ -108,7 +114,10 @@ class Manager:
         self._policy.start()
         for informer in self._informers():
             informer.start()
-        self._server.start()
+        if self._self_signed:
+            self._self_signed.start()  # and the server with its first certificate
+        else:
+            self._server.start()
         while not self._ended.wait(0.1 if self._decider.guards is None else 1.0):
             if self._decider.guards is None and self._not_synced() is None:
                 self._synced()
@@ -127,6 +136,8 @@ class Manager:
             self._server.drain()
             threading.Event().wait(DRAIN_SECONDS)
         self._server.stop(grace=GRACE_SECONDS if self._graceful else 0.0)
+        if self._self_signed:
+            self._self_signed.stop()
         self._access.stop()
         for informer in self._informers():
             informer.stop()
@@ -192,6 +203,8 @@ class Manager:
     def _ready(self) -> str | None:
         if self._ended.is_set():
             return "ending"
+        if self._self_signed and (problem := self._self_signed.problem()):
+            return problem
         return self._not_synced() or (None if self._decider.guards else "not synced yet")
 
     def _healthy(self) -> str | None:

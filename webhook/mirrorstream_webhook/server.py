@@ -49,7 +49,8 @@ _new_scheduler: Any = _new_cbscheduler
 class Server:
     """Serves a WSGI application on a port, over TLS with a pair of files that are read again when they change.
 
-    `address` and `port` are bound at once. Without `certificate_file` it speaks plain HTTP.
+    `address` and `port` are bound at once. Without `certificate_file` it speaks plain HTTP, unless it is given a pair later on
+    (`serve`), with the first of which it starts.
     """
 
     def __init__(
@@ -86,6 +87,14 @@ class Server:
         """Serve, and watch the certificate's files."""
         self._worker = _Worker(self._application, self._socket, self.pair, THREADS)
         self._watcher.start()
+
+    def serve(self, pair: CertificatePair) -> None:
+        """Serve with a certificate that was made in memory: the first one starts the server, each other one replaces the last."""
+        if self._worker is None:
+            self.pair = pair
+            self.start()
+        else:
+            self._rotate(pair)
 
     def drain(self) -> None:
         """Ask every client to connect again with its next answer, and go on serving: another replica is there for it."""

@@ -1,0 +1,74 @@
+"""A certificate authority in memory, for those who have none: it signs certificates for servers, and nothing else."""
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+
+from mirrorstream.certs import CertificatePair
+
+SKEW = timedelta(hours=1)
+"""Certificates are valid from so long ago on: clocks of a cluster differ, those of its API servers among them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Authority:
+    """An authority's certificate (PEM), until when it is valid, and the key that leaves it in no form."""
+
+    certificate: bytes
+    not_after: datetime
+    _key: ec.EllipticCurvePrivateKey
+    _name: x509.Name
+
+    @classmethod
+    def create(cls, name: str, *, now: datetime, lifetime: timedelta) -> "Authority":
+        """A new authority with the common name `name`, with a key on P-256."""
+        key = ec.generate_private_key(ec.SECP256R1())
+        subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
+        usage = x509.KeyUsage(
+            digital_signature=True, key_cert_sign=True, crl_sign=True, content_commitment=False, key_encipherment=False,
+            data_encipherment=False, key_agreement=False, encipher_only=False, decipher_only=False,
+        )  # fmt: skip
+        builder = (
+            _builder(subject, subject, key, now, now + lifetime)
+            .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+            .add_extension(usage, critical=True)
+            .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
+        )
+        return cls(_sign(builder, key), now + lifetime, key, subject)
+
+    def issue(self, hosts: list[str], *, now: datetime) -> CertificatePair:
+        """A certificate for a server that is reached by one of `hosts` (DNS names), valid as long as the authority."""
+        key = ec.generate_private_key(ec.SECP256R1())
+        # A common name has 64 characters at most, and nobody looks at it where there are alternative names.
+        subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, hosts[0][:64])])
+        builder = (
+            _builder(subject, self._name, key, now, self.not_after)
+            .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
+            .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
+            .add_extension(x509.SubjectAlternativeName([x509.DNSName(host) for host in hosts]), critical=False)
+            .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(self._key.public_key()), critical=False)
+        )
+        private = key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+        return CertificatePair(_sign(builder, self._key), private, self.not_after)
+
+
+def _builder(
+    subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePrivateKey, now: datetime, not_after: datetime
+) -> x509.CertificateBuilder:
+    return (
+        x509.CertificateBuilder()
+        .subject_name(subject)
+        .issuer_name(issuer)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - SKEW)
+        .not_valid_after(not_after)
+    )
+
+
+def _sign(builder: x509.CertificateBuilder, key: ec.EllipticCurvePrivateKey) -> bytes:
+    return builder.sign(key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
