@@ -68,22 +68,3 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path, capsys: pytest
     (tmp_path / "file").touch()
     assert make(tmp_path / "file") == 1
     assert capsys.readouterr().err.startswith(f"mirrorstream: --out {tmp_path / 'file'}: ")
-
-
-@pytest.mark.parametrize(
-    ("arguments", "says"),
-    [
-        ([], "give one of: --tls-cert-file with --tls-key-file, --self-signed, --insecure"),
-        (["--self-signed", "--insecure"], "give one of"),
-        (["--self-signed"], "--self-signed and --webhook-configuration go together"),
-        (["--insecure", "--webhook-configuration", "m"], "--self-signed and --webhook-configuration go together"),
-        (["--tls-cert-file", "a"], "--tls-cert-file and --tls-key-file go together"),
-    ],
-    ids=["nothing", "two", "no configuration", "no self-signed", "half a pair"],
-)
-def test_the_webhook_gets_its_certificate_in_exactly_one_way(
-    arguments: list[str], says: str, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """One line that names the flags, status 1."""
-    assert main(["webhook", *arguments]) == 1
-    assert says in capsys.readouterr().err

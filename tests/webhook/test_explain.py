@@ -117,7 +117,10 @@ def test_what_is_wrong_is_one_line(arguments: list[str], says: str, capsys: pyte
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (["webhook"], "give either --tls-cert-file and --tls-key-file, or --insecure"),
+        (["webhook"], "give one of: --tls-cert-file with --tls-key-file, --self-signed, --insecure"),
+        (["webhook", "--self-signed", "--insecure"], "give one of: --tls-cert-file with --tls-key-file, --self-signed, --insecure"),
+        (["webhook", "--self-signed"], "--self-signed and --webhook-configuration go together"),
+        (["webhook", "--insecure", "--webhook-configuration", "x"], "--self-signed and --webhook-configuration go together"),
         (["webhook", "--tls-cert-file", "x"], "--tls-cert-file and --tls-key-file go together"),
         (["webhook", "--insecure", "--kubeconfig", "/nowhere"], "/nowhere"),
         (

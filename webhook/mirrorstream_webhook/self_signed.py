@@ -114,7 +114,7 @@ class SelfSigned:
             self._next = None  # the API server could not be asked for so long that it is worth nothing any more
         if self._next is None and (self._own is None or now >= self._own.renew_at):
             self._next, self._next_known_since = self._make(now), None
-        own = [item.authority.certificate for item in (self._own, self._next) if item]
+        own = [item.authority.certificate for item in (self._own, self._next) if item and item.authority.not_after > now]
         changed = self._update(lambda bundle: merge(bundle, own, now))
         if changed:
             log.info("added to the caBundle", configuration=self._name, authorities=len(own))
