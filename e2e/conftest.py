@@ -12,7 +12,12 @@ from e2e.gobuild import BuildError, GoMissingError
 from e2e.processes import ProcessError, end_with_parent
 from e2e.simulator.settings import CONTRACT_PORTS
 
-TOGETHER = {"e2e/contract/test_contract.py", "e2e/scenarios/test_disturbances.py"}
+TOGETHER = {
+    "e2e/contract/test_contract.py",
+    "e2e/scenarios/test_certificates.py",
+    "e2e/scenarios/test_disturbances.py",
+    "e2e/scenarios/test_installation.py",
+}
 """Modules whose tests share something that is costly to make."""
 CHOICE = pytest.StashKey[Choice]()
 SKIP = pytest.StashKey[str]()

@@ -28,6 +28,7 @@ from e2e.controlplane.plane import ControlPlane
 from e2e.scenarios.cluster import Cluster, Namespace
 from e2e.scenarios.hooks import registered, wait_asked
 from e2e.scenarios.installation import CONTROLLER, WEBHOOK, Installation
+from e2e.scenarios.installed import Bed, new_bed
 from e2e.scenarios.program import Controller, Webhook, running
 from e2e.simulator.settings import Settings
 from e2e.simulator.simulator import Simulator
@@ -193,3 +194,20 @@ def configuration(ns: Namespace, namespaces: dict[str, Any] | None = None, **sec
         **sections.pop("controller", {}),
     }
     return {"controller": chosen, **sections}
+
+
+@pytest.fixture(scope="module")
+def bed(chosen: Choice, built: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bed]:
+    """A control plane of the module's own, to install mirrorstream on."""
+    if chosen.backend not in PLANES:
+        pytest.skip("installs on a control plane of its own")
+    with new_bed(chosen, tmp_path_factory.mktemp("bed")) as found:
+        yield found
+
+
+@pytest.fixture
+def user(bed: Bed) -> Iterator[Namespace]:
+    """A user's namespace there, in which at the end everything is as the user wrote it."""
+    with bed.cluster.namespace() as namespace:
+        yield namespace
+        namespace.check_untouched()

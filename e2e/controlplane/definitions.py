@@ -1,0 +1,55 @@
+"""Other projects' custom resource definitions, of whose kinds an installation brings objects: from their Go modules, by digest."""
+
+import json
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+from e2e.gobuild import BuildError, alone, cache_folder, go, version
+
+HERE = Path(__file__).parent
+
+
+@dataclass(frozen=True)
+class Module:
+    """A Go module, with the digest of its content (as in a go.sum), and the definitions that are wanted of it."""
+
+    name: str
+    digest: str
+    files: tuple[str, ...]
+
+
+MODULES = (
+    Module(
+        "github.com/prometheus-operator/prometheus-operator@v0.85.0",
+        "h1:M5xLCLEoaW2IJfnuCwFzzpL+jSVQu3KGT84Pye+fW8s=",
+        tuple(
+            f"example/prometheus-operator-crd/monitoring.coreos.com_{name}.yaml" for name in ("servicemonitors", "prometheusrules")
+        ),
+    ),
+    Module(
+        "github.com/cert-manager/cert-manager@v1.21.2",
+        "h1:UWgoYM+KLNtRlqmoWOKjKBOBUPVHeepQ6/ac3ERJW68=",
+        tuple(f"deploy/crds/cert-manager.io_{plural}.yaml" for plural in ("certificates", "issuers")),
+    ),
+)
+
+
+def definitions(modules: tuple[Module, ...] = MODULES) -> list[Path]:
+    """The files of the definitions, downloaded now if these versions never were. Raises BuildError."""
+    folder = cache_folder() / "definitions" / version(HERE / "cmd", modules)
+    if not (folder / "done").exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        with alone(folder / "lock"):
+            for module in modules:
+                _copy(module, folder)
+            (folder / "done").touch()
+    return sorted(folder.glob("*.yaml"))
+
+
+def _copy(module: Module, folder: Path) -> None:
+    found = json.loads(go(HERE, "mod", "download", "-json", module.name))
+    if found["Sum"] != module.digest:
+        raise BuildError(f"{module.name} has the digest {found['Sum']}, and not {module.digest}")
+    for name in module.files:
+        shutil.copyfile(Path(found["Dir"]) / name, folder / Path(name).name)

@@ -1,0 +1,139 @@
+"""A control plane of a module's own to install mirrorstream on, by its overlays, and what a user does on it then."""
+
+import os
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+from mirrorstream.kube.client import Client
+
+from e2e.backends import Choice, Shared, free_ports, hosts_at, scenario_settings, with_own_registry
+from e2e.contract.registries import Registries
+from e2e.controlplane.build import components
+from e2e.controlplane.definitions import definitions
+from e2e.controlplane.plane import CRDS, ControlPlane
+from e2e.scenarios.cluster import Cluster, Namespace, tag
+from e2e.scenarios.deployed import CONFIG, Deployed
+from e2e.scenarios.issuers import Issuer
+
+Object = dict[str, Any]
+OVERLAYS = ("openshift", "cert-manager", "single-node", "dev")
+COMPONENTS = tuple(sorted(path.parent.name for path in (CONFIG / "components").glob("*/kustomization.yaml")))
+
+
+@dataclass(frozen=True)
+class Bed:
+    """A control plane without anything of mirrorstream's, with the custom resources that an installation brings objects of."""
+
+    cluster: Cluster
+    plane: ControlPlane
+    kubectl: Path
+
+    @property
+    def client(self) -> Client:
+        """An administrator's."""
+        return self.cluster.client
+
+    def installation(self, overlay: str | Path, folder: Path, prelude: str = "") -> Deployed:
+        """An overlay, by its name or folder, that is not applied yet; what was applied is removed at the end of its context."""
+        path = CONFIG / "overlays" / overlay if isinstance(overlay, str) else overlay
+        return Deployed(self.kubectl, self.plane.kubeconfig, path, folder, prelude)
+
+    @contextmanager
+    def deployed(
+        self, overlay: str | Path, folder: Path, issuer: type[Issuer] | None = None, prelude: str = ""
+    ) -> Iterator[Deployed]:
+        """An overlay, applied and running."""
+        with self.installation(overlay, folder, prelude) as found:
+            found.apply()
+            if issuer:
+                issuer(self.client, folder).issue()
+            found.run()
+            yield found
+
+
+@contextmanager
+def new_bed(chosen: Choice, folder: Path) -> Iterator[Bed]:
+    """A control plane for installations, which are cluster-wide."""
+    ports = free_ports()
+    settings = with_own_registry(scenario_settings([hosts_at(ports)]))
+    programs = chosen.openshift_programs
+    with Registries(ports) as registries, ControlPlane(folder, components(), settings, openshift_programs=programs) as plane:
+        admin, controls = str(plane.kubeconfig), plane.simulator_kubeconfig()
+        shared = Shared(chosen.backend, admin, admin, admin, str(controls) if controls else None, str(plane.audit_log))
+        found = Bed(Cluster.of(shared, registries), plane, components() / "kubectl")
+        for path in definitions():
+            found.client.request("POST", CRDS, body=yaml.safe_load(path.read_text(encoding="utf-8")))
+        yield found
+
+
+def write_overlay(folder: Path, *, resources: list[str], components: list[str] | None = None, **more: Any) -> Path:
+    """Write an overlay of a user's own into `folder`: paths are those below config/; `more` are further fields. The folder."""
+    folder.mkdir(parents=True, exist_ok=True)
+
+    def relative(names: list[str]) -> list[str]:
+        return [os.path.relpath(CONFIG / name, folder) for name in names]  # kustomize takes no absolute paths
+
+    content = {
+        "apiVersion": "kustomize.config.k8s.io/v1beta1",
+        "kind": "Kustomization",
+        "resources": relative(resources),
+        "components": relative(components or []),
+        **more,
+    }
+    (folder / "kustomization.yaml").write_text(yaml.safe_dump(content), encoding="utf-8")
+    return folder
+
+
+# What a user does.
+
+
+def mirrored(user: Namespace, name: str = "app") -> tuple[str, str]:
+    """A stream whose source is dead, and which only a digest mirror has, healed: what users write, and what pods are to get."""
+    user.allow_pulls()
+    digest = user.put("good", f"{name}:v1")
+    user.digest_mirrors()
+    user.create(name, tag("v1", user.source(f"{name}:v1")))
+    user.wait_healed(name, "v1", digest)
+    return user.source(f"{name}:v1"), f"{user.get(name)['status']['dockerImageRepository']}@{digest}"
+
+
+def image_of(pod: Object) -> str:
+    """The first container's image."""
+    return str(pod["spec"]["containers"][0]["image"])
+
+
+def rewrites(user: Namespace, source: str, target: str) -> bool:
+    """Whether a pod would get the internal registry's reference now."""
+    return image_of(user.pod("seen", source, dry_run=True)) == target
+
+
+class Creating:
+    """Creates pods (dry runs) without a pause, from several threads, until it is told to stop; `images` are what they got."""
+
+    def __init__(self, user: Namespace, source: str, threads: int = 4) -> None:
+        self._stopped = threading.Event()
+        self._user, self._source = user, source
+        self.images: list[str] = []
+        self._failures: list[Exception] = []
+        self._threads = [threading.Thread(target=self._run, daemon=True) for _ in range(threads)]
+        for thread in self._threads:
+            thread.start()
+
+    def _run(self) -> None:
+        while not self._stopped.is_set():
+            try:
+                self.images.append(image_of(self._user.pod("load", self._source, dry_run=True)))
+            except Exception as error:  # noqa: BLE001  told to the test
+                self._failures.append(error)
+
+    def stop(self) -> None:
+        """Stop. Raises AssertionError when a pod could not be created."""
+        self._stopped.set()
+        for thread in self._threads:
+            thread.join()
+        assert self._failures == []

@@ -1,0 +1,93 @@
+"""What `kubectl apply -k config/overlays/…` installs, on a real control plane: the manifests themselves are what runs here."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from e2e.scenarios.cluster import Namespace
+from e2e.scenarios.deployed import NAMESPACE, document, rendered
+from e2e.scenarios.installed import COMPONENTS, OVERLAYS, Bed, image_of, mirrored, rewrites, write_overlay
+from e2e.scenarios.issuers import CertManager, Issuer, ServiceCA
+from e2e.waiting import wait_for
+
+Object = dict[str, Any]
+ISSUERS: dict[str, type[Issuer] | None] = {
+    "dev": None,
+    "openshift": ServiceCA,
+    "cert-manager": CertManager,
+    "single-node": ServiceCA,
+}
+COME_AND_GO = ("events", "leases", "endpoints", "endpointslices", "ipaddresses")
+
+
+@pytest.mark.parametrize("overlay", OVERLAYS)
+def test_what_is_applied_heals_a_stream_and_rewrites_a_pod(overlay: str, bed: Bed, user: Namespace, tmp_path: Path) -> None:
+    """One command; the pods' own arguments, environment, mounts and accounts. Nothing that they ask for is forbidden."""
+    log = bed.cluster.log
+    assert log
+    mark = log.mark()
+    with bed.deployed(overlay, tmp_path, ISSUERS[overlay]) as installation:
+        source, target = mirrored(user)
+        wait_for("pods are rewritten", lambda: rewrites(user, source, target))
+        assert image_of(user.pod("app", source)) == target
+        for pod in installation.pods:
+            assert pod.probe("livenessProbe")
+            assert pod.probe("startupProbe")
+            assert "mirrorstream_" in pod.get("/metrics")[1]
+        for pod in installation.pods:
+            assert pod.process.stop() == 0, pod.process.tail()
+            assert "Traceback" not in pod.process.log(), pod.process.tail()
+    requests = [request for request in log.since(mark) if request.user.startswith(f"system:serviceaccount:{NAMESPACE}:")]
+    assert requests
+    assert not [request for request in requests if request.forbidden]
+
+
+def everything(bed: Bed) -> set[str]:
+    """All objects of the cluster, but for those that come and go by themselves."""
+    found = set()
+    for group in ["/api/v1", *(f"/apis/{g['preferredVersion']['groupVersion']}" for g in bed.client.get("/apis")["groups"])]:
+        for resource in bed.client.get(group).get("resources") or []:
+            if "list" not in resource["verbs"] or resource["name"] in COME_AND_GO:
+                continue
+            items = bed.client.get(f"{group}/{resource['name']}").get("items") or []
+            found |= {f"{group} {resource['name']} {i['metadata'].get('namespace', '')}/{i['metadata']['name']}" for i in items}
+    return found
+
+
+@pytest.mark.parametrize("overlay", ["dev", "openshift"])
+def test_removing_it_leaves_nothing(overlay: str, bed: Bed, tmp_path: Path) -> None:
+    """In the guide's order: the webhook configuration first, so that it never stands without its Service."""
+    before = everything(bed)
+    with bed.deployed(overlay, tmp_path, ISSUERS[overlay]) as installation:
+        assert everything(bed) - before
+        installation.remove()
+    assert everything(bed) - before == set()
+
+
+def test_kubectl_warns_of_nothing(bed: Bed, tmp_path: Path) -> None:
+    """Neither of a deprecated field nor of Pod Security, of which the namespace warns, too."""
+    for overlay in OVERLAYS:
+        with bed.installation(overlay, tmp_path) as installation:
+            assert "warning" not in installation.apply().lower()
+
+
+@pytest.mark.parametrize("name", [*OVERLAYS, *(f"component {name}" for name in COMPONENTS)])
+def test_the_api_server_takes_every_object(name: str, bed: Bed, tmp_path: Path) -> None:
+    """A strict dry run of every overlay, and of the base with every component."""
+    overlay: str | Path = name
+    if name.startswith("component "):
+        components = [f"components/{name.removeprefix('component ')}"]
+        if name.endswith("-only"):  # listed last, as they say, behind all that they take something away from
+            components = ["components/monitoring", "components/service-ca", "components/network-policy", *components]
+        overlay = write_overlay(tmp_path / "overlay", resources=["base"], components=components)
+    installation = bed.installation(overlay, tmp_path)
+    items = rendered(bed.kubectl, installation.overlay)
+    for item in items:
+        if item["metadata"].get("namespace") == NAMESPACE:
+            item["metadata"]["namespace"] = "default"  # a dry run makes no namespace
+    (tmp_path / "objects.json").write_text(document(items), encoding="utf-8")
+    printed = installation.kubectl(
+        "apply", "--server-side", "--dry-run=server", "--validate=strict", "-f", tmp_path / "objects.json"
+    )
+    assert printed.count("serverside-applied (server dry run)") == len(items)
