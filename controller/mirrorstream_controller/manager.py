@@ -10,6 +10,7 @@ from typing import Any
 from uuid import uuid4
 
 import structlog
+from mirrorstream.certs import validity_gauges
 from mirrorstream.health import HealthServer
 from mirrorstream.imagestreams import decode_imagestream
 from mirrorstream.kube.client import load_client
@@ -91,6 +92,7 @@ class Manager:
         )
         self._ended = threading.Event()
         self._exit_status = 0
+        self._leading = False
         self._workers: list[threading.Thread] = []
         metrics.gauges(self._gauges)
         self._health = HealthServer(
@@ -108,7 +110,7 @@ class Manager:
             signal.signal(number, lambda signum, frame: self._ended.set())
         settings = self._settings_file.current
         log.info("starting", server=self._client.server, mode=settings.mode, identity=self._identity)
-        self._settings_file.subscribe(self._configure, self._reloaded)
+        self._settings_file.subscribe(self._configure, self.metrics.reloaded)
         self._settings_file.start()
         self._health.start()
         self._events.start()
@@ -132,6 +134,8 @@ class Manager:
         deadline = time.monotonic() + 5
         for worker in self._workers:
             worker.join(timeout=max(0.0, deadline - time.monotonic()))
+        self._leading = False
+        self.metrics.leader.set(0)
         if self._leader_election:
             self._election.stop()
         self._streams.stop()
@@ -141,6 +145,7 @@ class Manager:
         self._health.stop()
 
     def _lead(self) -> None:
+        self._leading = True
         self.metrics.leader.set(1)
         self._workers = [threading.Thread(target=self._work, name=f"worker-{n}", daemon=True) for n in range(WORKERS)]
         for worker in self._workers:
@@ -164,9 +169,6 @@ class Manager:
         self._policy.configure(tags_through_digest_mirrors=settings.mirrors.tagsThroughDigestMirrors)
         self._reconciler.configure(settings)
 
-    def _reloaded(self, accepted: bool) -> None:
-        self.metrics.reloads.labels("true" if accepted else "false").inc()
-
     def _informers(self) -> list[Informer[Any]]:
         return [self._streams, *self._policy.informers.values()]
 
@@ -179,10 +181,28 @@ class Manager:
         return silence(self._informers())
 
     def _gauges(self) -> Iterable[Live]:
-        state = self._reconciler.gauges()
+        if self._leading:
+            yield from self._leader_gauges()
         none = ()
-        yield "mirrorstream_failing_tags", "Importable tags whose last import failed", none, {none: state["failing_tags"]}
-        yield "mirrorstream_running_imports", "Imports that wait or run", none, {none: state["running_imports"]}
-        yield "mirrorstream_queue_depth", "Streams waiting to be looked at", none, {none: float(len(self._queue))}
-        yield "mirrorstream_queue_wait_seconds", "How long the oldest has waited", none, {none: self._queue.longest_wait()}
+        observing = float(self._settings_file.current.mode == "observe")
+        yield "mirrorstream_observe_mode", "1 with mode: observe, where nothing is written", none, {none: observing}
         yield from informer_gauges(self._informers())
+        yield from validity_gauges("metrics", self._health.validity)
+
+    def _leader_gauges(self) -> Iterable[Live]:
+        """What a replica that stands by knows nothing of: it looks at no stream."""
+        none, failing = (), self._reconciler.failing
+        text = (
+            "Importable tags whose last import failed, by what is done about them (covered: imported once a mirror serves it, "
+            "held, refused, uncovered: by no mirror rule, opted-out, excluded, observed); only the leader has it"
+        )
+        yield "mirrorstream_failing_tags", text, ("state",), {(state,): float(count) for state, count in failing.counts().items()}
+        text = "Since when the longest-failing covered tag fails, as a Unix time; absent while none does; only the leader has it"
+        oldest = failing.oldest()
+        yield "mirrorstream_longest_failing_tag_timestamp_seconds", text, none, {} if oldest is None else {none: oldest}
+        for name, text, value in (
+            ("mirrorstream_running_imports", "Imports through mirrors that wait or run", float(len(self._pool))),
+            ("mirrorstream_queue_depth", "Streams that wait to be looked at", float(len(self._queue))),
+            ("mirrorstream_queue_wait_seconds", "How long the first of them has waited", self._queue.longest_wait()),
+        ):
+            yield name, f"{text}; only the leader has it", none, {none: value}

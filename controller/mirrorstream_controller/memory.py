@@ -27,7 +27,7 @@ class StreamMemory:
     results: list[TagResult] = field(default_factory=list)
     first_result: float = 0.0
     seen_failing: dict[str, float] = field(default_factory=dict)
-    """When we first saw the tag's present failure, for the time that a heal took."""
+    """When we first saw each tag that is not well failing: a condition's own time is younger whenever its message changed."""
     failures: int = 0
     next_attempt: float = 0.0
 
@@ -35,6 +35,7 @@ class StreamMemory:
         """Take in the stream as it is now; what the plan needs to know of the past."""
         pending: dict[str, tuple[int, float]] = {}
         failing: dict[str, tuple[float, int | None]] = {}
+        seen: dict[str, float] = {}
         for tag in stream.spec_tags:
             if not tag.importable:
                 continue
@@ -46,8 +47,11 @@ class StreamMemory:
                 pending[tag.name] = before if before and before[0] == generation else (generation, now)
                 if known:
                     failing[tag.name] = known
+                if tag.name in self.seen_failing:
+                    seen[tag.name] = self.seen_failing[tag.name]
             elif status and status.failure:
                 failing[tag.name] = known or (now, None)
+                seen[tag.name] = self.seen_failing.get(tag.name, now)
             elif known and status and status.newest and status.newest.generation == known[1]:
                 # Well only because we recorded it: the source has not answered since.
                 failing[tag.name] = known
@@ -55,7 +59,7 @@ class StreamMemory:
             generation = stream.metadata.generation
             before = self.pending.get(WHOLE_REPOSITORY)
             pending[WHOLE_REPOSITORY] = before if before and before[0] == generation else (generation, now)
-        self.pending, self.failing = pending, failing
+        self.pending, self.failing, self.seen_failing = pending, failing, seen
         return Memory({tag: since for tag, (_, since) in pending.items()}, {tag: since for tag, (since, _) in failing.items()})
 
     def healed(self, result: TagResult, now: float) -> None:
@@ -64,6 +68,12 @@ class StreamMemory:
         self.failing[result.tag] = (since if since is not None else now, result.plan.generation)
         self.tried.pop(result.plan.tag, None)
         self.held_until.pop(result.plan.tag, None)
+        self.seen_failing.pop(result.tag, None)
+
+    def failed_since(self, plan: TagPlan) -> float | None:
+        """Since when the tag of `plan` is not well, in seconds since the epoch, as far back as that is known."""
+        known = [since for since in (plan.failed_at, self.seen_failing.get(plan.tag)) if since is not None]
+        return min(known, default=None)
 
     def is_due(self, plan: TagPlan, *, now: float, monotonic: float) -> bool:
         """Whether `plan` should be tried now rather than wait for its turn."""

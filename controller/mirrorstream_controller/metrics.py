@@ -1,29 +1,53 @@
-"""What the controller counts; every label has few possible values."""
+"""What the controller counts; every label has few possible values.
+
+Only the leader looks at streams, so only it has, or raises, what is about tags, imports and the queue.
+"""
 
 from mirrorstream.metrics import Metrics
 from prometheus_client import Counter, Gauge, Histogram
+
+SERVED = "served"
+"""The label for a mirror that served what it was asked for; the others are failure classes."""
 
 
 class ControllerMetrics(Metrics):
     """The controller's metrics, beside those that every program has."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__("controller")
         registry = self.registry
         self.imports = Counter(
             "mirrorstream_imports_total",
-            "Tags dealt with, by result (imported, failed, refused, held, observed, error) and by why the platform's import failed",
+            "Tags dealt with by the leader, by result (imported, failed: no mirror serves it, refused, held, observed, error) and "
+            "by the class of the failure that the platform's own import had",
             ["result", "failure"],
+            registry=registry,
+        )
+        self.answers = Counter(
+            "mirrorstream_mirror_answers_total",
+            "What mirrors answered when the platform was asked to import from them, by the mirror's host: served, or the class of "
+            "the failure; counted by the leader",
+            ["mirror", "answer"],
             registry=registry,
         )
         self.heal_seconds = Histogram(
             "mirrorstream_heal_seconds",
-            "Seconds from seeing a tag's failure to its recorded import",
-            buckets=(0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300),
+            "Seconds from the failure of a tag's import to its recorded import through a mirror; from the start of this process if "
+            "the tag had failed before. The API dates failures by the whole second. Counted by the leader",
+            buckets=(0.5, 1, 2.5, 5, 10, 30, 60, 300, 900, 3600, 14400),
             registry=registry,
         )
         self.status_writes = Counter(
-            "mirrorstream_status_writes_total", "Status writes of streams, by outcome", ["outcome"], registry=registry
+            "mirrorstream_status_writes_total",
+            "Status writes of streams by the leader, by outcome (written, nothing-left, conflict, gone, refused, error)",
+            ["outcome"],
+            registry=registry,
         )
-        self.leader = Gauge("mirrorstream_leader", "Whether this replica leads", registry=registry)
-        self.events_dropped = Counter("mirrorstream_events_dropped_total", "Events that could not be written", registry=registry)
+        self.leader = Gauge(
+            "mirrorstream_leader",
+            "1 on the replica that leads, 0 on those that stand by; without election always 1",
+            registry=registry,
+        )
+        self.events_dropped = Counter(
+            "mirrorstream_events_dropped_total", "Events on streams that could not be written", registry=registry
+        )

@@ -70,6 +70,9 @@ class TagPlan:
     newest_image: str = ""
     """The image that the tag points to now, by digest; empty when there is none."""
     failing_since: float | None = None
+    """Since when the source fails; a success of ours in between does not end that."""
+    failed_at: float | None = None
+    """When the failure that is dealt with happened, in seconds since the epoch."""
     again_at: float | None = None
     """For WAIT: when to look again, in seconds since the epoch; None: when the stream changes."""
     condition_generation: int | None = None
@@ -119,11 +122,13 @@ def _plan_tag(
         if waiting := _still_waiting(base, since, settings, now):
             return waiting
         failure = Failure(FailureClass.STUCK, f"no answer from the platform's import for {now - since:.0f} s")
+        base = _with(base, failed_at=since + settings.stuck_after)
         return _import_or_refuse(base, failure, since, policy, settings, insecure=tag.import_policy.insecure)
     if condition is None:
         return base if newest else _with(base, why="the platform has nothing to import")
     spellings = (source, _normalised(source))
     failure = classify(condition.reason, condition.message, spellings)
+    base = _with(base, failed_at=_seconds(condition, now))
     since = min(_seconds(condition, now), memory.failing_since.get(tag.name, now))
     return _import_or_refuse(base, failure, since, policy, settings, insecure=tag.import_policy.insecure)
 
@@ -146,6 +151,7 @@ def _plan_repository(
     if not checked and (waiting := _still_waiting(base, since, settings, now)):
         return waiting
     failure = Failure(FailureClass.UNKNOWN, "the platform's import of the repository left no tag")
+    base = _with(base, failed_at=since)
     insecure = stream.annotations.insecure_repository == "true"
     return _import_or_refuse(base, failure, since, policy, settings, insecure=insecure)
 
@@ -225,7 +231,7 @@ def replacement(plan: TagPlan, digest: str, *, newest_is_ours: bool, settings: P
 
 
 def failing_tags(stream: ImageStream) -> Iterable[str]:
-    """The importable tags whose last import failed, for the gauge of what is still broken."""
+    """The importable tags whose last import failed, for counting what is left to the platform."""
     for tag in stream.spec_tags:
         status = stream.status_tag(tag.name) if tag.importable else None
         if status and status.failure and not is_pending(tag, status):

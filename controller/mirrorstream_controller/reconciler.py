@@ -19,9 +19,10 @@ from mirrorstream.kube.informer import Change, Informer
 from mirrorstream.policy import MirrorPolicy
 from mirrorstream.settings import Settings
 
+from mirrorstream_controller.failing import FailingTags, State
 from mirrorstream_controller.importer import FetchedImage, Importer, ImportFailed
 from mirrorstream_controller.memory import StreamMemory
-from mirrorstream_controller.metrics import ControllerMetrics
+from mirrorstream_controller.metrics import SERVED, ControllerMetrics
 from mirrorstream_controller.plan import (
     Action,
     PlanSettings,
@@ -81,13 +82,16 @@ class Reconciler:
         self._streams: dict[Key, StreamMemory] = {}
         self._policy: MirrorPolicy | None = None
         self._passes = 0
+        self._started = now()
+        self.failing = FailingTags()
+        """What the metrics show of the present state; only what was looked at is in it."""
         self.informer: Informer[ImageStream]
 
     # What brings a stream here.
 
     def on_stream(self, change: Change[ImageStream]) -> None:
         """Queue a stream that changed, if there may be something to do about it."""
-        if change.key in self._streams or (change.new and self._interesting(change.new)):
+        if change.key in self._streams or change.key in self.failing or (change.new and _interesting(change.new)):
             retried = change.old and change.new and change.old.annotations.retry != change.new.annotations.retry
             self._queue.add(change.key, urgent=bool(retried))
 
@@ -109,24 +113,9 @@ class Reconciler:
         self._requeue(spread=True)
 
     def _requeue(self, *, spread: bool) -> None:
-        failing = [key for key in self.informer.all_keys() if (s := self.informer.get(key)) and self._interesting(s)]
+        failing = [key for key in self.informer.all_keys() if (s := self.informer.get(key)) and _interesting(s)]
         for number, key in enumerate(failing):
             self._queue.add_after(key, number / SPREAD_PER_SECOND if spread else 0)
-
-    def _interesting(self, stream: ImageStream) -> bool:
-        if not self._settings.controller.namespaces.cover(stream.metadata.namespace):
-            return False
-        for tag in stream.spec_tags:
-            if tag.importable:
-                status = stream.status_tag(tag.name)
-                if is_pending(tag, status) or (status and status.failure):
-                    return True
-        return bool(stream.spec.docker_image_repository and not listed_tags(stream))
-
-    def gauges(self) -> dict[str, float]:
-        """What the metrics show of the present state."""
-        failing = sum(1 for stream in self.informer.objects() for _ in failing_tags(stream))
-        return {"failing_tags": failing, "running_imports": len(self._pool)}
 
     # A look at one stream.
 
@@ -150,6 +139,7 @@ class Reconciler:
         if stream is None or not settings.controller.namespaces.cover(key[0]):
             with self._lock:
                 self._streams.pop(key, None)
+            self.failing.put(key, [State.EXCLUDED for _ in failing_tags(stream)] if stream else ())
             return
         if policy is None:
             return
@@ -168,8 +158,8 @@ class Reconciler:
             due = [plan for plan in plans if memory.is_due(plan, now=now, monotonic=monotonic)]
             for plan in due:
                 memory.running[plan.tag] = plan.fingerprint
-                memory.seen_failing.setdefault(plan.tag, monotonic)
             waits = self._waits(memory, plans, now=now, monotonic=monotonic)
+            self.failing.look(key, stream, plans, memory, observing=settings.mode == "observe", now=now)
             if memory.idle:
                 del self._streams[key]
         for plan in due:
@@ -214,6 +204,7 @@ class Reconciler:
                 results = self._prepare(plan, policy, candidate, fetched)
             except ImportFailed as error:
                 tried = (*tried, (candidate, error.failure))
+                self._metrics.answers.labels(candidate.host, error.failure.kind).inc()
                 log.info("the mirror does not serve it", failure=str(error.failure.kind), error=error.failure.message)
                 if index + 1 < len(plan.candidates):
                     self._submit(key, stream, plan, policy, index + 1, tried)
@@ -229,6 +220,7 @@ class Reconciler:
                 self._back_off(key, plan)
                 self._reports.not_made(key, stream.metadata.uid, plan, None)
             else:
+                self._metrics.answers.labels(candidate.host, SERVED).inc()
                 self._fetched(key, plan, results)
 
     def _prepare(
@@ -329,11 +321,11 @@ class Reconciler:
         with self._lock:
             memory = self._streams.get(key)
             if memory is not None:
-                memory.healed(result, self._now())
+                now = self._now()
+                began = max(memory.failed_since(result.plan) or now, self._started)
+                self._metrics.heal_seconds.observe(max(0.0, now - began))  # clocks differ
+                memory.healed(result, now)
                 memory.failures = 0
-                seen = memory.seen_failing.pop(result.plan.tag, None)
-                if seen is not None:
-                    self._metrics.heal_seconds.observe(self._clock() - seen)
                 # Until the watch brings our own write, the stream we know still looks failed.
                 memory.tried[result.plan.tag] = result.plan.fingerprint
                 memory.next_attempt = max(memory.next_attempt, self._clock() + self._queue.backoff(1))
@@ -346,3 +338,13 @@ class Reconciler:
             if memory is not None:
                 memory.failures += 1
                 memory.next_attempt = self._clock() + self._queue.backoff(memory.failures)
+
+
+def _interesting(stream: ImageStream) -> bool:
+    """Whether there may be something to do, or to tell, about a stream."""
+    for tag in stream.spec_tags:
+        if tag.importable:
+            status = stream.status_tag(tag.name)
+            if is_pending(tag, status) or (status and status.failure):
+                return True
+    return bool(stream.spec.docker_image_repository and not listed_tags(stream))

@@ -2,6 +2,7 @@
 
 import hashlib
 import ssl
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -11,6 +12,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_private_key
 
 from mirrorstream.kube.errors import ConfigurationError
+from mirrorstream.metrics import Live
 
 MINIMUM_RSA_BITS, MAXIMUM_RSA_BITS = 2048, 8192
 CURVES = (ec.SECP256R1, ec.SECP384R1)
@@ -32,6 +34,30 @@ class CertificatePair:
     def is_valid_now(self) -> bool:
         """Whether the certificate has not expired."""
         return datetime.now(UTC) < self.not_after
+
+
+@dataclass(frozen=True, slots=True)
+class Validity:
+    """From when until when a certificate is valid, as Unix times."""
+
+    start: float
+    end: float
+
+
+def validity_of(certificate: bytes) -> Validity:
+    """The validity of the first certificate of a chain in PEM. Raises ValueError."""
+    leaf = x509.load_pem_x509_certificates(certificate)[0]
+    return Validity(leaf.not_valid_before_utc.timestamp(), leaf.not_valid_after_utc.timestamp())
+
+
+def validity_gauges(port: str, validity: Validity | None) -> Iterable[Live]:
+    """The gauges of the certificate that a port (`webhook`, `metrics`) serves with; none where it serves plain HTTP."""
+    if validity:
+        for name, text, value in (
+            ("start", f"From when the certificate that the {port} port serves with is valid, as a Unix time", validity.start),
+            ("expiry", f"When the certificate that the {port} port serves with expires, as a Unix time", validity.end),
+        ):
+            yield f"mirrorstream_{port}_certificate_{name}_timestamp_seconds", text, (), {(): value}
 
 
 def pair_fingerprint(certificate_file: str, key_file: str) -> str:

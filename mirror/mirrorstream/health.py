@@ -12,6 +12,7 @@ import structlog
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import choose_encoder
 
+from mirrorstream.certs import Validity, validity_of
 from mirrorstream.kube.errors import ConfigurationError
 
 log = structlog.get_logger(__name__)
@@ -26,10 +27,11 @@ class _Certificate:
     def __init__(self, certificate: str, key: str) -> None:
         self._certificate, self._key = certificate, key
         self.context: ssl.SSLContext
+        self.validity: Validity
         self._seen: tuple[bytes, bytes] = (b"", b"")
         try:
             self._load()
-        except (OSError, ssl.SSLError) as error:
+        except (OSError, ValueError) as error:
             raise ConfigurationError(f"certificate {certificate} with key {key}: {error}") from error
 
     def _load(self) -> None:
@@ -39,13 +41,14 @@ class _Certificate:
             context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
             context.minimum_version = ssl.TLSVersion.TLSv1_2
             context.load_cert_chain(self._certificate, self._key)
+            self.validity = validity_of(content[0])
             self.context, self._seen = context, content
 
     def refresh(self) -> None:
         """Take over changed files; a pair that does not match (yet) leaves the old one in use."""
         try:
             self._load()
-        except (OSError, ssl.SSLError) as error:
+        except (OSError, ValueError) as error:
             log.warning("the new certificate cannot be used, the old one stays", file=self._certificate, error=str(error))
 
 
@@ -112,7 +115,7 @@ class HealthServer:
             def log_message(self, format: str, *args: object) -> None:  # noqa: A002  http.server's name
                 log.debug("probe", request=format % args)
 
-        tls = _Certificate(certificate, key) if certificate and key else None
+        self._tls = tls = _Certificate(certificate, key) if certificate and key else None
         try:
             self._server = _Server((address, port), Handler, tls)
         except OSError as error:
@@ -123,6 +126,11 @@ class HealthServer:
     def port(self) -> int:
         """The port that is listened on."""
         return int(self._server.server_address[1])
+
+    @property
+    def validity(self) -> Validity | None:
+        """From when until when the certificate that is served is valid; None over plain HTTP."""
+        return self._tls.validity if self._tls else None
 
     def start(self) -> None:
         """Serve in a thread of its own."""

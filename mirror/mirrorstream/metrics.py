@@ -1,38 +1,95 @@
 """What is counted, under Prometheus' naming conventions; every label has few possible values."""
 
+import time
 from collections.abc import Callable, Iterable, Mapping
+from importlib.metadata import version
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, PlatformCollector, ProcessCollector
-from prometheus_client.core import GaugeMetricFamily
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    PlatformCollector,
+    ProcessCollector,
+    disable_created_metrics,
+)
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.registry import Collector
 
+# A gauge with the time of birth beside every series of a counter: twice as many series, which nobody asks for.
+disable_created_metrics()  # type: ignore[no-untyped-call]
+
 Live = tuple[str, str, tuple[str, ...], Mapping[tuple[str, ...], float]]
-"""A gauge that is read at each scrape: name, help, label names, and values by label values."""
+"""What is read at each scrape: name (a counter's if it ends in `_total`), help, label names, and values by label values."""
 Collect = Callable[[], Iterable[Live]]
+
+REQUEST_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 180)
+"""Seconds; a dry run waits for a registry, for up to a minute, or three for a whole repository."""
 
 
 class Metrics:
-    """The metrics that every program of ours has, in a registry of their own."""
+    """The metrics that every program of ours has, in a registry of their own. `component` says which program it is."""
 
-    def __init__(self) -> None:
+    def __init__(self, component: str = "library") -> None:
         self.registry = registry = CollectorRegistry()
         ProcessCollector(registry=registry)
         PlatformCollector(registry=registry)
+        build = Gauge(
+            "mirrorstream_build_info",
+            "Always 1; which version of which program this is",
+            ["version", "component"],
+            registry=registry,
+        )
+        build.labels(version("mirrorstream"), component).set(1)
         self.api_requests = Counter(
-            "mirrorstream_api_requests_total", "Requests to the API server", ["method", "code"], registry=registry
+            "mirrorstream_api_requests_total",
+            "Requests to the API server, by HTTP method and status code (none: no answer came)",
+            ["method", "code"],
+            registry=registry,
         )
         self.api_seconds = Histogram(
-            "mirrorstream_api_request_seconds", "Seconds of requests to the API server", ["method"], registry=registry
+            "mirrorstream_api_request_seconds",
+            "Seconds until the API server answered; of a watch, until it began",
+            ["method"],
+            buckets=REQUEST_BUCKETS,
+            registry=registry,
         )
-        self.reloads = Counter("mirrorstream_configuration_reloads_total", "Configuration reloads", ["accepted"], registry=registry)
+        self._reloads = Counter(
+            "mirrorstream_configuration_reloads_total",
+            "How often the configuration file had changed, by whether its content was accepted",
+            ["accepted"],
+            registry=registry,
+        )
+        self._reload_accepted = Gauge(
+            "mirrorstream_configuration_last_reload_accepted",
+            "1 if the configuration file is in force as it is now, 0 if it was rejected and an older one stays in force",
+            registry=registry,
+        )
+        self._reload_time = Gauge(
+            "mirrorstream_configuration_last_reload_timestamp_seconds",
+            "When the configuration file was last read, as a Unix time: at the start, or when it had changed",
+            registry=registry,
+        )
+        for accepted in ("true", "false"):
+            self._reloads.labels(accepted)
+        self._reload_accepted.set(1)  # a program does not start with a file that it rejects
+        self._reload_time.set(time.time())
         self.policy_warnings = Gauge(
-            "mirrorstream_mirror_rule_warnings", "Parts of mirror rules that cannot be used", registry=registry
+            "mirrorstream_mirror_rule_warnings",
+            "Parts of mirror sets and of the Image config that cannot be used; the log names object and field of each",
+            registry=registry,
         )
 
     def observe_request(self, method: str, code: int, seconds: float) -> None:
         """Count one request to the API server; code 0 is one without an answer."""
         self.api_requests.labels(method, str(code) if code else "none").inc()
         self.api_seconds.labels(method).observe(seconds)
+
+    def reloaded(self, accepted: bool) -> None:
+        """Count a change of the configuration file."""
+        self._reloads.labels("true" if accepted else "false").inc()
+        self._reload_accepted.set(accepted)
+        self._reload_time.set(time.time())
 
     def gauges(self, collect: Collect) -> None:
         """Have `collect` asked at each scrape."""
@@ -49,10 +106,11 @@ class _Live(Collector):
         """Nothing: the registry need not ask for values before they exist."""
         return []
 
-    def collect(self) -> Iterable[GaugeMetricFamily]:
+    def collect(self) -> Iterable[GaugeMetricFamily | CounterMetricFamily]:
         """The present values."""
         for name, text, labels, values in self._collect():
-            family = GaugeMetricFamily(name, text, labels=labels)
+            kind = CounterMetricFamily if name.endswith("_total") else GaugeMetricFamily
+            family = kind(name, text, labels=labels)
             for label_values, value in values.items():
                 family.add_metric(list(label_values), value)
             yield family

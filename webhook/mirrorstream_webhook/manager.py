@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from typing import Any
 
 import structlog
+from mirrorstream.certs import validity_gauges, validity_of
 from mirrorstream.health import HealthServer
 from mirrorstream.kube.client import load_client
 from mirrorstream.kube.credentials import own_namespace
@@ -60,7 +61,7 @@ class Manager:
 
         `self_signed_for` names the MutatingWebhookConfiguration whose API servers are to know certificates of our own.
         """
-        metrics = Metrics()
+        metrics = Metrics("webhook")
         self._settings_file = settings
         current = settings.current
         self._client = load_client(kubeconfig, user_agent="mirrorstream-webhook", observe=metrics.observe_request)
@@ -76,7 +77,7 @@ class Manager:
             Informer(self._client, path, decode_signature_policy, self._on_signature, name=name, optional=True)
             for name, path in SIGNATURE_PATHS.items()
         ]
-        self._reloads = metrics.reloads
+        self._reloaded = metrics.reloaded
         self._warnings = metrics.policy_warnings
         self._ended = threading.Event()
         self._graceful = True
@@ -163,9 +164,6 @@ class Manager:
         self._decider.configure(settings)
         self._renew_guards()
 
-    def _reloaded(self, accepted: bool) -> None:
-        self._reloads.labels("true" if accepted else "false").inc()
-
     def _synced(self) -> None:
         # What is there now stays: a collection that walks through it again and again would only hold reviews up.
         gc.collect()
@@ -213,9 +211,11 @@ class Manager:
     def _gauges(self) -> Iterable[Live]:
         none = ()
         references = float(self._index.references())
-        yield "mirrorstream_webhook_references", "References that Local tags stand for", none, {none: references}
-        if pair := self._server.pair:
-            expiry = pair.not_after.timestamp()
-            name = "mirrorstream_webhook_certificate_expiry_timestamp_seconds"
-            yield name, "When the served certificate expires, as a Unix time", none, {none: expiry}
+        text = "Image references that Local tags stand for and that pods may name"
+        yield "mirrorstream_webhook_references", text, none, {none: references}
+        observing = float(self._settings_file.current.mode == "observe")
+        yield "mirrorstream_observe_mode", "1 with mode: observe, where nothing is rewritten", none, {none: observing}
+        pair = self._server.pair
+        yield from validity_gauges("webhook", validity_of(pair.certificate) if pair else None)
+        yield from validity_gauges("metrics", self._health.validity)
         yield from informer_gauges(self._all_informers())

@@ -34,6 +34,8 @@ class ReviewMetrics:
             ["accepted"],
             registry=metrics.registry,
         )
+        for accepted in ("true", "false"):
+            self._rotations.labels(accepted)
         self.reviewed = self._tally.reviewed
 
     def refused(self, code: int) -> None:
@@ -72,7 +74,8 @@ class _Tally(Collector):
         reviews = CounterMetricFamily("mirrorstream_webhook_reviews", text, labels=["outcome"])
         for outcome, count in outcomes.items():
             reviews.add_metric([outcome], count)
-        by_result = CounterMetricFamily("mirrorstream_webhook_images", "Images of pods, by what became of them", labels=["result"])
+        text = "Images of pods, by what became of them (rewritten, or why they were left alone)"
+        by_result = CounterMetricFamily("mirrorstream_webhook_images", text, labels=["result"])
         for result, count in images.items():
             by_result.add_metric([result], count)
         latency = HistogramMetricFamily("mirrorstream_webhook_review_seconds", "Seconds from a review's body to its answer")

@@ -138,6 +138,10 @@ class Informer(Generic[T]):
         """The keys of all objects as they are now."""
         return list(self._objects)
 
+    def count(self) -> int:
+        """How many objects there are now."""
+        return len(self._objects)
+
     def staleness(self) -> float:
         """Seconds since the API server last said anything."""
         return self._clock() - self.last_contact

@@ -22,8 +22,16 @@ def informer_gauges(informers: Iterable[Informer[Any]]) -> Iterable[Live]:
     """The gauges by resource."""
     informers = list(informers)
     for name, text, value in (
-        ("mirrorstream_informer_staleness_seconds", "Seconds since the API server was heard", Informer.staleness),
-        ("mirrorstream_informer_objects", "Objects known", lambda informer: len(informer.all_keys())),
-        ("mirrorstream_informer_malformed_objects", "Objects left out: they cannot be read", lambda informer: informer.malformed),
+        (
+            "mirrorstream_informer_staleness_seconds",
+            "Seconds since the API server last said anything about the resource; bookmarks come every minute when nothing happens",
+            Informer.staleness,
+        ),
+        ("mirrorstream_informer_objects", "Objects known of the resource", Informer.count),
+        (
+            "mirrorstream_informer_malformed_objects_total",
+            "Objects of the resource that could not be read and were left out; the log names each",
+            lambda informer: informer.malformed,
+        ),
     ):
         yield name, text, ("resource",), {(informer.name,): float(value(informer)) for informer in informers}
