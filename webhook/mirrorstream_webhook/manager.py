@@ -61,7 +61,7 @@ class Manager:
 
         `self_signed_for` names the MutatingWebhookConfiguration whose API servers are to know certificates of our own.
         """
-        metrics = Metrics("webhook")
+        self.metrics = metrics = Metrics("webhook")
         self._settings_file = settings
         current = settings.current
         self._client = load_client(kubeconfig, user_agent="mirrorstream-webhook", observe=metrics.observe_request)

@@ -1,0 +1,1 @@
+"""Metrics, alerts, the dashboard, and what the documents say of them."""
