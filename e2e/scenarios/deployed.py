@@ -30,7 +30,6 @@ from e2e.waiting import wait_for
 
 Object = dict[str, Any]
 PROJECT = Path(__file__).parents[2]
-CONFIG = PROJECT / "config"
 NAMESPACE = "mirrorstream"
 HOOKS = "/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations"
 TOKEN_FOLDER = "/var/run/secrets/kubernetes.io/serviceaccount"
@@ -305,14 +304,6 @@ def syncing(deployed: Deployed) -> Iterator[None]:
         stopped.set()
         thread.join()
     assert not failures, failures
-
-
-def rendered(kubectl: Path, folder: Path) -> list[Object]:
-    """The objects of a kustomization. Raises AssertionError with kubectl's errors."""
-    done = subprocess.run([str(kubectl), "kustomize", str(folder)], capture_output=True, text=True, check=False, timeout=60)
-    assert done.returncode == 0, done.stderr
-    assert not done.stderr, done.stderr
-    return [document for document in yaml.safe_load_all(done.stdout) if document]
 
 
 def document(items: list[Object]) -> str:

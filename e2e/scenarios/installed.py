@@ -1,6 +1,5 @@
 """A control plane of a module's own to install mirrorstream on, by its overlays, and what a user does on it then."""
 
-import os
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,13 +15,12 @@ from e2e.contract.registries import Registries
 from e2e.controlplane.build import components
 from e2e.controlplane.definitions import definitions
 from e2e.controlplane.plane import CRDS, ControlPlane
+from e2e.kustomize import CONFIG
 from e2e.scenarios.cluster import Cluster, Namespace, tag
-from e2e.scenarios.deployed import CONFIG, Deployed
+from e2e.scenarios.deployed import Deployed
 from e2e.scenarios.issuers import Issuer
 
 Object = dict[str, Any]
-OVERLAYS = ("openshift", "cert-manager", "single-node", "dev")
-COMPONENTS = tuple(sorted(path.parent.name for path in (CONFIG / "components").glob("*/kustomization.yaml")))
 
 
 @dataclass(frozen=True)
@@ -69,24 +67,6 @@ def new_bed(chosen: Choice, folder: Path) -> Iterator[Bed]:
         for path in definitions():
             found.client.request("POST", CRDS, body=yaml.safe_load(path.read_text(encoding="utf-8")))
         yield found
-
-
-def write_overlay(folder: Path, *, resources: list[str], components: list[str] | None = None, **more: Any) -> Path:
-    """Write an overlay of a user's own into `folder`: paths are those below config/; `more` are further fields. The folder."""
-    folder.mkdir(parents=True, exist_ok=True)
-
-    def relative(names: list[str]) -> list[str]:
-        return [os.path.relpath(CONFIG / name, folder) for name in names]  # kustomize takes no absolute paths
-
-    content = {
-        "apiVersion": "kustomize.config.k8s.io/v1beta1",
-        "kind": "Kustomization",
-        "resources": relative(resources),
-        "components": relative(components or []),
-        **more,
-    }
-    (folder / "kustomization.yaml").write_text(yaml.safe_dump(content), encoding="utf-8")
-    return folder
 
 
 # What a user does.

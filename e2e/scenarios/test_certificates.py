@@ -13,10 +13,11 @@ from mirrorstream.kube.client import JSON_PATCH, ApiError, Client, load_client
 from mirrorstream_webhook.bundle import entries
 
 from e2e.certificates import self_signed
+from e2e.kustomize import write_overlay
 from e2e.scenarios.cluster import Namespace
 from e2e.scenarios.deployed import HOOKS, NAMESPACE, Deployed, syncing
 from e2e.scenarios.installation import RBAC, with_token
-from e2e.scenarios.installed import Bed, Creating, mirrored, rewrites, write_overlay
+from e2e.scenarios.installed import Bed, Creating, mirrored, rewrites
 from e2e.scenarios.issuers import CertManager, Issuer, ServiceCA
 from e2e.waiting import wait_for
 
@@ -61,8 +62,8 @@ def test_certificates_in_secrets_rotate_and_no_pod_goes_unrewritten(
             seen = serials(installation)
             for _ in range(3):
                 issuing.issue()
-                wait_for("a new certificate is served", lambda: not serials(installation) & seen, seconds=15)
-                seen |= serials(installation)
+                wait_for("a new certificate is served", lambda: serials(installation).isdisjoint(seen), seconds=15)
+                seen.update(serials(installation))
             creating.stop()
         assert set(creating.images) == {target}
         assert len(creating.images) > 100

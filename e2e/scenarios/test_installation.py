@@ -5,9 +5,10 @@ from typing import Any
 
 import pytest
 
+from e2e.kustomize import COMPONENTS, OVERLAYS, render, with_component
 from e2e.scenarios.cluster import Namespace
-from e2e.scenarios.deployed import NAMESPACE, document, rendered
-from e2e.scenarios.installed import COMPONENTS, OVERLAYS, Bed, image_of, mirrored, rewrites, write_overlay
+from e2e.scenarios.deployed import NAMESPACE, document
+from e2e.scenarios.installed import Bed, image_of, mirrored, rewrites
 from e2e.scenarios.issuers import CertManager, Issuer, ServiceCA
 from e2e.waiting import wait_for
 
@@ -77,12 +78,9 @@ def test_the_api_server_takes_every_object(name: str, bed: Bed, tmp_path: Path) 
     """A strict dry run of every overlay, and of the base with every component."""
     overlay: str | Path = name
     if name.startswith("component "):
-        components = [f"components/{name.removeprefix('component ')}"]
-        if name.endswith("-only"):  # listed last, as they say, behind all that they take something away from
-            components = ["components/monitoring", "components/service-ca", "components/network-policy", *components]
-        overlay = write_overlay(tmp_path / "overlay", resources=["base"], components=components)
+        overlay = with_component(tmp_path / "overlay", name.removeprefix("component "))
     installation = bed.installation(overlay, tmp_path)
-    items = rendered(bed.kubectl, installation.overlay)
+    items = render(bed.kubectl, installation.overlay)
     for item in items:
         if item["metadata"].get("namespace") == NAMESPACE:
             item["metadata"]["namespace"] = "default"  # a dry run makes no namespace
