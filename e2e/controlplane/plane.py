@@ -188,21 +188,23 @@ class ControlPlane:
 
     def _configure(self, client: Client) -> None:
         """Custom resources, the Image config and the namespaces that a cluster has."""
-        definitions = {path.stem: path for path in self._components.glob("*.yaml") if path.stem not in self._without}
-        with ThreadPoolExecutor(8) as pool:
-            made = [pool.submit(client.request, "POST", CRDS, body=_yaml(path)) for path in definitions.values()]
-            made += [
-                pool.submit(client.request, "POST", "/api/v1/namespaces", body={"metadata": {"name": name}}) for name in NAMESPACES
-            ]
-            for future in made:
-                future.result()
+        for name in NAMESPACES:
+            client.request("POST", "/api/v1/namespaces", body={"metadata": {"name": name}})
+        self.define(client, [path for path in self._components.glob("*.yaml") if path.stem not in self._without])
         api_server = self.processes["kube-apiserver"]
-        api_server.wait_until("the custom resources are established", lambda: _established(client, len(definitions)))
         # Established, and yet 404 until the handler has seen it too.
         config = {"apiVersion": "config.openshift.io/v1", "kind": "Image", "metadata": {"name": "cluster"}}
         path = "/apis/config.openshift.io/v1/images"
         api_server.wait_until(f"{path} is served", lambda: openshift.served(client, path))
         client.request("POST", path, body={**config, "spec": self._settings.image_config})
+
+    def define(self, client: Client, files: Sequence[Path]) -> None:
+        """Have custom resources served. Raises ProcessError."""
+        with ThreadPoolExecutor(8) as pool:
+            made = [pool.submit(client.request, "POST", CRDS, body=_yaml(path)) for path in files]
+            names = {future.result()["metadata"]["name"] for future in made}
+        api_server = self.processes["kube-apiserver"]
+        api_server.wait_until("the custom resources are established", lambda: names <= _established(client))
 
     def _start_images(self, client: Client) -> None:
         settings = self.folder / "settings.json"
@@ -253,10 +255,11 @@ def _yaml(path: Path) -> Any:
     return yaml.load(path.read_text(encoding="utf-8"), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))  # noqa: S506  both are safe
 
 
-def _established(client: Client, wanted: int) -> bool:
+def _established(client: Client) -> set[str]:
+    """The names of the custom resources that are served."""
     try:
         items = client.get(CRDS)["items"]
     except ApiError:
-        return False
-    conditions = [c for item in items for c in (item.get("status") or {}).get("conditions") or []]
-    return sum(1 for c in conditions if c["type"] == "Established" and c["status"] == "True") >= wanted
+        return set()
+    conditions = {item["metadata"]["name"]: (item.get("status") or {}).get("conditions") or [] for item in items}
+    return {name for name, found in conditions.items() if any(c["type"] == "Established" and c["status"] == "True" for c in found)}

@@ -156,7 +156,8 @@ class Pod:
             ) as answer:
                 return answer.status, answer.read().decode()
         except urllib.error.HTTPError as error:
-            return error.code, error.read().decode()
+            with error:
+                return error.code, error.read().decode()
 
     def probe(self, kind: str = "readinessProbe") -> bool:
         """Whether a probe of the container succeeds. Raises OSError while nobody listens."""

@@ -7,14 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
 from mirrorstream.kube.client import Client
 
 from e2e.backends import Choice, Shared, free_ports, hosts_at, scenario_settings, with_own_registry
 from e2e.contract.registries import Registries
 from e2e.controlplane.build import components
 from e2e.controlplane.definitions import definitions
-from e2e.controlplane.plane import CRDS, ControlPlane
+from e2e.controlplane.plane import ControlPlane
 from e2e.kustomize import CONFIG
 from e2e.scenarios.cluster import Cluster, Namespace, tag
 from e2e.scenarios.deployed import Deployed
@@ -64,8 +63,7 @@ def new_bed(chosen: Choice, folder: Path) -> Iterator[Bed]:
         admin, controls = str(plane.kubeconfig), plane.simulator_kubeconfig()
         shared = Shared(chosen.backend, admin, admin, admin, str(controls) if controls else None, str(plane.audit_log))
         found = Bed(Cluster.of(shared, registries), plane, components() / "kubectl")
-        for path in definitions():
-            found.client.request("POST", CRDS, body=yaml.safe_load(path.read_text(encoding="utf-8")))
+        plane.define(found.client, definitions())
         yield found
 
 
