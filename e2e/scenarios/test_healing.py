@@ -273,13 +273,16 @@ def test_opting_out_by_annotation(ns: Namespace, start: Start) -> None:
     """`mirrorstream.github.io/import: disabled` leaves a stream to the platform; taking it away brings it back."""
     digest = ns.put("good", "app:v1")
     ns.digest_mirrors()
-    start()
+    running = start()
     ns.create("app", tag("v1", ns.source("app:v1")), annotations={"mirrorstream.github.io/import": "disabled"})
     ns.create("other", tag("v1", ns.source("app:v1")))
     ns.wait_healed("other", "v1", digest)
     assert ns.failure("app", "v1")
+    wait_for("it is counted as such", lambda: running.metric("mirrorstream_failing_tags", state="opted-out") == 1)
     ns.annotate("app", "mirrorstream.github.io/import", "enabled")
     ns.wait_healed("app", "v1", digest)
+    wait_for("nothing fails", lambda: running.metric("mirrorstream_failing_tags", state="opted-out") == 0)
+    wait_for("nothing fails", lambda: running.metric("mirrorstream_failing_tags", state="covered") == 0)
 
 
 @pytest.mark.parametrize("exclude", [True, False], ids=["excluded", "not-included"])
@@ -292,6 +295,7 @@ def test_only_the_configured_namespaces_are_looked_after(ns: Namespace, start: S
     ns.wait_failed("app", "v1")
     ns.stays("failed", lambda: ns.failure("app", "v1"))
     assert not running.lines("importing through mirrors")
+    assert running.metric("mirrorstream_failing_tags", state="excluded") >= 1
 
 
 def test_a_mirror_is_recorded_when_the_configuration_says_so(ns: Namespace, start: Start) -> None:
@@ -346,6 +350,8 @@ def test_observing_writes_nothing(ns: Namespace, start: Start) -> None:
     wait_for("it says what it would do", lambda: running.lines("would record"))
     assert running.lines("would record")[0]["reference"] == f"{ns.source('app')}@{digest}"
     assert running.metric("mirrorstream_imports_total", result="observed") == 1
+    assert running.metric("mirrorstream_observe_mode") == 1
+    wait_for("it is counted as such", lambda: running.metric("mirrorstream_failing_tags", state="observed") == 1)
     assert ns.failure("app", "v1")
     assert not ns.events("app")
     running.configure({"controller": {"namespaces": {"include": [ns.name]}}, "mode": "active"})

@@ -432,6 +432,8 @@ def test_two_replicas_have_one_leader_and_hand_over(ns: Namespace, start: Start,
     ns.create("one", tag("v1", ns.source("app:v1")))
     ns.wait_healed("one", "v1", digest)
     assert second.metric("mirrorstream_leader") == 0
+    assert "mirrorstream_failing_tags" in first.get("/metrics")[1]
+    assert "mirrorstream_failing_tags" not in second.get("/metrics")[1], "it looks at no stream, and says nothing about any"
     assert not second.lines("importing through mirrors")
     assert first.stop() == 0
     wait_for("the second leads", lambda: second.metric("mirrorstream_leader") == 1, seconds=6)
@@ -449,9 +451,11 @@ def test_changed_configuration_is_taken_over_and_a_broken_one_is_not(ns: Namespa
     running.configure({"controller": {"namespaces": {"exlude": []}}})
     wait_for("it is reported", lambda: running.lines("the new configuration is invalid, the old one stays in force"))
     assert ns.failure("app", "v1")
+    assert running.metric("mirrorstream_configuration_last_reload_accepted") == 0
     running.configure({"controller": {"namespaces": {"include": [ns.name]}}})
     ns.wait_healed("app", "v1", digest)
     assert running.metric("mirrorstream_configuration_reloads_total", accepted="false") == 1
+    assert running.metric("mirrorstream_configuration_last_reload_accepted") == 1
 
 
 def test_users_and_the_platform_write_while_tags_heal(ns: Namespace, start: Start) -> None:

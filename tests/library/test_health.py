@@ -3,6 +3,7 @@
 import http.client
 import socket
 import ssl
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from mirrorstream.health import HealthServer
 from mirrorstream.kube.errors import ConfigurationError
 from mirrorstream.metrics import Metrics
 
-from e2e.certificates import self_signed
+from e2e.certificates import DAYS, self_signed
 
 
 def get(server: HealthServer, path: str, context: ssl.SSLContext | None = None) -> tuple[int, str]:
@@ -82,6 +83,8 @@ def test_a_changed_certificate_is_used_for_the_next_connection(tmp_path: Path) -
         assert get(server, "/healthz", first)[0] == 200
         second = write()
         assert get(server, "/healthz", second)[0] == 200
+        assert server.validity is not None
+        assert server.validity.start < time.time() < server.validity.end < time.time() + (DAYS + 1) * 86400
         with pytest.raises(ssl.SSLCertVerificationError):
             get(server, "/healthz", first)
     finally:
