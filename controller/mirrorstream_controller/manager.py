@@ -18,7 +18,7 @@ from mirrorstream.kube.credentials import own_namespace
 from mirrorstream.kube.events import EventRecorder
 from mirrorstream.kube.informer import Informer
 from mirrorstream.kube.watching import informer_gauges, silence
-from mirrorstream.metrics import Live
+from mirrorstream.metrics import Live, observe_mode
 from mirrorstream.settings import Settings, SettingsFile
 from mirrorstream.sources import PolicySource
 
@@ -183,9 +183,7 @@ class Manager:
     def _gauges(self) -> Iterable[Live]:
         if self._leading:
             yield from self._leader_gauges()
-        none = ()
-        observing = float(self._settings_file.current.mode == "observe")
-        yield "mirrorstream_observe_mode", "1 with mode: observe, where nothing is written", none, {none: observing}
+        yield observe_mode(self._settings_file.current.mode)
         yield from informer_gauges(self._informers())
         yield from validity_gauges("metrics", self._health.validity)
 
@@ -202,7 +200,11 @@ class Manager:
         yield "mirrorstream_longest_failing_tag_timestamp_seconds", text, none, {} if oldest is None else {none: oldest}
         for name, text, value in (
             ("mirrorstream_running_imports", "Imports through mirrors that wait or run", float(len(self._pool))),
-            ("mirrorstream_queue_depth", "Streams that wait to be looked at", float(len(self._queue))),
-            ("mirrorstream_queue_wait_seconds", "How long the first of them has waited", self._queue.longest_wait()),
+            ("mirrorstream_queue_depth", "Streams that wait to be looked at now", float(len(self._queue))),
+            (
+                "mirrorstream_queue_wait_seconds",
+                "For how long that stream has waited to be looked at that waits longest",
+                self._queue.longest_wait(),
+            ),
         ):
             yield name, f"{text}; only the leader has it", none, {none: value}

@@ -96,6 +96,12 @@ class Metrics:
         self.registry.register(_Live(collect))
 
 
+def observe_mode(mode: str) -> Live:
+    """The gauge of `mode` in the configuration."""
+    text = "1 with mode: observe, where nothing is written and nothing rewritten; 0 with mode: active"
+    return "mirrorstream_observe_mode", text, (), {(): float(mode == "observe")}
+
+
 class _Live(Collector):
     """Values that are read when they are asked for."""
 

@@ -13,7 +13,7 @@ from mirrorstream.kube.client import load_client
 from mirrorstream.kube.credentials import own_namespace
 from mirrorstream.kube.informer import Change, Informer
 from mirrorstream.kube.watching import informer_gauges, silence
-from mirrorstream.metrics import Live, Metrics
+from mirrorstream.metrics import Live, Metrics, observe_mode
 from mirrorstream.policy import MirrorPolicy
 from mirrorstream.settings import Settings, SettingsFile
 from mirrorstream.sources import PolicySource
@@ -213,8 +213,7 @@ class Manager:
         references = float(self._index.references())
         text = "Image references that Local tags stand for and that pods may name"
         yield "mirrorstream_webhook_references", text, none, {none: references}
-        observing = float(self._settings_file.current.mode == "observe")
-        yield "mirrorstream_observe_mode", "1 with mode: observe, where nothing is rewritten", none, {none: observing}
+        yield observe_mode(self._settings_file.current.mode)
         pair = self._server.pair
         yield from validity_gauges("webhook", validity_of(pair.certificate) if pair else None)
         yield from validity_gauges("metrics", self._health.validity)
