@@ -139,8 +139,8 @@ def _plan_repository(
     """Decide about `spec.dockerImageRepository`.
 
     The platform tries it once, writes no condition and never tries again, so a stream that has been checked and has no tag in
-    its status is the only sign of a failure. Once there are tags, nothing more is done. (A successful import of the
-    platform's adds every tag to the spec, and a stream that has tags in its spec by hand may have them in its status.)
+    its status is the only sign of a failure. Once there are tags, nothing more is done. (A stream that has tags of other
+    repositories in its spec by hand may have them in its status.)
     """
     source = stream.spec.docker_image_repository
     if not source or listed_tags(stream):
@@ -157,9 +157,14 @@ def _plan_repository(
 
 
 def listed_tags(stream: ImageStream) -> list[str]:
-    """The tags of the status that no tag of the spec asked for: those that a whole-repository import brought."""
-    asked_for = {tag.name for tag in stream.spec_tags}
-    return [tag.tag for tag in stream.status.tags or () if tag.items and tag.tag not in asked_for]
+    """The tags of the status that a whole-repository import brought.
+
+    No tag of the spec asked for them, or one does from that very repository: the platform's own import adds what it found to the
+    spec, and without these a repository that it imported would look failed for ever.
+    """
+    repository = stream.spec.docker_image_repository
+    others = {tag.name for tag in stream.spec_tags if not (tag.from_ and _name(tag.from_.name) == _name(repository))}
+    return [tag.tag for tag in stream.status.tags or () if tag.items and tag.tag not in others]
 
 
 def _still_waiting(base: TagPlan, since: float, settings: PlanSettings, now: float) -> TagPlan | None:
@@ -248,6 +253,11 @@ def _seconds(condition: Condition, now: float) -> float:
 
 def _normalised(source: str) -> str:
     return str(parse_reference(source)) if _parses(source) else source
+
+
+def _name(source: str) -> str:
+    """The repository that a pull spec is of."""
+    return parse_reference(source).name if _parses(source) else written_name(source)
 
 
 def _parses(source: str) -> bool:

@@ -269,6 +269,20 @@ def test_a_whole_repository_is_listed_through_the_mirrors(ns: Namespace, start: 
     assert not ns.get("app")["spec"].get("tags"), "in the status only"
 
 
+def test_a_whole_repository_that_the_platform_imports_is_left_alone(ns: Namespace, start: Start) -> None:
+    """Though a mirror covers it, and every tag of the status is in the spec, too."""
+    for name in ("v1", "v2"):
+        ns.put("good", f"app:{name}", prefix="upstream")
+        ns.put("good", f"app:{name}")
+    ns.digest_mirrors(source=ns.mirror(prefix="upstream"))
+    running = start()
+    ns.create("app", dockerImageRepository=f"{ns.mirror(prefix='upstream')}/app")
+    wait_for("the platform imports it", lambda: len(ns.get("app")["status"].get("tags") or []) == 2)
+    ns.stays("imported once", lambda: not running.lines("importing through mirrors"))
+    assert running.metric("mirrorstream_failing_tags", state="covered") == 0
+    ns.delete("app")  # its spec is not what we wrote: the platform adds the tags
+
+
 def test_opting_out_by_annotation(ns: Namespace, start: Start) -> None:
     """`mirrorstream.github.io/import: disabled` leaves a stream to the platform; taking it away brings it back."""
     digest = ns.put("good", "app:v1")

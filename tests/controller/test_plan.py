@@ -191,6 +191,21 @@ def test_whole_repositories(annotations: Object, status: list[Object], actions: 
     assert all(plan.tag == WHOLE_REPOSITORY and plan.generation == 2 for plan in found)
 
 
+@pytest.mark.parametrize(
+    ("source", "actions"),
+    [
+        (SOURCE, [Action.NOTHING]),
+        ("src.io/other/app:v1", [Action.NOTHING, Action.IMPORT]),
+    ],
+    ids=["the-platform-imported-it", "by-hand"],
+)
+def test_a_repository_that_the_platform_imported_is_left_alone(source: str, actions: list[Action]) -> None:
+    """It adds every tag to the spec, so none is in the status alone; a tag of another repository says nothing."""
+    tag = {"from": {"kind": "DockerImage", "name": source}}
+    found = plans(stream({"items": [item()]}, tag, CHECKED, dockerImageRepository="src.io/team/app"))
+    assert [plan.action for plan in found] == actions
+
+
 BASE = TagPlan("v1", Action.IMPORT, "", newest_image="sha256:aa", failing_since=NOW - 100)
 
 
