@@ -34,7 +34,8 @@ def test_a_killed_run_takes_its_processes_along(tmp_path: Path) -> None:
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as run:
         assert run.stdout
         pid = int(run.stdout.readline())
-        assert _runs(pid)
+        # It is tied to its parent by the program that becomes it.
+        wait_for("the program runs", lambda: Path(f"/proc/{pid}/comm").read_text(encoding="ascii") == "sleep\n")
         os.kill(run.pid, signal.SIGKILL)
     wait_for("the process is gone", lambda: not _runs(pid), seconds=5)
 
