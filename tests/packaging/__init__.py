@@ -1,0 +1,1 @@
+"""What is shipped: the image's steps, the distributions, the SBOM, the OLM bundle."""
