@@ -1,6 +1,6 @@
 # Every target sets up its own virtual environment when there is none, with exactly the versions in requirements-dev.lock.
 .DEFAULT_GOAL := help
-.PHONY: help demo test e2e lint contract bench format lock clean
+.PHONY: help demo test e2e lint contract bench format lock clean image sbom
 PYTHON ?= python3
 VENV := .venv
 READY := $(VENV)/.ready
@@ -45,6 +45,12 @@ bench: $(READY) ## how fast tags heal and what the rules cost, measured on this 
 format: $(READY) ## let ruff format everything
 	$(VENV)/bin/ruff check --fix .
 	$(VENV)/bin/ruff format .
+
+image: ## build the image with podman or docker; IMAGE=NAME, PLATFORMS=linux/amd64,linux/arm64; docs/image.md has more
+	@tools/image.sh
+
+sbom: $(READY) ## write dist/mirrorstream.cdx.json, the CycloneDX bill of materials of requirements.lock
+	@$(VENV)/bin/python tools/sbom.py
 
 lock: ## choose new exact versions (needs uv)
 	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header pyproject.toml -o requirements.lock
