@@ -98,6 +98,30 @@ def test_throttling_is_obeyed_a_bounded_number_of_times(script: Script, client: 
         client.get("/x")
 
 
+@pytest.mark.parametrize(
+    ("no_proxy", "through"),
+    [
+        pytest.param("", True, id="no-exceptions"),
+        pytest.param("example.com,10.0.0.0/8", True, id="others"),
+        pytest.param(".svc,127.0.0.1", False, id="address"),
+        pytest.param("127.0.0.0/8", False, id="network"),
+        pytest.param("*", False, id="everything"),
+    ],
+)
+def test_the_clusters_proxy_is_for_others(
+    no_proxy: str, through: bool, script: Script, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """OLM sets these variables on every pod of a cluster with a proxy, which the API server cannot be reached through."""
+    proxy = Script()
+    for name in ("HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY"):
+        monkeypatch.delenv(name.lower(), raising=False)
+        monkeypatch.setenv(name, no_proxy if name == "NO_PROXY" else proxy.url)
+    load_client(str(script.kubeconfig(tmp_path / "k")), in_cluster=False).get("/x")
+    assert (bool(proxy.requests), bool(script.requests)) == (through, not through)
+    proxy.server.shutdown()
+    proxy.server.server_close()
+
+
 def test_a_rotated_token_is_read_again(script: Script, tmp_path: Path) -> None:
     """A bound token changes on disk; a 401 has the credentials read again, once."""
     token = tmp_path / "token"

@@ -15,6 +15,7 @@ from urllib.parse import urlencode, urlsplit
 
 import msgspec
 import urllib3
+from kubernetes.client.rest import should_bypass_proxies
 from urllib3.connection import HTTPConnection
 
 from mirrorstream.kube.credentials import Configuration, Loader, find_credentials
@@ -96,7 +97,8 @@ class Client:
             }
             if configuration.tls_server_name:
                 options |= {"server_hostname": configuration.tls_server_name, "assert_hostname": configuration.tls_server_name}
-        if configuration.proxy:
+        # OLM gives every pod the cluster's proxy, and a list of what must not go through it: the API server's own address is in that.
+        if configuration.proxy and not should_bypass_proxies(configuration.host, configuration.no_proxy or ""):
             return configuration, urllib3.ProxyManager(configuration.proxy, **options)
         return configuration, urllib3.PoolManager(**options)
 
