@@ -97,7 +97,7 @@ class Client:
             }
             if configuration.tls_server_name:
                 options |= {"server_hostname": configuration.tls_server_name, "assert_hostname": configuration.tls_server_name}
-        # OLM gives every pod the cluster's proxy, and a list of what must not go through it: the API server's own address is in that.
+        # OLM gives every pod the cluster's proxy, and a list of what must not go through it, the API server's address among them.
         if configuration.proxy and not should_bypass_proxies(configuration.host, configuration.no_proxy or ""):
             return configuration, urllib3.ProxyManager(configuration.proxy, **options)
         return configuration, urllib3.PoolManager(**options)
