@@ -1,6 +1,6 @@
 # Every target sets up its own virtual environment when there is none, with exactly the versions in requirements-dev.lock.
 .DEFAULT_GOAL := help
-.PHONY: help demo test e2e lint contract bench format lock clean image sbom
+.PHONY: help demo test e2e lint contract bench format lock clean image sbom bundle
 PYTHON ?= python3
 VENV := .venv
 READY := $(VENV)/.ready
@@ -51,6 +51,9 @@ image: ## build the image with podman or docker; IMAGE=NAME, PLATFORMS=linux/amd
 
 sbom: $(READY) ## write dist/mirrorstream.cdx.json, the CycloneDX bill of materials of requirements.lock
 	@$(VENV)/bin/python tools/sbom.py
+
+bundle: $(READY) ## make the OLM bundle of config/ (needs kubectl, oc or kustomize)
+	@$(VENV)/bin/python config/bundle/generate.py
 
 lock: ## choose new exact versions (needs uv)
 	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header pyproject.toml -o requirements.lock

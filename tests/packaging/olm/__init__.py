@@ -1,0 +1,62 @@
+"""OLM's own judgement of a bundle: the schema of its CSV, and the validators that operator-sdk and the catalogs' pipelines run."""
+
+import json
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from e2e.gobuild import BUILD, alone, cache_folder, go, version
+
+MODULE = Path(__file__).parent
+API = "github.com/operator-framework/api"
+Object = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One error or warning of a validator."""
+
+    level: str
+    type: str
+    detail: str
+
+
+def findings(bundle: Path) -> list[Finding]:
+    """What the validators say of a bundle's folder. Raises BuildError when they cannot be built."""
+    folder = cache_folder() / "olm" / version(MODULE)
+    folder.mkdir(parents=True, exist_ok=True)
+    with alone(folder / "lock"):
+        if not (folder / "olm").exists():
+            go(MODULE, *BUILD, "-o", str(folder / "olm"), ".")
+    done = subprocess.run([folder / "olm", bundle], check=True, capture_output=True, text=True, timeout=60)
+    return [Finding(**json.loads(line)) for line in done.stdout.splitlines()]
+
+
+def csv_schema() -> Object:
+    """The CSV's schema as JSON Schema, from the module that go.mod and go.sum pin. Raises BuildError when it cannot be had."""
+    folder = Path(json.loads(go(MODULE, "mod", "download", "-json", API))["Dir"])
+    definition = yaml.safe_load((folder / "crds" / "operators.coreos.com_clusterserviceversions.yaml").read_text(encoding="utf-8"))
+    (served,) = [item for item in definition["spec"]["versions"] if item["storage"]]
+    return structural(served["schema"]["openAPIV3Schema"])
+
+
+def structural(schema: Any) -> Any:
+    """A structural schema as JSON Schema, with what an API server does beyond it: fields that are not named are errors."""
+    if isinstance(schema, list):
+        return [structural(item) for item in schema]
+    if not isinstance(schema, dict):
+        return schema
+    made = {key: structural(value) for key, value in schema.items() if key != "properties"}
+    if "properties" in schema:
+        made["properties"] = {key: structural(value) for key, value in schema["properties"].items()}
+    if schema.get("x-kubernetes-int-or-string"):
+        made.pop("type", None)
+    open_ended = schema.get("x-kubernetes-preserve-unknown-fields") or schema.get("x-kubernetes-embedded-resource")
+    if "properties" in made and schema.get("type") == "object" and not open_ended:
+        made.setdefault("additionalProperties", False)
+    if schema.get("nullable") and "type" in made:
+        made["type"] = [made["type"], "null"]
+    return made
