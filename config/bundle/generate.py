@@ -8,7 +8,7 @@ OLM brings some things itself, and can't bring others. What becomes of each rend
     MutatingWebhookConfiguration     webhookdefinitions, without namespaceSelector and matchConditions, which OLM does not have
     Service                          an object, without the port of the webhook: OLM makes a Service for it
     Namespace                        the annotation that the console makes it of
-    NetworkPolicy                    left out: OLM before OpenShift 4.20 refuses a bundle that has one
+    NetworkPolicy                    left out: OLM takes them since May 2025 only; an older one refuses the bundle
     an object of another namespace   left out: OLM puts everything into one
     anything else                    an object if OLM knows its kind, else an error: nothing is lost without a word
 

@@ -161,3 +161,20 @@ def test_nothing_refers_to_where_it_was_built(image: Image) -> None:
         path for path in image.environment.rglob("*") if path.suffix in ("", ".json", ".pth", ".cfg", ".txt") and path.is_file()
     ]
     assert not [str(path) for path in texts if build in path.read_bytes()]
+
+
+def test_the_page_about_fips_says_what_is_in_the_wheels(image: Image) -> None:
+    """Which libraries do the cryptography, by version: whoever changes the lock looks again."""
+    page = (ROOT / "docs" / "image.md").read_text(encoding="utf-8")
+    (server,) = image.environment.rglob("granian/_granian*.so")
+    for name in ("rustls", "ring"):
+        (version,) = set(re.findall(rf"{name} (\d+\.\d+\.\d+)", page))
+        assert f"/{name}-{version}/".encode() in server.read_bytes(), f"{name} in {server.name}"
+    (bindings,) = image.environment.rglob("cryptography/hazmat/bindings/_rust.abi3.so")
+    (version,) = set(re.findall(r"OpenSSL (\d+\.\d+\.\d+)", page))
+    assert f"OpenSSL {version} ".encode() in bindings.read_bytes()
+    assert b"libcrypto.so" not in bindings.read_bytes()
+    locked = re.findall(r"^([a-z0-9-]+)==([^\s;]+)", (ROOT / "requirements.lock").read_text(encoding="utf-8"), re.MULTILINE)
+    assert f"the {len(locked)} packages" in page
+    for name, number in re.findall(r"(granian|msgspec|cryptography|PyYAML|MarkupSafe) (\d[\d.]*\d)", page):
+        assert (name.lower(), number) in locked, "look again which architectures have wheels"
