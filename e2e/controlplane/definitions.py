@@ -32,6 +32,11 @@ MODULES = (
         "h1:UWgoYM+KLNtRlqmoWOKjKBOBUPVHeepQ6/ac3ERJW68=",
         tuple(f"deploy/crds/cert-manager.io_{plural}.yaml" for plural in ("certificates", "issuers")),
     ),
+    Module(
+        "github.com/operator-framework/api@v0.45.0",
+        "h1:hkROwtsLH3oszp4IW+WsXEFSDgveSahHI7DKStOtrUI=",
+        ("crds/operators.coreos.com_clusterserviceversions.yaml",),
+    ),
 )
 
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from e2e.kustomize import COMPONENTS, OVERLAYS, render, with_component
+from e2e.kustomize import COMPONENTS, CONFIG, OVERLAYS, render, with_component
 from e2e.scenarios.cluster import Namespace
 from e2e.scenarios.deployed import NAMESPACE, document
 from e2e.scenarios.installed import Bed, image_of, mirrored, rewrites
@@ -89,3 +89,11 @@ def test_the_api_server_takes_every_object(name: str, bed: Bed, tmp_path: Path) 
         "apply", "--server-side", "--dry-run=server", "--validate=strict", "-f", tmp_path / "objects.json"
     )
     assert printed.count("serverside-applied (server dry run)") == len(items)
+
+
+def test_the_api_server_takes_the_olm_bundle(bed: Bed, tmp_path: Path) -> None:
+    """A strict dry run of what OLM would create, the ClusterServiceVersion among them."""
+    folder = CONFIG.parent / "bundle" / "manifests"
+    installation = bed.installation("openshift", tmp_path)
+    printed = installation.kubectl("-n", "default", "create", "--dry-run=server", "--validate=strict", "-f", folder)
+    assert printed.count("created (server dry run)") == len(list(folder.iterdir()))

@@ -89,7 +89,7 @@ def test_it_is_current(generate: ModuleType, rendered: list[Object]) -> None:
 @pytest.mark.timeout(300)
 def test_the_csv_is_valid(csv: Object) -> None:
     """By the schema that OLM's API has for it, with no field that it does not know."""
-    schema = judged(olm.csv_schema)
+    schema = judged(lambda: olm.schema("clusterserviceversions"))
     errors = [f"{error.json_path}: {error.message}" for error in jsonschema.Draft7Validator(schema).iter_errors(csv)]
     assert errors == []
 
@@ -116,9 +116,41 @@ def test_olms_validators_are_asked(tmp_path: Path) -> None:
     assert "MinKubeVersion" in found
 
 
+@pytest.fixture(scope="module")
+def shown() -> list[Object]:
+    """The objects that docs/olm.md has people create."""
+    text = (ROOT / "docs" / "olm.md").read_text(encoding="utf-8")
+    return [
+        item for block in re.findall(r"^```yaml\n(.*?)^```", text, re.MULTILINE | re.DOTALL) for item in yaml.safe_load_all(block)
+    ]
+
+
+@pytest.mark.parametrize("kind", ["OperatorGroup", "Subscription"])
+def test_what_the_page_shows_is_valid(kind: str, shown: list[Object]) -> None:
+    """By the schemas that OLM's API has."""
+    (item,) = [item for item in shown if item.get("kind") == kind]
+    schema = judged(lambda: olm.schema(f"{kind.lower()}s"))
+    assert [error.message for error in jsonschema.Draft7Validator(schema).iter_errors(item)] == []
+
+
+def test_what_the_page_shows_fits_the_bundle(csv: Object, shown: list[Object]) -> None:
+    """Package, channel, version, and the volume that the configuration of one's own takes the place of in every Deployment."""
+    (subscription,) = [item for item in shown if item.get("kind") == "Subscription"]
+    (channel,) = [item for item in shown if item.get("schema") == "olm.channel"]
+    annotations = load(BUNDLE / "metadata" / "annotations.yaml")["annotations"]
+    prefix = "operators.operatorframework.io.bundle"
+    assert subscription["spec"]["name"] == channel["package"] == annotations[f"{prefix}.package.v1"]
+    assert subscription["spec"]["channel"] == channel["name"] == annotations[f"{prefix}.channel.default.v1"]
+    assert [entry["name"] for entry in channel["entries"]] == [csv["metadata"]["name"]]
+    (replaced,) = subscription["spec"]["config"]["volumes"]
+    for deployment in csv["spec"]["install"]["spec"]["deployments"]:
+        (volume,) = [item for item in deployment["spec"]["template"]["spec"]["volumes"] if item["name"] == replaced["name"]]
+        assert volume["configMap"]["name"] == "mirrorstream-config"
+
+
 def test_the_schema_is_strict(csv: Object) -> None:
     """A field of no meaning and a wrong type are found."""
-    schema = judged(olm.csv_schema)
+    schema = judged(lambda: olm.schema("clusterserviceversions"))
     broken = {**csv, "spec": {**csv["spec"], "relatedImage": [], "version": 1}}
     errors = {error.json_path for error in jsonschema.Draft7Validator(schema).iter_errors(broken)}
     assert errors == {"$.spec", "$.spec.version"}

@@ -1,4 +1,4 @@
-"""OLM's own judgement of a bundle: the schema of its CSV, and the validators that operator-sdk and the catalogs' pipelines run."""
+"""OLM's own judgement: the schemas of its kinds, and the validators that operator-sdk and the catalogs' pipelines run on a bundle."""
 
 import json
 import subprocess
@@ -35,12 +35,13 @@ def findings(bundle: Path) -> list[Finding]:
     return [Finding(**json.loads(line)) for line in done.stdout.splitlines()]
 
 
-def csv_schema() -> Object:
-    """The CSV's schema as JSON Schema, from the module that go.mod and go.sum pin. Raises BuildError when it cannot be had."""
+def schema(plural: str) -> Object:
+    """The schema of a kind of OLM's as JSON Schema, from the module that go.mod and go.sum pin. Raises BuildError."""
     folder = Path(json.loads(go(MODULE, "mod", "download", "-json", API))["Dir"])
-    definition = yaml.safe_load((folder / "crds" / "operators.coreos.com_clusterserviceversions.yaml").read_text(encoding="utf-8"))
+    definition = yaml.safe_load((folder / "crds" / f"operators.coreos.com_{plural}.yaml").read_text(encoding="utf-8"))
     (served,) = [item for item in definition["spec"]["versions"] if item["storage"]]
-    return structural(served["schema"]["openAPIV3Schema"])
+    made: Object = structural(served["schema"]["openAPIV3Schema"])
+    return made
 
 
 def structural(schema: Any) -> Any:
