@@ -1,4 +1,4 @@
-"""OLM's own judgement: the schemas of its kinds, and the validators that operator-sdk and the catalogs' pipelines run on a bundle."""
+"""OLM's own judgement: the schemas of its kinds, and the validators that operator-sdk and the catalogs' pipelines run."""
 
 import json
 import subprocess
