@@ -71,14 +71,22 @@ def image(containerfile: Containerfile, tmp_path_factory: pytest.TempPathFactory
 
 
 def _perform(containerfile: Containerfile, places: dict[str, Path]) -> str:
-    python = f"{sys.base_prefix}/bin/python{sys.version_info.major}.{sys.version_info.minor}"
-    performer = Performer(ROOT, places, {"PYTHON": python})
+    performer = Performer(ROOT, places, {"PYTHON": _python(containerfile.stages[0].pairs("ARG")["PYTHON"])})
     try:
         for stage in containerfile.stages:
             performer.perform(stage)
     except AssertionError as error:
         return str(error)
     return ""
+
+
+def _python(wanted: str) -> str:
+    """The image's Python if this machine has it, else the one that the tests run with."""
+    ask = [wanted, "-c", "import sys, ensurepip; print(sys.executable)"]
+    try:
+        return subprocess.run(ask, capture_output=True, text=True, check=True, timeout=20).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return f"{sys.base_prefix}/bin/python{sys.version_info.major}.{sys.version_info.minor}"
 
 
 @pytest.fixture(scope="session")
