@@ -47,10 +47,10 @@ format: $(READY) ## let ruff format everything
 	$(VENV)/bin/ruff format .
 
 image: ## build the image with podman or docker; IMAGE=NAME, PLATFORMS=linux/amd64,linux/arm64; docs/image.md has more
-	@tools/image.sh
+	@config/image/build.sh
 
 sbom: $(READY) ## write dist/mirrorstream.cdx.json, the CycloneDX bill of materials of requirements.lock
-	@$(VENV)/bin/python tools/sbom.py
+	@$(VENV)/bin/python config/image/sbom.py
 
 bundle: $(READY) ## make the OLM bundle of config/ (needs kubectl, oc or kustomize)
 	@$(VENV)/bin/python config/bundle/generate.py

@@ -98,7 +98,8 @@ def test_one_replica_has_nothing_to_keep_apart(name: str, rendered: Render) -> N
     assert not of_kind(items, "PodDisruptionBudget")
     for deployment, spec, _ in pods(items):
         assert deployment["spec"]["replicas"] == 1
-        assert not {"affinity", "topologySpreadConstraints"} & spec.keys()
+        assert "topologySpreadConstraints" not in spec
+        assert spec["affinity"].keys() == {"nodeAffinity"}
         assert deployment["spec"]["strategy"]["rollingUpdate"] == {"maxSurge": 1, "maxUnavailable": 0}
 
 

@@ -10,8 +10,8 @@ import pytest
 from cyclonedx.schema import SchemaVersion
 from cyclonedx.validation.json import JsonStrictValidator
 
+from config.image.sbom import MissingError, bill, merge
 from tests.packaging.containerfile import ROOT
-from tools.sbom import MissingError, bill, merge
 
 LOCK = (ROOT / "requirements.lock").read_text(encoding="utf-8")
 Object = dict[str, Any]
@@ -75,7 +75,7 @@ def test_licences_are_named(document: Object) -> None:
 
 def test_it_is_the_same_for_everybody(text: str) -> None:
     """No time, no random serial number, nothing of this machine: another process makes the same bytes."""
-    command = [sys.executable, "-c", "from tools.sbom import bill; print(bill(), end='')"]
+    command = [sys.executable, "-c", "from config.image.sbom import bill; print(bill(), end='')"]
     again = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True, timeout=60, env={"LANG": "C"})
     assert again.stdout == text
     assert "serialNumber" not in text

@@ -5,7 +5,7 @@
 #   BASE_IMAGE, PIP_INDEX_URL   where a builder without the internet has them
 #   ENGINE      podman or docker; ENGINE_FLAGS is passed on, e.g. "--volume …" with what PIP_CERT names
 set -eu
-cd "$(dirname "$0")/.."
+cd "$(dirname "$0")/../.."
 : "${ENGINE:=$(command -v podman || command -v docker || true)}"
 if [ -z "$ENGINE" ]; then
     echo "make image: needs podman or docker, and there is neither on the PATH (or set ENGINE=…)" >&2

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 Object = dict[str, Any]
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 LOCK = ROOT / "requirements.lock"
 TARGET = ROOT / "dist" / "mirrorstream.cdx.json"
 _COMMON = ("--pyproject", str(ROOT / "pyproject.toml"), "--output-reproducible", "--spec-version", "1.6", "--output-format", "JSON")
