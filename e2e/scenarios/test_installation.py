@@ -97,3 +97,14 @@ def test_the_api_server_takes_the_olm_bundle(bed: Bed, tmp_path: Path) -> None:
     installation = bed.installation("openshift", tmp_path)
     printed = installation.kubectl("-n", "default", "create", "--dry-run=server", "--validate=strict", "-f", folder)
     assert printed.count("created (server dry run)") == len(list(folder.iterdir()))
+
+
+def test_the_api_server_takes_the_samples(bed: Bed, tmp_path: Path) -> None:
+    """Streams, mirror sets and opt-outs as they are written there, but for their namespaces."""
+    items = render(bed.kubectl, CONFIG / "samples")
+    for item in items:
+        item["metadata"].pop("namespace", None)
+    (tmp_path / "samples.json").write_text(document(items), encoding="utf-8")
+    installation = bed.installation(CONFIG / "samples", tmp_path)
+    printed = installation.kubectl("apply", "--dry-run=server", "--validate=strict", "-f", tmp_path / "samples.json")
+    assert printed.count("created (server dry run)") == len(items)
