@@ -182,8 +182,9 @@ class Demo:
     def table(self, rows: list[Row]) -> Table:
         """The live table."""
         table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
-        for title, ratio in (("TAG", None), ("STATE", None), ("", 1)):
-            table.add_column(title, no_wrap=True, ratio=ratio, overflow="ellipsis")
+        # Where the terminal is narrow, what there is to know of a tag is cut, and not its state.
+        for title, ratio, width in (("TAG", None, 24), ("STATE", None, 7), ("", 1, None)):
+            table.add_column(title, no_wrap=True, ratio=ratio, min_width=width, overflow="ellipsis")
         styles = {"failed": "red", "healed": "green", "waiting": "yellow"}
         for row in rows:
             table.add_row(row.name, Text(row.state, styles[row.state]), row.detail)
