@@ -182,12 +182,13 @@ class Demo:
     def table(self, rows: list[Row]) -> Table:
         """The live table."""
         table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
-        # Where the terminal is narrow, what there is to know of a tag is cut, and not its state.
-        for title, ratio, width in (("TAG", None, 24), ("STATE", None, 7), ("", 1, None)):
-            table.add_column(title, no_wrap=True, ratio=ratio, min_width=width, overflow="ellipsis")
+        for title in ("TAG", "STATE"):
+            table.add_column(title, no_wrap=True)
+        # Where the terminal is narrow, this is cut, and not a tag's state: of columns that may wrap rich takes first.
+        table.add_column("", ratio=1)
         styles = {"failed": "red", "healed": "green", "waiting": "yellow"}
         for row in rows:
-            table.add_row(row.name, Text(row.state, styles[row.state]), row.detail)
+            table.add_row(row.name, Text(row.state, styles[row.state]), Text(row.detail, no_wrap=True, overflow="ellipsis"))
         return table
 
     def watch(self, done: Callable[[list[Row]], bool]) -> list[Row]:
