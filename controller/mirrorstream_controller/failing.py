@@ -8,10 +8,10 @@ from collections import Counter
 from collections.abc import Iterable
 from enum import StrEnum
 
-from mirrorstream.imagestreams import ImageStream
+from mirrorstream.imagestreams import ImageStream, failing_tags
 
 from mirrorstream_controller.memory import StreamMemory
-from mirrorstream_controller.plan import Action, TagPlan, failing_tags
+from mirrorstream_controller.plan import Action, TagPlan
 
 Key = tuple[str, str]
 

@@ -10,11 +10,11 @@ from typing import Any
 
 from mirrorstream.candidates import Candidate
 from mirrorstream.failures import Failure, classify
-from mirrorstream.imagestreams import IMPORTED_THROUGH_ANNOTATION
+from mirrorstream.imagestreams import IMPORTED_THROUGH_ANNOTATION, WHOLE_REPOSITORY
 from mirrorstream.kube.client import ApiError, Client
 from mirrorstream.references import written_name
 
-from mirrorstream_controller.plan import WHOLE_REPOSITORY, TagPlan
+from mirrorstream_controller.plan import TagPlan
 
 API = "/apis/image.openshift.io/v1"
 IMAGE_SECONDS = 60.0

@@ -2,9 +2,9 @@
 
 from dataclasses import dataclass, field
 
-from mirrorstream.imagestreams import ImageStream, is_pending
+from mirrorstream.imagestreams import WHOLE_REPOSITORY, ImageStream, is_pending, listed_tags
 
-from mirrorstream_controller.plan import WHOLE_REPOSITORY, Action, Memory, TagPlan, listed_tags
+from mirrorstream_controller.plan import Action, Memory, TagPlan
 from mirrorstream_controller.recorder import TagResult
 
 

@@ -5,19 +5,16 @@ pending, since when a source fails) comes in as a Memory; nothing here reads a c
 """
 
 import dataclasses
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 
 from mirrorstream.candidates import Candidate
 from mirrorstream.failures import Failure, FailureClass, classify
-from mirrorstream.imagestreams import Condition, ImageStream, SpecTag, is_pending
+from mirrorstream.imagestreams import WHOLE_REPOSITORY, Condition, ImageStream, SpecTag, is_pending, listed_tags
 from mirrorstream.policy import MirrorPolicy
-from mirrorstream.references import ReferenceError, parse_reference, written_name
-
-WHOLE_REPOSITORY = ""
-"""The name under which a plan for `spec.dockerImageRepository` goes: no tag has an empty name."""
+from mirrorstream.verdicts import Verdict, judge, normalised
 
 
 class Action(StrEnum):
@@ -126,7 +123,7 @@ def _plan_tag(
         return _import_or_refuse(base, failure, since, policy, settings, insecure=tag.import_policy.insecure)
     if condition is None:
         return base if newest else _with(base, why="the platform has nothing to import")
-    spellings = (source, _normalised(source))
+    spellings = (source, normalised(source))
     failure = classify(condition.reason, condition.message, spellings)
     base = _with(base, failed_at=_seconds(condition, now))
     since = min(_seconds(condition, now), memory.failing_since.get(tag.name, now))
@@ -156,17 +153,6 @@ def _plan_repository(
     return _import_or_refuse(base, failure, since, policy, settings, insecure=insecure)
 
 
-def listed_tags(stream: ImageStream) -> list[str]:
-    """The tags of the status that a whole-repository import brought.
-
-    No tag of the spec asked for them, or one does from that very repository: the platform's own import adds what it found to the
-    spec, and without these a repository that it imported would look failed for ever.
-    """
-    repository = stream.spec.docker_image_repository
-    others = {tag.name for tag in stream.spec_tags if not (tag.from_ and _name(tag.from_.name) == _name(repository))}
-    return [tag.tag for tag in stream.status.tags or () if tag.items and tag.tag not in others]
-
-
 def _still_waiting(base: TagPlan, since: float, settings: PlanSettings, now: float) -> TagPlan | None:
     """The plan to wait for the platform's pending import; None once it counts as stuck."""
     why = "the platform's import is pending"
@@ -181,31 +167,16 @@ def _import_or_refuse(
     base: TagPlan, failure: Failure, since: float, policy: MirrorPolicy, settings: PlanSettings, *, insecure: bool
 ) -> TagPlan:
     """Decide about a failed import: through which candidates, or why not."""
-    base = _with(base, failure=failure, failing_since=since)
-    candidates = tuple(policy.import_candidates(base.source)) if _parses(base.source) else ()
-    if not candidates:
-        # Said first: whoever has no mirror for an image did not ask for anything, and wants no Event about it.
-        return _with(base, why="no mirror covers the source")
-    if not failure.may_be_bypassed(bypass_not_found=settings.bypass_not_found):
-        return _with(base, Action.REFUSE, f"the failure ({failure.kind}) must not be bypassed: {failure.message}")
-    if refusal := policy.refusal(base.source):
-        return _with(base, Action.REFUSE, refusal)
-    if not policy.import_allowed(base.source, insecure=insecure):
-        return _with(base, Action.REFUSE, _not_allowed(base.source))
-    recordable = tuple(
-        candidate
-        for candidate in candidates
-        if policy.recorded_name(base.source, candidate, settings.recorded_reference) == written_name(base.source)
-        or policy.import_allowed(candidate.reference, insecure=insecure)
+    judgement = judge(
+        policy,
+        base.source,
+        failure,
+        insecure=insecure,
+        bypass_not_found=settings.bypass_not_found,
+        recorded_reference=settings.recorded_reference,
     )
-    if not recordable:
-        return _with(base, Action.REFUSE, _not_allowed(candidates[0].reference))
-    return _with(base, Action.IMPORT, f"the platform's import failed ({failure.kind})", candidates=recordable)
-
-
-def _not_allowed(reference: str) -> str:
-    host = reference.split("/", 1)[0]
-    return f"{host} is not in spec.allowedRegistriesForImport of the Image config, so {reference} must not be recorded"
+    action = {Verdict.IMPORT: Action.IMPORT, Verdict.REFUSE: Action.REFUSE, Verdict.UNMIRRORED: Action.NOTHING}[judgement.verdict]
+    return _with(base, action, judgement.why, failure=failure, failing_since=since, candidates=judgement.candidates)
 
 
 @dataclass(frozen=True, slots=True)
@@ -235,37 +206,12 @@ def replacement(plan: TagPlan, digest: str, *, newest_is_ours: bool, settings: P
     return Replacement(allowed=False, again_at=due)
 
 
-def failing_tags(stream: ImageStream) -> Iterable[str]:
-    """The importable tags whose last import failed, for counting what is left to the platform."""
-    for tag in stream.spec_tags:
-        status = stream.status_tag(tag.name) if tag.importable else None
-        if status and status.failure and not is_pending(tag, status):
-            yield tag.name
-
-
 def _seconds(condition: Condition, now: float) -> float:
     """When the condition was set, in seconds since the epoch; `now` when it does not say."""
     try:
         return datetime.fromisoformat(condition.last_transition_time or "").timestamp()
     except ValueError:
         return now
-
-
-def _normalised(source: str) -> str:
-    return str(parse_reference(source)) if _parses(source) else source
-
-
-def _name(source: str) -> str:
-    """The repository that a pull spec is of."""
-    return parse_reference(source).name if _parses(source) else written_name(source)
-
-
-def _parses(source: str) -> bool:
-    try:
-        parse_reference(source)
-    except ReferenceError:
-        return False
-    return True
 
 
 def _with(plan: TagPlan, action: Action | None = None, why: str | None = None, **changes: object) -> TagPlan:

@@ -12,7 +12,7 @@ from collections.abc import Callable
 
 import structlog
 from mirrorstream.candidates import Candidate
-from mirrorstream.imagestreams import ImageStream, is_pending
+from mirrorstream.imagestreams import ImageStream, failing_tags, is_pending, listed_tags
 from mirrorstream.kube.client import ApiError, Client, ClientError
 from mirrorstream.kube.events import EventRecorder
 from mirrorstream.kube.informer import Change, Informer
@@ -28,8 +28,6 @@ from mirrorstream_controller.plan import (
     PlanSettings,
     Replacement,
     TagPlan,
-    failing_tags,
-    listed_tags,
     plan_stream,
     replacement,
 )

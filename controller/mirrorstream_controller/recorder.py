@@ -12,11 +12,11 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
-from mirrorstream.imagestreams import IMPORT_SUCCESS, ImageStream, followed_tag, imagestream_from, is_pending
+from mirrorstream.imagestreams import IMPORT_SUCCESS, ImageStream, followed_tag, imagestream_from, is_pending, listed_tags
 from mirrorstream.kube.client import ApiError, ApiUnreachable, Client
 
 from mirrorstream_controller.importer import API
-from mirrorstream_controller.plan import TagPlan, listed_tags
+from mirrorstream_controller.plan import TagPlan
 
 CONFLICT_RETRIES = 5
 

@@ -6,19 +6,18 @@ One place for the words, so that the same outcome reads the same everywhere.
 from collections.abc import Callable
 
 import structlog
+from mirrorstream.attempts import FAILED, IMPORTED, OUTCOME_ANNOTATION, REFUSED, Answer, Attempt, Result, encode_attempt
 from mirrorstream.candidates import Candidate
 from mirrorstream.failures import Failure
+from mirrorstream.imagestreams import WHOLE_REPOSITORY
 from mirrorstream.kube.client import ApiError, ClientError
 from mirrorstream.kube.events import NORMAL, WARNING, EventRecorder, Involved
 
 from mirrorstream_controller.metrics import ControllerMetrics
-from mirrorstream_controller.plan import WHOLE_REPOSITORY, TagPlan
+from mirrorstream_controller.plan import TagPlan
 from mirrorstream_controller.recorder import TagResult
 
 log = structlog.get_logger(__name__)
-
-IMPORTED, FAILED, REFUSED = "ImportedFromMirror", "MirrorImportFailed", "MirrorImportRefused"
-"""Event reasons; users' alerts may match them, so they never change."""
 
 Key = tuple[str, str]
 Tried = tuple[tuple[Candidate, Failure], ...]
@@ -36,34 +35,40 @@ class Reports:
         self._count("imported", result.plan)
         log.info("imported", tag=result.tag, reference=result.reference, through=result.through, mirror_set=result.mirror_set)
         message = f"tag {result.tag}: {result.reference} through {result.through} ({result.mirror_set})"
-        self._say(key, uid, NORMAL, IMPORTED, f"{message}, since the source failed: {_why(result.plan)}")
+        attempt = _attempt(result.plan, Result.IMPORTED, tag=result.tag, answers=(Answer(result.through, result.mirror_set),))
+        self._say(key, uid, NORMAL, IMPORTED, f"{message}, since the source failed: {_why(result.plan)}", attempt)
 
     def failed(self, key: Key, uid: str, plan: TagPlan, tried: Tried) -> None:
         """No candidate serves the image; the same reasons again only raise the Event's count."""
         self._count("failed", plan)
         reasons = "; ".join(f"{candidate.reference}: {failure.kind}: {failure.message}" for candidate, failure in tried)
-        self._say(key, uid, WARNING, FAILED, f"{_what(plan)}: {plan.source} ({_why(plan)}) is in no mirror: {reasons}")
+        answers = tuple(Answer(c.reference, c.mirror_set, failure.kind, failure.message) for c, failure in tried)
+        attempt = _attempt(plan, Result.FAILED, answers=answers)
+        self._say(key, uid, WARNING, FAILED, f"{_what(plan)}: {plan.source} ({_why(plan)}) is in no mirror: {reasons}", attempt)
 
     def not_made(self, key: Key, uid: str, plan: TagPlan, error: ClientError | None) -> None:
         """The API server did not let us import, or could not be asked: nothing is known about the mirrors."""
         self._count("error", plan)
         if isinstance(error, ApiError) and error.status < 500:
-            self._say(key, uid, WARNING, FAILED, f"{_what(plan)}: the API server refused the import: {error}")
+            message = f"the API server refused the import: {error}"
+            self._say(key, uid, WARNING, FAILED, f"{_what(plan)}: {message}", _attempt(plan, Result.ERROR, message))
 
     def refused(self, key: Key, uid: str, plan: TagPlan) -> None:
         """A failure that must not be walked around."""
         self._count("refused", plan)
         log.info("not importing through mirrors", tag=plan.tag, source=plan.source, why=plan.why)
         message = f"{_what(plan)}: {plan.source} is not imported through a mirror: {plan.why}"
-        self._say(key, uid, WARNING, REFUSED, message)
+        self._say(key, uid, WARNING, REFUSED, message, _attempt(plan, Result.REFUSED, plan.why))
 
     def not_recorded(self, key: Key, uid: str, results: list[TagResult], error: ClientError) -> None:
         """The API server refused the status write: an admission limit, say."""
         log.warning("the status write was refused", error=str(error))
+        why = f"the API server refused to record the import: {error}"
         for result in results:
+            # An Event each: whoever asks about a tag finds it.
             self._count("refused", result.plan)
-        tags = ", ".join(sorted(result.tag for result in results))
-        self._say(key, uid, WARNING, REFUSED, f"tags {tags}: the API server refused to record the import: {error}")
+            attempt = _attempt(result.plan, Result.REFUSED, why, tag=result.tag)
+            self._say(key, uid, WARNING, REFUSED, f"tag {result.tag}: {why}", attempt)
 
     def held(self, plan: TagPlan) -> None:
         """A mirror has another image than the source had, and the source has not failed for long."""
@@ -79,10 +84,10 @@ class Reports:
     def _count(self, result: str, plan: TagPlan) -> None:
         self._metrics.imports.labels(result, plan.failure.kind if plan.failure else "").inc()
 
-    def _say(self, key: Key, uid: str, event_type: str, reason: str, message: str) -> None:
+    def _say(self, key: Key, uid: str, event_type: str, reason: str, message: str, attempt: Attempt) -> None:
         if self._active():
             involved = Involved("image.openshift.io/v1", "ImageStream", key[0], key[1], uid)
-            self._events.event(involved, event_type, reason, message)
+            self._events.event(involved, event_type, reason, message, ((OUTCOME_ANNOTATION, encode_attempt(attempt)),))
 
 
 def _what(plan: TagPlan) -> str:
@@ -91,3 +96,8 @@ def _what(plan: TagPlan) -> str:
 
 def _why(plan: TagPlan) -> str:
     return plan.failure.kind if plan.failure else "failed"
+
+
+def _attempt(plan: TagPlan, result: Result, message: str = "", *, tag: str = "", answers: tuple[Answer, ...] = ()) -> Attempt:
+    """The outcome for programs."""
+    return Attempt(tag or plan.tag, result, plan.source, plan.failure.kind if plan.failure else "", message, answers)

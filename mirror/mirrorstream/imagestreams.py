@@ -4,15 +4,20 @@ A cluster can hold tens of thousands of streams, each with a managedFields and a
 Decoding straight into slotted structs keeps none of that: 10,000 streams fit in 60 MB.
 """
 
+from collections.abc import Iterable
 from typing import Any
 
 import msgspec
+
+from mirrorstream.references import ReferenceError, parse_reference, written_name
 
 RETRY_ANNOTATION = "mirrorstream.github.io/retry"
 IMPORT_ANNOTATION = "mirrorstream.github.io/import"
 IMPORTED_THROUGH_ANNOTATION = "mirrorstream.github.io/imported-through"
 REPOSITORY_CHECK_ANNOTATION = "openshift.io/image.dockerRepositoryCheck"
 INSECURE_REPOSITORY_ANNOTATION = "openshift.io/image.insecureRepository"
+WHOLE_REPOSITORY = ""
+"""The name under which `spec.dockerImageRepository` goes where tags do: no tag has an empty name."""
 IMPORT_SUCCESS = "ImportSuccess"
 """The only condition type that the platform sets on a tag."""
 
@@ -208,3 +213,42 @@ def followed_tag(stream_name: str, namespace: str, tag: SpecTag) -> str | None:
     if colon and stream != stream_name:
         return None
     return followed
+
+
+def failing_tags(stream: ImageStream) -> Iterable[str]:
+    """The importable tags whose last import failed."""
+    for tag in stream.spec_tags:
+        status = stream.status_tag(tag.name) if tag.importable else None
+        if status and status.failure and not is_pending(tag, status):
+            yield tag.name
+
+
+def listed_tags(stream: ImageStream) -> list[str]:
+    """The tags of the status that a whole-repository import brought.
+
+    No tag of the spec asked for them, or one does from that very repository: the platform's own import adds what it found to the
+    spec, and without these a repository that it imported would look failed for ever.
+    """
+    repository = stream.spec.docker_image_repository
+    others = {tag.name for tag in stream.spec_tags if not (tag.from_ and _name(tag.from_.name) == _name(repository))}
+    return [tag.tag for tag in stream.status.tags or () if tag.items and tag.tag not in others]
+
+
+def _name(source: str) -> str:
+    """The repository that a pull spec is of."""
+    try:
+        return parse_reference(source).name
+    except ReferenceError:
+        return written_name(source)
+
+
+def followers(stream: ImageStream, tag: str) -> list[str]:
+    """The tags of the same stream that follow `tag`, directly or through others, by name."""
+    metadata = stream.metadata
+    follows = {t.name: followed_tag(metadata.name, metadata.namespace, t) for t in stream.spec_tags}
+    found: set[str] = set()
+    reached = {tag}
+    while reached:
+        reached = {name for name, target in follows.items() if target in reached and name not in found and name != tag}
+        found |= reached
+    return sorted(found)

@@ -5,10 +5,9 @@ from typing import Any
 
 import pytest
 from mirrorstream.failures import FailureClass
-from mirrorstream.imagestreams import imagestream_from
+from mirrorstream.imagestreams import WHOLE_REPOSITORY, imagestream_from
 from mirrorstream.policy import MirrorPolicy
 from mirrorstream_controller.plan import (
-    WHOLE_REPOSITORY,
     Action,
     Memory,
     PlanSettings,

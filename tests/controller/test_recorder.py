@@ -5,8 +5,9 @@ import datetime
 from typing import Any
 
 import pytest
+from mirrorstream.imagestreams import WHOLE_REPOSITORY
 from mirrorstream.kube.client import ApiError, ApiUnreachable
-from mirrorstream_controller.plan import WHOLE_REPOSITORY, Action, TagPlan
+from mirrorstream_controller.plan import Action, TagPlan
 from mirrorstream_controller.recorder import Outcome, Recorder, TagResult, apply_results
 
 Object = dict[str, Any]

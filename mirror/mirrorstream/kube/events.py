@@ -23,6 +23,8 @@ QUEUE_LIMIT = 5000
 REMEMBERED = 5000
 MESSAGE_LIMIT = 1024
 NORMAL, WARNING = "Normal", "Warning"
+Annotations = tuple[tuple[str, str], ...]
+"""Names and values of an Event's annotations."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,8 +55,8 @@ class EventRecorder:
         self._instance = instance
         self._on_drop = on_drop
         self._now = now
-        self._queue: queue.Queue[tuple[Involved, str, str, str] | None] = queue.Queue(QUEUE_LIMIT)
-        self._written: collections.OrderedDict[tuple[Involved, str, str], tuple[str, int]] = collections.OrderedDict()
+        self._queue: queue.Queue[tuple[Involved, str, str, str, Annotations] | None] = queue.Queue(QUEUE_LIMIT)
+        self._written: collections.OrderedDict[tuple[Involved, str, str, Annotations], tuple[str, int]] = collections.OrderedDict()
         self._thread: threading.Thread | None = None
 
     def start(self) -> None:
@@ -62,12 +64,12 @@ class EventRecorder:
         self._thread = threading.Thread(target=self._run, name="events", daemon=True)
         self._thread.start()
 
-    def event(self, involved: Involved, event_type: str, reason: str, message: str) -> None:
+    def event(self, involved: Involved, event_type: str, reason: str, message: str, annotations: Annotations = ()) -> None:
         """Queue an Event; never blocks and never raises. When the queue is full it is dropped and counted."""
         if len(message) > MESSAGE_LIMIT:
             message = message[: MESSAGE_LIMIT - 1] + "…"
         try:
-            self._queue.put_nowait((involved, event_type, reason, message))
+            self._queue.put_nowait((involved, event_type, reason, message, annotations))
         except queue.Full:
             self._on_drop()
 
@@ -90,8 +92,8 @@ class EventRecorder:
                     "an Event could not be written", reason=item[2], object=f"{item[0].namespace}/{item[0].name}", error=str(error)
                 )
 
-    def _write(self, involved: Involved, event_type: str, reason: str, message: str) -> None:
-        key = (involved, reason, message)
+    def _write(self, involved: Involved, event_type: str, reason: str, message: str, annotations: Annotations) -> None:
+        key = (involved, reason, message, annotations)
         path = f"/api/v1/namespaces/{involved.namespace}/events"
         known = self._written.get(key)
         if known and self._count_up(f"{path}/{known[0]}", known[1] + 1):
@@ -103,7 +105,11 @@ class EventRecorder:
         body: dict[str, Any] = {
             "apiVersion": "v1",
             "kind": "Event",
-            "metadata": {"name": name, "namespace": involved.namespace},
+            "metadata": {
+                "name": name,
+                "namespace": involved.namespace,
+                **({"annotations": dict(annotations)} if annotations else {}),
+            },
             "involvedObject": {
                 "apiVersion": involved.api_version,
                 "kind": involved.kind,

@@ -1,0 +1,33 @@
+"""Text from a cluster, made safe to show: a tenant may have written it."""
+
+import re
+from typing import Any
+
+# Whole escape sequences go, not only their first byte: what follows it would read as nonsense.
+_SEQUENCES = re.compile(
+    r"(?:\x1b\[|\x9b)[0-?]*[ -/]*[@-~]?"  # CSI: colours, cursor, screen
+    r"|(?:\x1b[\]PX^_]|[\x9d\x90\x98\x9e\x9f]).*?(?:\x07|\x1b\\|\x9c|$)"  # OSC, DCS, SOS, PM, APC: titles, links, clipboard
+    r"|\x1b[ -/]*[0-~]?",
+    re.DOTALL,
+)
+# Control characters, and those that reorder or hide text.
+_UNSEEN = re.compile(r"[\x00-\x1f\x7f-\x9f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff\ufff9-\ufffb\ud800-\udfff]")
+
+
+def one_line(text: str) -> str:
+    """`text` in one line, without escape sequences, control characters and characters that reorder or hide others."""
+    return " ".join(_UNSEEN.sub("", re.sub(r"[\n\r\t\v\f\x85]", " ", _SEQUENCES.sub("", text))).split())
+
+
+def harmless(value: Any) -> Any:
+    """`value`, as JSON has it, with every text in it harmless; line breaks stay. Tuples become lists."""
+    if isinstance(value, str):
+        return "\n".join(_UNSEEN.sub("", line.replace("\t", " ")) for line in _SEQUENCES.sub("", value).split("\n"))
+    if isinstance(value, dict):
+        return {harmless(str(key)): harmless(item) for key, item in value.items()}
+    return [harmless(item) for item in value] if isinstance(value, list | tuple) else value
+
+
+def shortened(text: str, limit: int) -> str:
+    """`text` in at most `limit` characters."""
+    return text if len(text) <= limit else text[: limit - 1] + "…"

@@ -1,0 +1,214 @@
+"""How each tag of a stream stands: a pure function of the stream, the mirror rules, the Events and the Images.
+
+Who asks may see less than the controller does. `policy` is None for those who may not list the mirror sets: then no tag can be told
+to be without a mirror, or refused, but by an Event.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+from mirrorstream.attempts import Journal, Result, Tried, tried_document
+from mirrorstream.candidates import Candidate
+from mirrorstream.failures import Failure, FailureClass, classify
+from mirrorstream.imagestreams import WHOLE_REPOSITORY, Condition, ImageStream, SpecTag, followers, is_pending, listed_tags
+from mirrorstream.policy import MirrorPolicy
+from mirrorstream.verdicts import Verdict, judge, normalised
+
+
+class State(StrEnum):
+    """How a tag stands; FAILING and REFUSED are what `status` exits 3 for."""
+
+    FAILING = "failing"
+    """The import fails, a mirror covers the source, and mirrorstream goes on trying."""
+    REFUSED = "refused"
+    """The import fails, a mirror covers the source, and the failure must not be bypassed: somebody has to act."""
+    UNMIRRORED = "unmirrored"
+    """The import fails, and no mirror covers the source: not mirrorstream's business."""
+    OPTED_OUT = "opted-out"
+    """The import fails, and the stream, or the configuration, keeps mirrorstream away from it."""
+    PENDING = "pending"
+    """The platform has not finished its own import."""
+    HEALED = "healed"
+    """Its image came through a mirror."""
+    IMPORTED = "imported"
+    """Its image came from the platform's own import, or it is not known whence."""
+
+
+BROKEN = (State.FAILING, State.REFUSED)
+
+
+@dataclass(frozen=True, slots=True)
+class Asking:
+    """What decisions depend on besides stream and rules: the controller's configuration, as far as it is known."""
+
+    bypass_not_found: bool = False
+    recorded_reference: str = "auto"
+    looks_after: Callable[[str], bool] = lambda namespace: True
+    """Whether the controller looks after a namespace."""
+
+
+@dataclass(frozen=True, slots=True)
+class TagState:
+    """One importable tag, or with an empty `tag` a whole repository that left no tag."""
+
+    namespace: str
+    stream: str
+    tag: str
+    state: State
+    source: str
+    why: str = ""
+    """Why mirrorstream does nothing, for the states where it does not."""
+    since: str | None = None
+    """Since when the import fails: RFC 3339 text."""
+    failure: Failure | None = None
+    candidates: tuple[Candidate, ...] | None = ()
+    """What the rules have it imported through; None where the rules may not be seen."""
+    tried: Tried | None = None
+    image: str = ""
+    """The reference that the tag points to."""
+    digest: str = ""
+    through: str = ""
+    """The reference that served the image, for what came through a mirror."""
+    followers: tuple[str, ...] = ()
+
+    @property
+    def name(self) -> str:
+        """`namespace/stream:tag`, or `namespace/stream` for a whole repository."""
+        return f"{self.namespace}/{self.stream}" + (f":{self.tag}" if self.tag else "")
+
+    def document(self) -> dict[str, Any]:
+        """The JSON and YAML form."""
+        failure = self.failure
+        candidates = (
+            None if self.candidates is None else [{"reference": c.reference, "mirrorSet": c.mirror_set} for c in self.candidates]
+        )
+        return {
+            "namespace": self.namespace,
+            "stream": self.stream,
+            "tag": self.tag,
+            "state": str(self.state),
+            "source": self.source,
+            "why": self.why,
+            "since": self.since,
+            "failure": {"class": str(failure.kind), "message": failure.message} if failure else None,
+            "candidates": candidates,
+            "tried": tried_document(self.tried) if self.tried else None,
+            "image": self.image,
+            "through": self.through,
+            "followers": list(self.followers),
+        }
+
+
+def tag_states(
+    stream: ImageStream, policy: MirrorPolicy | None, journal: Journal, through: Mapping[str, str], asking: Asking
+) -> Iterator[TagState]:
+    """How each importable tag of `stream` stands, and its whole repository if that left no tag.
+
+    `through` has, for the digests of Images that came through a mirror, the reference that served them.
+    """
+    look = _Look(stream, policy, journal, through, asking)
+    for tag in stream.spec_tags:
+        if tag.importable:
+            yield look.tag(tag)
+    repository = stream.spec.docker_image_repository
+    if not repository:
+        return
+    listed = listed_tags(stream)
+    for name in listed:
+        yield look.listed(name, repository)
+    if not listed and not stream.spec_tags:
+        yield look.repository(repository)
+
+
+@dataclass(frozen=True, slots=True)
+class _Look:
+    stream: ImageStream
+    policy: MirrorPolicy | None
+    journal: Journal
+    through: Mapping[str, str]
+    asking: Asking
+
+    def tag(self, tag: SpecTag) -> TagState:
+        assert tag.from_ is not None  # noqa: S101  importable tags have a source
+        status = self.stream.status_tag(tag.name)
+        newest = status.newest if status else None
+        source = tag.from_.name
+        image, digest = (newest.docker_image_reference, newest.image) if newest else ("", "")
+        shared = {"image": image, "digest": digest, "followers": tuple(followers(self.stream, tag.name))}
+        condition = status.failure if status else None
+        if is_pending(tag, status):
+            return self._state(tag.name, State.PENDING, source, "the platform's import is pending", **shared)
+        if condition is None:
+            if newest is None:
+                return self._state(tag.name, State.PENDING, source, "the platform has not imported it yet", **shared)
+            return self._imported(tag.name, source, shared)
+        failure = classify(condition.reason, condition.message, (source, normalised(source)))
+        return self._failed(tag.name, source, failure, condition, insecure=tag.import_policy.insecure, shared=shared)
+
+    def listed(self, name: str, repository: str) -> TagState:
+        status = self.stream.status_tag(name)
+        newest = status.newest if status else None
+        image, digest = (newest.docker_image_reference, newest.image) if newest else ("", "")
+        return self._imported(name, repository, {"image": image, "digest": digest, "followers": ()})
+
+    def repository(self, source: str) -> TagState:
+        if not self.stream.annotations.repository_check:
+            return self._state(WHOLE_REPOSITORY, State.PENDING, source, "the platform's import is pending")
+        failure = Failure(FailureClass.UNKNOWN, "the platform's import of the repository left no tag")
+        insecure = self.stream.annotations.insecure_repository == "true"
+        return self._failed(WHOLE_REPOSITORY, source, failure, None, insecure=insecure, shared={})
+
+    def _imported(self, tag: str, source: str, shared: dict[str, Any]) -> TagState:
+        through = self.through.get(shared["digest"], "")
+        return self._state(tag, State.HEALED if through else State.IMPORTED, source, through=through, **shared)
+
+    def _failed(
+        self, tag: str, source: str, failure: Failure, condition: Condition | None, *, insecure: bool, shared: dict[str, Any]
+    ) -> TagState:
+        shared = {**shared, "failure": failure, "since": (condition.last_transition_time or None) if condition else None}
+        if self.policy is None:
+            return self._unseen(tag, source, shared)
+        judgement = judge(
+            self.policy,
+            source,
+            failure,
+            insecure=insecure,
+            bypass_not_found=self.asking.bypass_not_found,
+            recorded_reference=self.asking.recorded_reference,
+        )
+        kept_away = self._kept_away()
+        if judgement.verdict is Verdict.UNMIRRORED:
+            return self._state(tag, State.UNMIRRORED, source, judgement.why, **shared)
+        if kept_away:
+            return self._state(tag, State.OPTED_OUT, source, kept_away, candidates=judgement.candidates, **shared)
+        if judgement.verdict is Verdict.REFUSE:
+            return self._state(tag, State.REFUSED, source, judgement.why, **shared)
+        state = self._state(tag, State.FAILING, source, candidates=judgement.candidates, **shared)
+        if state.tried and state.tried.attempt.result == Result.REFUSED:
+            # The API server did not let it be recorded: a quota, say. The rules do not show that.
+            return self._state(tag, State.REFUSED, source, state.tried.attempt.message, candidates=judgement.candidates, **shared)
+        return state
+
+    def _unseen(self, tag: str, source: str, shared: dict[str, Any]) -> TagState:
+        """A failure as it looks to those who may not see the rules."""
+        if kept_away := self._kept_away():
+            return self._state(tag, State.OPTED_OUT, source, kept_away, candidates=None, **shared)
+        state = self._state(tag, State.FAILING, source, candidates=None, **shared)
+        if state.tried and state.tried.attempt.result == Result.REFUSED:
+            return self._state(tag, State.REFUSED, source, state.tried.attempt.message, candidates=None, **shared)
+        return state
+
+    def _kept_away(self) -> str:
+        if self.stream.opted_out:
+            return "the stream's annotation mirrorstream.github.io/import says so"
+        if not self.asking.looks_after(self.stream.metadata.namespace):
+            return "controller.namespaces of the configuration leaves the namespace out"
+        return ""
+
+    def _state(self, tag: str, state: State, source: str, why: str = "", **more: Any) -> TagState:
+        metadata = self.stream.metadata
+        key = (metadata.namespace, metadata.name)
+        tried = self.journal.of(key, metadata.uid, tag, source)
+        return TagState(metadata.namespace, metadata.name, tag, state, source, why, tried=tried, **more)

@@ -1,0 +1,79 @@
+"""May the mirrors stand in for a source that failed, and which: one answer for the controller and for those who ask about it."""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from mirrorstream.candidates import Candidate
+from mirrorstream.failures import Failure
+from mirrorstream.policy import MirrorPolicy
+from mirrorstream.references import ReferenceError, parse_reference, written_name
+
+
+class Verdict(StrEnum):
+    """What may be done about a failed import."""
+
+    IMPORT = "import"
+    REFUSE = "refuse"
+    UNMIRRORED = "unmirrored"
+
+
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    """The verdict, its reason in one sentence, and what to import through: only candidates that may be recorded."""
+
+    verdict: Verdict
+    why: str
+    candidates: tuple[Candidate, ...] = ()
+
+
+def judge(
+    policy: MirrorPolicy,
+    source: str,
+    failure: Failure,
+    *,
+    insecure: bool = False,
+    bypass_not_found: bool = False,
+    recorded_reference: str = "auto",
+) -> Judgement:
+    """Decide about the failed import of `source`, as the user wrote it.
+
+    `insecure` is the tag's import policy, or the stream's for a whole repository: the allow-list depends on it.
+    """
+    candidates = tuple(policy.import_candidates(source)) if parses(source) else ()
+    if not candidates:
+        # Said first: whoever has no mirror for an image did not ask for anything, and wants no Event about it.
+        return Judgement(Verdict.UNMIRRORED, "no mirror covers the source")
+    if not failure.may_be_bypassed(bypass_not_found=bypass_not_found):
+        return Judgement(Verdict.REFUSE, f"the failure ({failure.kind}) must not be bypassed: {failure.message}")
+    if refusal := policy.refusal(source):
+        return Judgement(Verdict.REFUSE, refusal)
+    if not policy.import_allowed(source, insecure=insecure):
+        return Judgement(Verdict.REFUSE, _not_allowed(source))
+    recordable = tuple(
+        candidate
+        for candidate in candidates
+        if policy.recorded_name(source, candidate, recorded_reference) == written_name(source)
+        or policy.import_allowed(candidate.reference, insecure=insecure)
+    )
+    if not recordable:
+        return Judgement(Verdict.REFUSE, _not_allowed(candidates[0].reference))
+    return Judgement(Verdict.IMPORT, f"the platform's import failed ({failure.kind})", recordable)
+
+
+def _not_allowed(reference: str) -> str:
+    host = reference.split("/", 1)[0]
+    return f"{host} is not in spec.allowedRegistriesForImport of the Image config, so {reference} must not be recorded"
+
+
+def normalised(source: str) -> str:
+    """`source` with everything defaulted; as it is where it does not parse."""
+    return str(parse_reference(source)) if parses(source) else source
+
+
+def parses(source: str) -> bool:
+    """Whether `source` is a pull spec."""
+    try:
+        parse_reference(source)
+    except ReferenceError:
+        return False
+    return True
