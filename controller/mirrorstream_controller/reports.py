@@ -67,7 +67,7 @@ class Reports:
         for result in results:
             # An Event each: whoever asks about a tag finds it.
             self._count("refused", result.plan)
-            attempt = _attempt(result.plan, Result.REFUSED, why, tag=result.tag)
+            attempt = _attempt(result.plan, Result.NOT_RECORDED, why, tag=result.tag)
             self._say(key, uid, WARNING, REFUSED, f"tag {result.tag}: {why}", attempt)
 
     def held(self, plan: TagPlan) -> None:

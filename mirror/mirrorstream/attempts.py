@@ -29,7 +29,9 @@ class Result(StrEnum):
     FAILED = "failed"
     """No candidate served it."""
     REFUSED = "refused"
-    """It must not be imported through a mirror, or must not be recorded."""
+    """It must not be imported through a mirror."""
+    NOT_RECORDED = "not-recorded"
+    """A candidate served it, and the API server refused the write: a quota, say."""
     ERROR = "error"
     """The API server did not let mirrorstream try."""
 

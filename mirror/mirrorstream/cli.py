@@ -1,15 +1,21 @@
 """The one program: `mirrorstream` and, as a plugin of oc and kubectl, `kubectl-mirrorstream`."""
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 
 from mirrorstream import logs
-from mirrorstream.commands import certs, explain
+from mirrorstream.commands import arguments, certs
+from mirrorstream.completion import complete, plugin_answer, script
 from mirrorstream.kube.client import ConfigurationError
+from mirrorstream.safetext import one_line
 from mirrorstream.settings import SettingsError, SettingsFile
+
+COMPLETER = "kubectl_complete-"
+"""kubectl and oc run a program of this name and the plugin's to complete the plugin's command line."""
 
 
 def build_parser(program: str = "mirrorstream") -> argparse.ArgumentParser:
@@ -54,11 +60,20 @@ def build_parser(program: str = "mirrorstream") -> argparse.ArgumentParser:
     )
     webhook.add_argument("--insecure", action="store_true", help="plain HTTP, for tests only: API servers ask over TLS")
     webhook.set_defaults(run=_webhook)
-    explain_parser = commands.add_parser(
-        "explain", parents=[common], help="which mirrors stand for an image, and why", allow_abbrev=False
-    )
-    explain.add_arguments(explain_parser)
-    explain_parser.set_defaults(run=_explain)
+    for name, add, run, text in (
+        ("explain", arguments.add_explain, _explain, "which mirrors stand for an image, and why; what became of a stream's tag"),
+        ("status", arguments.add_status, _status, "which tags fail, what was tried, what healed"),
+        ("missing", arguments.add_missing, _missing, "images of failing tags that no mirror has"),
+        ("retry", arguments.add_retry, _retry, "have a stream's tags imported again, and wait for the outcome"),
+    ):
+        command = commands.add_parser(
+            name, parents=[common], help=text, description=f"{text[0].upper()}{text[1:]}.", allow_abbrev=False
+        )
+        add(command)
+        command.set_defaults(run=run)
+    completion = commands.add_parser("completion", help="print a shell's completion script", allow_abbrev=False)
+    completion.add_argument("shell", choices=("bash", "zsh", "fish"), help="the shell")
+    completion.set_defaults(run=_completion, log_level="info", log_format=None)
     certs_parser = commands.add_parser(
         "certs", parents=[common], help="make a certificate for the webhook's Service", allow_abbrev=False
     )
@@ -114,10 +129,35 @@ def _webhook(args: argparse.Namespace) -> int:
 
 def _explain(args: argparse.Namespace) -> int:
     if not args.as_pod:
+        from mirrorstream.commands import explain  # noqa: PLC0415
+
         return explain.run(args)
     from mirrorstream_webhook.explain import run  # noqa: PLC0415
 
     return run(args)
+
+
+def _status(args: argparse.Namespace) -> int:
+    from mirrorstream.commands import status  # noqa: PLC0415
+
+    return status.run(args)
+
+
+def _missing(args: argparse.Namespace) -> int:
+    from mirrorstream.commands import missing  # noqa: PLC0415
+
+    return missing.run(args)
+
+
+def _retry(args: argparse.Namespace) -> int:
+    from mirrorstream.commands import retry  # noqa: PLC0415
+
+    return retry.run(args)
+
+
+def _completion(args: argparse.Namespace) -> int:
+    sys.stdout.write(script(args.shell))
+    return 0
 
 
 def _both_or_none(args: argparse.Namespace, first: str, second: str) -> None:
@@ -132,11 +172,23 @@ def _flag(name: str) -> str:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one subcommand; its exit status: 0, 1 on an error with one line on stderr, 2 on usage (raised by argparse)."""
     program = Path(sys.argv[0]).name
-    args = build_parser("kubectl mirrorstream" if program.startswith("kubectl-") else "mirrorstream").parse_args(arguments)
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    if program.startswith(COMPLETER) or words[:1] == ["__complete"]:
+        asked = words if program.startswith(COMPLETER) else words[1:]
+        sys.stdout.write(plugin_answer(complete(build_parser(), asked)))
+        return 0
+    args = build_parser("kubectl mirrorstream" if program.startswith("kubectl-") else "mirrorstream").parse_args(words)
     logs.configure(args.log_level, args.log_format)
     try:
         status: int = args.run(args)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # Whoever read our answer has had enough of it; the interpreter's own last flush must not complain either.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except KeyboardInterrupt:
+        return 130
     except (ConfigurationError, SettingsError, OSError) as error:
-        print(f"mirrorstream: {' '.join(str(error).split())}", file=sys.stderr)  # noqa: T201  the one clear line
+        print(f"mirrorstream: {one_line(str(error))}", file=sys.stderr)  # noqa: T201  the one clear line
         return 1
     return status

@@ -173,3 +173,12 @@ def classify(reason: str, message: str, references: tuple[str, ...] = ()) -> Fai
     classified = [Failure(classify_message(part), part) for part in about_source or parts]
     forbidding = [f for f in classified if f.kind in NEVER_BYPASSED] or [f for f in classified if f.kind is FailureClass.NOT_FOUND]
     return forbidding[0] if forbidding else classified[-1]
+
+
+def brief(message: str) -> str:
+    """A failure's message for people: without the importer's wrapping, the reference in front and the URL that was asked for."""
+    text = _LEADING_REFERENCE.sub("", message.removeprefix(_WRAPPER), count=1)
+    return _REQUEST.sub("", text, count=1) or message
+
+
+_REQUEST = re.compile(r'^(?:Get|Head|Post) "[^"]*": ')

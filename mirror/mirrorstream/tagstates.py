@@ -4,7 +4,8 @@ Who asks may see less than the controller does. `policy` is None for those who m
 to be without a mirror, or refused, but by an Event.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+import dataclasses
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
@@ -43,6 +44,7 @@ BROKEN = (State.FAILING, State.REFUSED)
 class Asking:
     """What decisions depend on besides stream and rules: the controller's configuration, as far as it is known."""
 
+    tags_through_digest_mirrors: bool = True
     bypass_not_found: bool = False
     recorded_reference: str = "auto"
     looks_after: Callable[[str], bool] = lambda namespace: True
@@ -93,7 +95,7 @@ class TagState:
             "why": self.why,
             "since": self.since,
             "failure": {"class": str(failure.kind), "message": failure.message} if failure else None,
-            "candidates": candidates,
+            "candidates": None if self.candidates is None else candidates,
             "tried": tried_document(self.tried) if self.tried else None,
             "image": self.image,
             "through": self.through,
@@ -101,25 +103,33 @@ class TagState:
         }
 
 
-def tag_states(
-    stream: ImageStream, policy: MirrorPolicy | None, journal: Journal, through: Mapping[str, str], asking: Asking
-) -> Iterator[TagState]:
+def tag_states(stream: ImageStream, policy: MirrorPolicy | None, journal: Journal, asking: Asking) -> Iterator[TagState]:
     """How each importable tag of `stream` stands, and its whole repository if that left no tag.
 
-    `through` has, for the digests of Images that came through a mirror, the reference that served them.
+    Whether a tag that is well came through a mirror stands in its Image: see `with_origins`.
     """
-    look = _Look(stream, policy, journal, through, asking)
+    look = _Look(stream, policy, journal, asking)
     for tag in stream.spec_tags:
         if tag.importable:
             yield look.tag(tag)
     repository = stream.spec.docker_image_repository
     if not repository:
         return
-    listed = listed_tags(stream)
-    for name in listed:
+    for name in listed_tags(stream):
         yield look.listed(name, repository)
-    if not listed and not stream.spec_tags:
+    # A successful import of the platform's adds every tag to the spec, so any item at all is a sign of success.
+    if not any(status.items for status in stream.status.tags or ()):
         yield look.repository(repository)
+
+
+def with_origins(states: Iterable[TagState], through: Mapping[str, str]) -> list[TagState]:
+    """The same states, those HEALED whose image's digest `through` has; it names the reference that served it."""
+    return [
+        dataclasses.replace(state, state=State.HEALED, through=through[state.digest])
+        if state.state is State.IMPORTED and through.get(state.digest)
+        else state
+        for state in states
+    ]
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +137,6 @@ class _Look:
     stream: ImageStream
     policy: MirrorPolicy | None
     journal: Journal
-    through: Mapping[str, str]
     asking: Asking
 
     def tag(self, tag: SpecTag) -> TagState:
@@ -136,14 +145,14 @@ class _Look:
         newest = status.newest if status else None
         source = tag.from_.name
         image, digest = (newest.docker_image_reference, newest.image) if newest else ("", "")
-        shared = {"image": image, "digest": digest, "followers": tuple(followers(self.stream, tag.name))}
+        shared: dict[str, Any] = {"image": image, "digest": digest, "followers": tuple(followers(self.stream, tag.name))}
         condition = status.failure if status else None
         if is_pending(tag, status):
             return self._state(tag.name, State.PENDING, source, "the platform's import is pending", **shared)
         if condition is None:
             if newest is None:
                 return self._state(tag.name, State.PENDING, source, "the platform has not imported it yet", **shared)
-            return self._imported(tag.name, source, shared)
+            return self._state(tag.name, State.IMPORTED, source, **shared)
         failure = classify(condition.reason, condition.message, (source, normalised(source)))
         return self._failed(tag.name, source, failure, condition, insecure=tag.import_policy.insecure, shared=shared)
 
@@ -151,7 +160,7 @@ class _Look:
         status = self.stream.status_tag(name)
         newest = status.newest if status else None
         image, digest = (newest.docker_image_reference, newest.image) if newest else ("", "")
-        return self._imported(name, repository, {"image": image, "digest": digest, "followers": ()})
+        return self._state(name, State.IMPORTED, repository, image=image, digest=digest)
 
     def repository(self, source: str) -> TagState:
         if not self.stream.annotations.repository_check:
@@ -159,10 +168,6 @@ class _Look:
         failure = Failure(FailureClass.UNKNOWN, "the platform's import of the repository left no tag")
         insecure = self.stream.annotations.insecure_repository == "true"
         return self._failed(WHOLE_REPOSITORY, source, failure, None, insecure=insecure, shared={})
-
-    def _imported(self, tag: str, source: str, shared: dict[str, Any]) -> TagState:
-        through = self.through.get(shared["digest"], "")
-        return self._state(tag, State.HEALED if through else State.IMPORTED, source, through=through, **shared)
 
     def _failed(
         self, tag: str, source: str, failure: Failure, condition: Condition | None, *, insecure: bool, shared: dict[str, Any]
@@ -185,11 +190,7 @@ class _Look:
             return self._state(tag, State.OPTED_OUT, source, kept_away, candidates=judgement.candidates, **shared)
         if judgement.verdict is Verdict.REFUSE:
             return self._state(tag, State.REFUSED, source, judgement.why, **shared)
-        state = self._state(tag, State.FAILING, source, candidates=judgement.candidates, **shared)
-        if state.tried and state.tried.attempt.result == Result.REFUSED:
-            # The API server did not let it be recorded: a quota, say. The rules do not show that.
-            return self._state(tag, State.REFUSED, source, state.tried.attempt.message, candidates=judgement.candidates, **shared)
-        return state
+        return self._state(tag, State.FAILING, source, candidates=judgement.candidates, **shared)
 
     def _unseen(self, tag: str, source: str, shared: dict[str, Any]) -> TagState:
         """A failure as it looks to those who may not see the rules."""

@@ -7,8 +7,9 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import msgspec
-from mirrorstream.commands.explain import cluster_objects, is_reference, read_file
+from mirrorstream.commands.explain import is_reference, read_file
 from mirrorstream.commands.output import print_document
+from mirrorstream.commands.reading import cluster_objects
 from mirrorstream.imagestreams import imagestream_from
 from mirrorstream.kube.client import ApiError, Client, ConfigurationError, load_client
 from mirrorstream.kube.credentials import own_namespace

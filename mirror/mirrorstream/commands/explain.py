@@ -2,7 +2,6 @@
 
 import argparse
 import sys
-from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +9,10 @@ import msgspec
 import yaml
 
 from mirrorstream.commands.output import print_document
+from mirrorstream.commands.reading import cluster_objects
 from mirrorstream.explain import Answer, Explanation, explain_reference, explain_stream, render
 from mirrorstream.imagestreams import imagestream_from
-from mirrorstream.kube.client import ApiError, Client, ConfigurationError, load_client
+from mirrorstream.kube.client import Client, ConfigurationError, load_client
 from mirrorstream.kube.errors import ClientError
 from mirrorstream.objects import KINDS
 from mirrorstream.policy import MirrorPolicy
@@ -21,26 +21,6 @@ from mirrorstream.sources import PATHS
 
 READABLE = (*KINDS, "Image", "ImageStream", "ClusterImagePolicy", "ImagePolicy")
 """The kinds that files may have."""
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Define the subcommand's arguments."""
-    parser.add_argument("subject", metavar="REFERENCE | NAMESPACE/STREAM[:TAG]", help="an image, or a stream and perhaps its tag")
-    parser.add_argument(
-        "--file",
-        action="append",
-        default=[],
-        metavar="OBJECTS.yaml",
-        help="read objects from files instead of a cluster; repeatable",
-    )
-    parser.add_argument("--as-pod", action="store_true", help="what the webhook would do with the image in a pod of -n")
-    parser.add_argument("-n", "--namespace", metavar="NS", help="the pod's namespace, with --as-pod")
-    parser.add_argument(
-        "--service-account", metavar="SA", default="default", help="the pod's service account, with --as-pod (default: default)"
-    )
-    parser.add_argument("--kubeconfig", metavar="F", help="credentials (default: as kubectl finds them)")
-    parser.add_argument("--context", metavar="NAME", help="the kubeconfig's context")
-    parser.add_argument("-o", "--output", choices=("text", "json", "yaml"), default="text", help="how to answer (default: text)")
 
 
 def is_reference(subject: str) -> bool:
@@ -103,20 +83,6 @@ def _stream_in_files(objects: list[dict[str, Any]], namespace: str, name: str) -
 def _stream_in_cluster(client: Client, namespace: str, name: str) -> dict[str, Any]:
     found: dict[str, Any] = client.get(f"/apis/image.openshift.io/v1/namespaces/{namespace}/imagestreams/{name}")
     return found
-
-
-def cluster_objects(client: Client, paths: Mapping[str, tuple[str, str]], notes: list[str]) -> Iterator[dict[str, Any]]:
-    """Every object of some resources (as in PATHS); what is not served is nothing, what is not allowed becomes a note."""
-    for resource, (path, kind) in paths.items():
-        try:
-            items = client.get(path).get("items") or []
-        except ApiError as error:
-            if error.status == 403:
-                notes.append(f"you are not allowed to list {resource}, so the answer leaves them out: {error.message}")
-            elif error.status != 404:
-                raise
-            continue
-        yield from ({**item, "kind": kind} for item in items)
 
 
 def read_file(name: str) -> list[dict[str, Any]]:

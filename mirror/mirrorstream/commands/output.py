@@ -1,23 +1,30 @@
-"""Printing an answer as JSON or YAML for programs."""
+"""Printing an answer: for people, or as JSON or YAML for programs. Whatever came from the cluster is made harmless on the way."""
 
 import json
+import os
+import shutil
 import sys
+from collections.abc import Iterable
 from typing import Any
 
 import yaml
 
+from mirrorstream.safetext import harmless
+from mirrorstream.screen import Line, layout
+
 
 def print_document(document: Any, output: str) -> None:
     """Print `document` as `json` or `yaml` on stdout."""
+    plain = harmless(document)
     if output == "json":
-        json.dump(document, sys.stdout, indent=2)
+        json.dump(plain, sys.stdout, indent=2)
         sys.stdout.write("\n")
     else:
-        yaml.safe_dump(_plain(document), sys.stdout, sort_keys=False, allow_unicode=True)
+        yaml.safe_dump(plain, sys.stdout, sort_keys=False, allow_unicode=True)
 
 
-def _plain(value: Any) -> Any:
-    """`value` without tuples, which YAML would tag."""
-    if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
-    return [_plain(item) for item in value] if isinstance(value, list | tuple) else value
+def print_lines(lines: Iterable[Line]) -> None:
+    """Print text on stdout: on a terminal in colour, unless NO_COLOR is set, and at most as wide; otherwise plain and unbroken."""
+    terminal = sys.stdout.isatty()
+    colour = terminal and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+    sys.stdout.write(layout(lines, width=shutil.get_terminal_size().columns if terminal else None, colour=colour))

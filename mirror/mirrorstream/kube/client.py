@@ -120,10 +120,11 @@ class Client:
 
     @overload
     def request(self, method: str, path: str, *, params: Mapping[str, str] | None = None, body: Any = None,
-                content_type: str = JSON, timeout: float = REQUEST_TIMEOUT) -> Any: ...  # fmt: skip
+                content_type: str = JSON, accept: str = JSON, timeout: float = REQUEST_TIMEOUT) -> Any: ...  # fmt: skip
     @overload
     def request(self, method: str, path: str, *, decode: Callable[[bytes], T], params: Mapping[str, str] | None = None,
-                body: Any = None, content_type: str = JSON, timeout: float = REQUEST_TIMEOUT) -> T: ...  # fmt: skip
+                body: Any = None, content_type: str = JSON, accept: str = JSON,
+                timeout: float = REQUEST_TIMEOUT) -> T: ...  # fmt: skip
     def request(
         self,
         method: str,
@@ -133,20 +134,21 @@ class Client:
         params: Mapping[str, str] | None = None,
         body: Any = None,
         content_type: str = JSON,
+        accept: str = JSON,
         timeout: float = REQUEST_TIMEOUT,
     ) -> Any:
         """Send one request and decode its answer, as JSON values by default.
 
         `decode` is the method of a msgspec Decoder that was made before any thread: msgspec 0.22 crashes the interpreter when two
-        threads are the first to use a type. `timeout` bounds, in seconds, the wait for the answer's next bytes. Expired
-        credentials are read again and a 429 is obeyed, both a bounded number of times. Raises ApiError for an error answer,
-        ApiUnreachable when none came.
+        threads are the first to use a type. `accept` asks for another form of the answer. `timeout` bounds, in seconds, the wait
+        for the answer's next bytes. Expired credentials are read again and a 429 is obeyed, both a bounded number of times.
+        Raises ApiError for an error answer, ApiUnreachable when none came.
         """
         encoded = body if isinstance(body, bytes) else None if body is None else msgspec.json.encode(body)
         throttled = 0.0
         for attempt in range(THROTTLE_RETRIES + 1):
             try:
-                data = self._send(method, path, params, encoded, content_type, timeout)
+                data = self._send(method, path, params, encoded, content_type, accept, timeout)
             except ApiError as error:
                 delay = error.retry_after
                 if error.status != 429 or attempt == THROTTLE_RETRIES:
@@ -165,14 +167,21 @@ class Client:
             raise ApiUnreachable(f"{self.server}: {method} {path}: the answer cannot be read: {error}") from error
 
     def _send(
-        self, method: str, path: str, params: Mapping[str, str] | None, body: bytes | None, content_type: str, timeout: float
+        self,
+        method: str,
+        path: str,
+        params: Mapping[str, str] | None,
+        body: bytes | None,
+        content_type: str,
+        accept: str,
+        timeout: float,
     ) -> bytes:
         """One exchange; a 401 is answered once by reading the credentials again."""
         for attempt in (1, 2):
             if self.limiter:
                 self.limiter.wait()
             configuration = self._configuration
-            response = self._exchange(configuration, method, path, params, body, content_type, timeout, stream=False)
+            response = self._exchange(configuration, method, path, params, body, content_type, timeout, accept=accept, stream=False)
             if response.status == 401 and attempt == 1:
                 self._reconnect(configuration)
                 continue
@@ -191,10 +200,11 @@ class Client:
         content_type: str,
         timeout: float,
         *,
+        accept: str = JSON,
         stream: bool,
     ) -> urllib3.BaseHTTPResponse:
         url = str(configuration.host).rstrip("/") + path + (f"?{urlencode(params)}" if params else "")
-        headers = self._headers(configuration)
+        headers = self._headers(configuration, accept)
         if body is not None:
             headers["Content-Type"] = content_type
         started = time.monotonic()

@@ -30,7 +30,7 @@ def find_credentials(kubeconfig: str | None, context: str | None, *, in_cluster:
     """
     if kubeconfig is None and in_cluster and os.environ.get("KUBERNETES_SERVICE_HOST") and SERVICE_ACCOUNT_TOKEN.exists():
         return _load_in_cluster
-    path = kubeconfig or os.environ.get("KUBECONFIG") or str(Path.home() / ".kube" / "config")
+    path = _kubeconfig_path(kubeconfig)
     return lambda: _load_kubeconfig(path, context)
 
 
@@ -46,9 +46,7 @@ def _load_in_cluster() -> Configuration:
 
 
 def _load_kubeconfig(path: str, context: str | None) -> Configuration:
-    readable = [name for name in path.split(os.pathsep) if name and Path(name).exists()]
-    if not readable:
-        raise ConfigurationError(f"kubeconfig {path}: no such file")
+    readable = _readable(path)
     for name in readable:
         _check_yaml(name)
     configuration = Configuration()
@@ -61,6 +59,34 @@ def _load_kubeconfig(path: str, context: str | None) -> Configuration:
     except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
         raise ConfigurationError(f"kubeconfig {path}: {type(error).__name__}: {error}") from error
     return configuration
+
+
+def default_namespace(kubeconfig: str | None, context: str | None) -> str:
+    """The namespace that kubectl would use: the pod's own, the context's, else `default`. Raises ConfigurationError."""
+    if kubeconfig is None and os.environ.get("KUBERNETES_SERVICE_HOST") and SERVICE_ACCOUNT_TOKEN.exists():
+        return own_namespace()
+    path = _kubeconfig_path(kubeconfig)
+    try:
+        contexts, current = kubernetes_config.list_kube_config_contexts(  # type: ignore[no-untyped-call]
+            os.pathsep.join(_readable(path))
+        )
+    except (ConfigException, OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+        raise ConfigurationError(f"kubeconfig {path}: {' '.join(str(error).split())}") from error
+    chosen = current if context is None else next((c for c in contexts if c.get("name") == context), None)
+    if chosen is None:
+        raise ConfigurationError(f"kubeconfig {path}: there is no context {context!r}")
+    return str((chosen.get("context") or {}).get("namespace") or "default")
+
+
+def _kubeconfig_path(kubeconfig: str | None) -> str:
+    return kubeconfig or os.environ.get("KUBECONFIG") or str(Path.home() / ".kube" / "config")
+
+
+def _readable(path: str) -> list[str]:
+    readable = [name for name in path.split(os.pathsep) if name and Path(name).exists()]
+    if not readable:
+        raise ConfigurationError(f"kubeconfig {path}: no such file")
+    return readable
 
 
 def _check_yaml(name: str) -> None:

@@ -1,0 +1,86 @@
+"""The operators' arguments, defined where neither a cluster's client nor anything else that is slow to load is needed."""
+
+import argparse
+import re
+
+_DURATION = re.compile(r"(?:(\d+)h)?(?:(\d+)m)?(?:(\d+(?:\.\d+)?)s)?")
+
+
+def duration(text: str) -> float:
+    """Seconds from `90s`, `5m`, `1h30m`, or a bare number of seconds. Raises ArgumentTypeError."""
+    if re.fullmatch(r"\d+(?:\.\d+)?", text):
+        return float(text)
+    match = _DURATION.fullmatch(text)
+    if not text or match is None:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a duration such as 90s, 5m or 1h30m")
+    hours, minutes, seconds = match.groups()
+    return int(hours or 0) * 3600 + int(minutes or 0) * 60 + float(seconds or 0)
+
+
+def add_cluster(parser: argparse.ArgumentParser) -> None:
+    """Which cluster, and as whom."""
+    parser.add_argument("--kubeconfig", metavar="F", help="credentials (default: as kubectl finds them)")
+    parser.add_argument("--context", metavar="NAME", help="the kubeconfig's context")
+
+
+def add_output(parser: argparse.ArgumentParser, *more: str) -> None:
+    """How to answer."""
+    parser.add_argument(
+        "-o", "--output", choices=("text", "json", "yaml", *more), default="text", help="how to answer (default: text)"
+    )
+
+
+def _add_scope(parser: argparse.ArgumentParser) -> None:
+    where = parser.add_mutually_exclusive_group()
+    where.add_argument("-n", "--namespace", metavar="NS", help="the namespace (default: the context's, as for kubectl)")
+    where.add_argument("-A", "--all-namespaces", action="store_true", help="all namespaces")
+
+
+def add_status(parser: argparse.ArgumentParser) -> None:
+    """`mirrorstream status`."""
+    _add_scope(parser)
+    parser.add_argument(
+        "--wait", type=duration, metavar="DURATION", help="wait until nothing fails, for at most so long: 90s, 5m, 1h30m"
+    )
+    add_output(parser)
+    add_cluster(parser)
+
+
+def add_missing(parser: argparse.ArgumentParser) -> None:
+    """`mirrorstream missing`."""
+    _add_scope(parser)
+    add_output(parser, "imageset")
+    add_cluster(parser)
+
+
+def add_retry(parser: argparse.ArgumentParser) -> None:
+    """`mirrorstream retry`."""
+    parser.add_argument("subject", metavar="STREAM[:TAG]", help="the stream, all of whose failing tags are tried again, or one tag")
+    parser.add_argument("-n", "--namespace", metavar="NS", help="the namespace (default: the context's, as for kubectl)")
+    parser.add_argument(
+        "--wait",
+        type=duration,
+        metavar="DURATION",
+        help="wait for the heal for so long (default: until mirrorstream has tried again, for at most a minute)",
+    )
+    add_output(parser)
+    add_cluster(parser)
+
+
+def add_explain(parser: argparse.ArgumentParser) -> None:
+    """`mirrorstream explain`."""
+    parser.add_argument("subject", metavar="REFERENCE | NAMESPACE/STREAM[:TAG]", help="an image, or a stream and perhaps its tag")
+    parser.add_argument(
+        "--file",
+        action="append",
+        default=[],
+        metavar="OBJECTS.yaml",
+        help="read objects from files instead of a cluster; repeatable",
+    )
+    parser.add_argument("--as-pod", action="store_true", help="what the webhook would do with the image in a pod of -n")
+    parser.add_argument("-n", "--namespace", metavar="NS", help="the pod's namespace, with --as-pod")
+    parser.add_argument(
+        "--service-account", metavar="SA", default="default", help="the pod's service account, with --as-pod (default: default)"
+    )
+    add_cluster(parser)
+    add_output(parser)

@@ -1,0 +1,146 @@
+"""Completing a command line: from the very parser that will read it, so that nothing has to be kept in step.
+
+A shell's script only asks the program; so the same holds for `mirrorstream`, and for `oc mirrorstream`, which runs
+`kubectl_complete-mirrorstream` for it.
+"""
+
+import argparse
+from collections.abc import Iterable, Sequence
+
+FILES = "\x00files"
+"""Stands for the names of files among completions."""
+NO_FILES, DEFAULT = 4, 0
+"""The directives of kubectl's plugin protocol: whether the shell may complete names of files where there is nothing else."""
+
+
+def complete(parser: argparse.ArgumentParser, words: Sequence[str]) -> list[str]:
+    """What the last of `words` (perhaps empty) may become; FILES stands for any file. `words` begin behind the program's name."""
+    *before, word = words or [""]
+    position = 0
+    expects: argparse.Action | None = None
+    given: set[str] = set()
+    for text in before:
+        if expects is not None:
+            expects = None
+        elif text.startswith("-") and text != "-":
+            name, equals, _ = text.partition("=")
+            given.add(name)
+            action = _option(parser, name)
+            expects = action if action is not None and _takes_value(action) and not equals else None
+        else:
+            positional = _positionals(parser)
+            action = positional[position] if position < len(positional) else None
+            if isinstance(action, argparse._SubParsersAction):  # noqa: SLF001  argparse has no public name for it
+                if text not in action.choices:
+                    return []
+                parser, position, given = action.choices[text], 0, set()
+            else:
+                position += 1
+    if expects is not None:
+        return _values(expects, word)
+    if word.startswith("-"):
+        name, equals, value = word.partition("=")
+        if equals:
+            action = _option(parser, name)
+            return [f"{name}={found}" for found in _values(action, value) if found != FILES] if action else []
+        return sorted(o for o in _options(parser, given) if o.startswith(word))
+    positional = _positionals(parser)
+    return _values(positional[position], word) if position < len(positional) else []
+
+
+def _option(parser: argparse.ArgumentParser, name: str) -> argparse.Action | None:
+    return next((action for action in _actions(parser) if name in action.option_strings), None)
+
+
+def _options(parser: argparse.ArgumentParser, given: set[str]) -> Iterable[str]:
+    """The long options (the short where there is no long one) that were not given, but for those that may be repeated."""
+    for action in _actions(parser):
+        repeatable = isinstance(action, argparse._AppendAction)  # noqa: SLF001  argparse has no public name for it
+        if action.option_strings and (repeatable or given.isdisjoint(action.option_strings)):
+            yield from action.option_strings
+
+
+def _positionals(parser: argparse.ArgumentParser) -> list[argparse.Action]:
+    return [action for action in _actions(parser) if not action.option_strings]
+
+
+def _actions(parser: argparse.ArgumentParser) -> list[argparse.Action]:
+    return parser._actions  # noqa: SLF001  argparse lets nobody else see them
+
+
+def _takes_value(action: argparse.Action) -> bool:
+    return action.nargs != 0
+
+
+def _values(action: argparse.Action, word: str) -> list[str]:
+    if action.choices is not None:
+        return [str(choice) for choice in action.choices if str(choice).startswith(word)]
+    return [FILES] if action.metavar in ("F", "DIR") or str(action.metavar).endswith(".yaml") else []
+
+
+def plugin_answer(found: list[str]) -> str:
+    """The completions as kubectl and oc take them from a plugin: one a line, and a directive."""
+    names = [name for name in found if name != FILES]
+    return "".join(f"{name}\n" for name in names) + f":{DEFAULT if FILES in found else NO_FILES}\n"
+
+
+def script(shell: str) -> str:
+    """The script for `bash`, `zsh` or `fish`."""
+    return _SCRIPTS[shell]
+
+
+_SCRIPTS = {
+    "bash": """\
+# bash completion for mirrorstream: source <(mirrorstream completion bash)
+_mirrorstream() {
+    local IFS=$'\\n' word answer directive
+    word="${COMP_WORDS[COMP_CWORD]}"
+    COMPREPLY=()
+    answer=$("${COMP_WORDS[0]}" __complete "${COMP_WORDS[@]:1:COMP_CWORD}" 2>/dev/null) || return
+    directive="${answer##*:}"
+    answer="${answer%:*}"
+    COMPREPLY=($answer)
+    if [[ $directive == 0 && ${#COMPREPLY[@]} == 0 ]]; then
+        compopt -o filenames 2>/dev/null
+        COMPREPLY=($(compgen -f -- "$word"))
+    fi
+}
+complete -F _mirrorstream mirrorstream kubectl-mirrorstream
+""",
+    "zsh": """\
+#compdef mirrorstream kubectl-mirrorstream
+# zsh completion for mirrorstream: source <(mirrorstream completion zsh), or as _mirrorstream in a folder of $fpath
+_mirrorstream() {
+    local -a found
+    found=(${(f)"$("${words[1]}" __complete "${(@)words[2,CURRENT]}" 2>/dev/null)}"})
+    (( ${#found} )) || return 1
+    local directive="${found[-1]}"
+    found=("${(@)found[1,-2]}")
+    if [[ $directive == ":0" ]] && (( ! ${#found} )); then
+        _files
+    else
+        compadd -a found
+    fi
+}
+if [[ $funcstack[1] == _mirrorstream ]]; then
+    _mirrorstream "$@"
+else
+    compdef _mirrorstream mirrorstream kubectl-mirrorstream
+fi
+""",
+    "fish": """\
+# fish completion for mirrorstream: mirrorstream completion fish | source
+function __mirrorstream_complete
+    set -l words (commandline -opc) (commandline -ct)
+    set -l answer ($words[1] __complete $words[2..-1] 2>/dev/null)
+    set -q answer[1]; or return
+    if test "$answer[-1]" = ":0"; and test (count $answer) -eq 1
+        __fish_complete_path (commandline -ct)
+    else
+        printf '%s\\n' $answer[1..-2]
+    end
+end
+complete -c mirrorstream -f -a '(__mirrorstream_complete)'
+complete -c kubectl-mirrorstream -f -a '(__mirrorstream_complete)'
+""",
+}

@@ -1,0 +1,134 @@
+"""Which images of failing tags no mirror has: told from the rules and from what mirrorstream's attempts brought."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+from mirrorstream.attempts import Answer
+from mirrorstream.failures import FailureClass, brief
+from mirrorstream.references import parse_reference
+from mirrorstream.safetext import shortened
+from mirrorstream.screen import Line, Span, Style, blank, columns, line
+from mirrorstream.tagstates import State, TagState
+from mirrorstream.verdicts import normalised, parses
+
+
+class Absence(StrEnum):
+    """What is known of an image and the mirrors."""
+
+    MISSING = "missing"
+    """No rule covers it, or every candidate answered that it does not have it."""
+    UNKNOWN = "unknown"
+    """A candidate could not be asked, or is not known to have been."""
+
+
+@dataclass(frozen=True, slots=True)
+class MissingImage:
+    """An image, with all defaults filled in, and the tags that want it."""
+
+    image: str
+    absence: Absence
+    why: str
+    tags: tuple[str, ...]
+    repository: bool = False
+    """A whole repository, of which no tag is known."""
+    answers: tuple[Answer, ...] = ()
+
+    def document(self) -> dict[str, Any]:
+        """The JSON form."""
+        answers = [
+            {"reference": a.reference, "mirrorSet": a.mirror_set, "failure": a.failure, "message": a.message} for a in self.answers
+        ]
+        return {
+            "image": self.image,
+            "state": str(self.absence),
+            "why": self.why,
+            "repository": self.repository,
+            "tags": list(self.tags),
+            "candidates": answers,
+        }
+
+
+def missing_images(states: Iterable[TagState]) -> list[MissingImage]:
+    """The images that failing tags want and no mirror is known to have, by name; one that is missing is never unknown, too.
+
+    Of tags that are refused or opted out nothing is said: nobody asked a mirror for them.
+    """
+    found: dict[tuple[str, bool], MissingImage] = {}
+    for state in states:
+        if state.state not in (State.FAILING, State.UNMIRRORED):
+            continue
+        absence, why = _absence(state)
+        image = normalised(state.source)
+        if state.tag == "" and parses(state.source):
+            image = parse_reference(state.source).name
+        answers = state.tried.attempt.candidates if state.tried else ()
+        known = found.get((image, state.tag == ""))
+        tags = (*(known.tags if known else ()), state.name)
+        if known and (known.absence is Absence.MISSING or absence is Absence.UNKNOWN):
+            absence, why, answers = known.absence, known.why, known.answers
+        found[image, state.tag == ""] = MissingImage(image, absence, why, tags, state.tag == "", answers)
+    return [found[key] for key in sorted(found)]
+
+
+def _absence(state: TagState) -> tuple[Absence, str]:
+    if state.state is State.UNMIRRORED:
+        return Absence.MISSING, "no mirror rule covers it"
+    if state.tried is None:
+        return Absence.UNKNOWN, "nothing is known to have been tried"
+    answers = {answer.reference: answer for answer in state.tried.attempt.candidates}
+    wanted = [candidate.reference for candidate in state.candidates] if state.candidates is not None else list(answers)
+    if state.tried.attempt.through:
+        return Absence.UNKNOWN, f"{state.tried.attempt.through} served it before"
+    unasked = [reference for reference in wanted if reference not in answers]
+    if unasked or not wanted:
+        said = state.tried.attempt.message or "not known to have been asked"
+        return Absence.UNKNOWN, f"{unasked[0]}: {said}" if unasked else said
+    others = [answers[reference] for reference in wanted if answers[reference].failure != FailureClass.NOT_FOUND]
+    if others:
+        said = brief(others[0].message)
+        return Absence.UNKNOWN, f"{others[0].reference} could not say: {others[0].failure}" + (f": {said}" if said else "")
+    return Absence.MISSING, "every mirror answers that it does not have it" if len(wanted) > 1 else "the mirror does not have it"
+
+
+def render_missing(images: Iterable[MissingImage], where: str) -> list[Line]:
+    """The text for people."""
+    images = list(images)
+    if not images:
+        return [line(Span(f"{where}: ", Style.TITLE), Span("no image of a failing tag is missing from the mirrors", Style.GOOD))]
+    lines: list[Line] = []
+    for absence, title, style in (
+        (Absence.MISSING, "Missing from the mirrors", Style.BAD),
+        (Absence.UNKNOWN, "Not known to be in a mirror", Style.WARNING),
+    ):
+        chosen = [image for image in images if image.absence is absence]
+        if not chosen:
+            continue
+        lines += [blank()] if lines else []
+        lines.append(line(Span(f"{title}: {len(chosen)}", style)))
+        for image in chosen:
+            lines.append(line(Span(image.image, Style.TITLE), "  (the whole repository)" if image.repository else "", indent=2))
+            rows = [(Span("why:", Style.QUIET), shortened(image.why, 300)), (Span("for:", Style.QUIET), ", ".join(image.tags))]
+            lines += columns(rows, 4)
+    return lines
+
+
+def imageset(images: Iterable[MissingImage]) -> tuple[dict[str, Any], list[str]]:
+    """An oc-mirror v2 ImageSetConfiguration with the images that are missing, and what had to be left out of it.
+
+    A digest names its image alone: a tag in front of it is dropped.
+    """
+    names, left_out = [], []
+    for image in images:
+        if image.absence is Absence.UNKNOWN:
+            left_out.append(f"{image.image} is left out: {image.why}")
+        elif image.repository:
+            left_out.append(f"{image.image} is left out: oc-mirror takes images, and which tags this repository has is not known")
+        elif not parses(image.image):
+            left_out.append(f"{image.image} is left out: it is no valid reference")
+        else:
+            reference = parse_reference(image.image)
+            names.append(f"{reference.name}@{reference.digest}" if reference.digest else str(reference))
+    mirror = {"additionalImages": [{"name": name} for name in dict.fromkeys(names)]} if names else {}
+    return {"kind": "ImageSetConfiguration", "apiVersion": "mirror.openshift.io/v2alpha1", "mirror": mirror}, left_out

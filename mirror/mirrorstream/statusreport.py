@@ -1,0 +1,257 @@
+"""What `status` answers: how tags stand, the rules in force, what could not be seen; for people and for programs."""
+
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from typing import Any
+
+from mirrorstream.failures import brief
+from mirrorstream.policy import PolicyWarning
+from mirrorstream.safetext import shortened
+from mirrorstream.screen import Line, Span, Style, blank, columns, line, period
+from mirrorstream.tagstates import BROKEN, State, TagState
+
+DETAILED = 20
+"""So many broken tags are told at length; of more, each gets one line."""
+LISTED = 20
+"""So many tags of a kind that nobody has to act on are listed; `-o json` and `-o yaml` list all."""
+MESSAGE_WIDTH = 200
+
+_TITLES = {
+    State.FAILING: ("Failing", "no mirror has served it yet; mirrorstream goes on trying", Style.BAD),
+    State.REFUSED: ("Refused", "a mirror must not stand in here, so somebody has to act", Style.BAD),
+    State.UNMIRRORED: ("Failing without a mirror", "no rule covers the source", Style.WARNING),
+    State.OPTED_OUT: ("Failing, and left to the platform", "opted out", Style.WARNING),
+    State.PENDING: ("Not imported yet", "the platform has not finished", Style.WARNING),
+    State.HEALED: ("Healed", "imported through a mirror", Style.GOOD),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class RuleObject:
+    """A mirror set in force and the number of sources that it names."""
+
+    object: str
+    sources: int
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """The mirror rules, as far as they may be seen."""
+
+    known: bool
+    objects: tuple[RuleObject, ...] = ()
+    warnings: tuple[PolicyWarning, ...] = ()
+
+    def document(self) -> dict[str, Any]:
+        """The JSON form."""
+        return {
+            "known": self.known,
+            "objects": [asdict(item) for item in self.objects],
+            "warnings": [asdict(warning) for warning in self.warnings],
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class StatusReport:
+    """The whole answer; `namespace` is None for all."""
+
+    namespace: str | None
+    streams: int
+    tags: tuple[TagState, ...]
+    rules: Rules
+    notes: tuple[str, ...] = ()
+
+    @property
+    def counts(self) -> dict[State, int]:
+        """How many tags are in each state."""
+        found = Counter(state.state for state in self.tags)
+        return {state: found[state] for state in State}
+
+    @property
+    def broken(self) -> bool:
+        """Whether something fails that a mirror covers."""
+        return any(state.state in BROKEN for state in self.tags)
+
+    @property
+    def unsettled(self) -> bool:
+        """Whether waiting may change the answer: something is being imported, or is tried again and again."""
+        return any(state.state in (State.FAILING, State.PENDING) for state in self.tags)
+
+    def document(self) -> dict[str, Any]:
+        """The JSON and YAML form; tags that are well without a mirror are counted only."""
+        return {
+            "namespace": self.namespace,
+            "summary": {"streams": self.streams, "tags": {str(state): count for state, count in self.counts.items()}},
+            "tags": [state.document() for state in self.tags if state.state is not State.IMPORTED],
+            "rules": self.rules.document(),
+            "notes": list(self.notes),
+        }
+
+
+def render_status(report: StatusReport, now: float) -> list[Line]:
+    """The text for people; `now` in seconds since the epoch."""
+    lines = [_headline(report)]
+    for state in _TITLES:
+        found = [tag for tag in report.tags if tag.state is state]
+        if found:
+            lines += [blank(), *_section(state, found, now)]
+    lines += [blank(), *_rules(report.rules)]
+    return [*lines, *notes(report.notes)]
+
+
+def notes(texts: Iterable[str]) -> list[Line]:
+    """What the asking user should know of the answer itself."""
+    return [line(Span("Note: ", Style.QUIET), Span(text, Style.QUIET), hang=6) for text in texts]
+
+
+def _headline(report: StatusReport) -> Line:
+    where = f"Namespace {report.namespace}" if report.namespace else "All namespaces"
+    counts = report.counts
+    if not report.streams:
+        return line(Span(f"{where}: ", Style.TITLE), "there is no ImageStream")
+    total = sum(counts.values())
+    words = {
+        State.FAILING: "failing",
+        State.REFUSED: "refused",
+        State.UNMIRRORED: "failing without a mirror",
+        State.OPTED_OUT: "opted out",
+        State.PENDING: "not imported yet",
+        State.HEALED: "healed",
+    }
+    parts = [Span(f"{counts[state]} {word}", _TITLES[state][2]) for state, word in words.items() if counts[state]]
+    spans: list[str | Span] = [Span(f"{where}: ", Style.TITLE)]
+    if not any(counts[state] for state in words if state is not State.HEALED):
+        spans.append(Span("nothing fails", Style.GOOD))
+        spans.append("; " if parts else "")
+    for index, part in enumerate(parts):
+        spans += [", " if index else "", part]
+    return line(*spans, f" of {_many(total, 'tag')} in {_many(report.streams, 'stream')}")
+
+
+def _many(count: int, noun: str) -> str:
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
+def _section(state: State, found: list[TagState], now: float) -> list[Line]:
+    title, meaning, style = _TITLES[state]
+    lines = [line(Span(title, style), Span(f" ({meaning})", Style.QUIET))]
+    if state in BROKEN and len(found) <= DETAILED:
+        return [*lines, *(item for tag in found for item in tag_lines(tag, now))]
+    shown = found if state in BROKEN else found[:LISTED]
+    lines += columns([_row(tag, now) for tag in shown], indent=2)
+    if state in BROKEN:
+        lines.append(line(Span("`explain NAMESPACE/STREAM:TAG` says more of each", Style.QUIET), indent=2))
+    elif len(found) > LISTED:
+        lines.append(line(Span(f"and {len(found) - LISTED} more: -o yaml lists all", Style.QUIET), indent=2))
+    return lines
+
+
+def _row(tag: TagState, now: float) -> tuple[str, ...]:
+    if tag.state is State.HEALED:
+        return (tag.name, f"through {tag.through}")
+    return (tag.name, failing_for(tag, now), f"from {tag.source}")
+
+
+def failing_for(tag: TagState, now: float) -> str:
+    """How long it has been failing, and the failure's class."""
+    return ", ".join(part for part in (_for(tag.since, now), str(tag.failure.kind) if tag.failure else "") if part)
+
+
+def _for(since: str | None, now: float) -> str:
+    at = _seconds(since)
+    return f"for {period(now - at)}" if at is not None else ""
+
+
+def ago(at: str, now: float) -> str:
+    """How long ago something was; empty where that is not known."""
+    seconds = _seconds(at)
+    return f"{period(now - seconds)} ago" if seconds is not None else ""
+
+
+def _seconds(text: str | None) -> float | None:
+    try:
+        return datetime.fromisoformat(text or "").timestamp()
+    except (ValueError, OverflowError):
+        return None
+
+
+def tag_lines(tag: TagState, now: float, indent: int = 2) -> list[Line]:
+    """A tag that is not well, at length."""
+    style = _TITLES[tag.state][2] if tag.state in _TITLES else Style.PLAIN
+    whole = "" if tag.tag else " (the whole repository)"
+    lines = [line(Span(tag.name, Style.TITLE), f"{whole}  ", Span(failing_for(tag, now), style), indent=indent)]
+    return [*lines, *story_lines(tag, now, indent + 2)]
+
+
+def story_lines(tag: TagState, now: float, indent: int) -> list[Line]:
+    """What there is to know of a tag, one thing a line."""
+    rows: list[tuple[str | Span, ...]] = [(_label("from"), tag.source)]
+    if tag.failure:
+        rows.append((_label("failure"), shortened(brief(tag.failure.message), MESSAGE_WIDTH)))
+    if tag.why:
+        rows.append((_label("why"), shortened(tag.why, 2 * MESSAGE_WIDTH)))
+    if tag.through:
+        rows.append((_label("through"), Span(tag.through, Style.GOOD)))
+    lines = columns(rows, indent)
+    if tag.failure or tag.tried:
+        lines += _tried(tag, now, indent)
+    more: list[tuple[str | Span, ...]] = []
+    if tag.image and tag.failure:
+        more.append((_label("still has"), tag.image))
+    if tag.followers:
+        more.append((_label("followed by"), ", ".join(tag.followers)))
+    return [*lines, *columns(more, indent)]
+
+
+def _label(text: str) -> Span:
+    return Span(f"{text}:", Style.QUIET)
+
+
+def _tried(tag: TagState, now: float, indent: int) -> list[Line]:
+    """What was tried, and what each candidate answered; otherwise what would be tried."""
+    tried = tag.tried
+    if tried is None:
+        if tag.state is not State.FAILING:
+            return []
+        lines = [line(_label("tried"), " nothing, as far as Events tell", indent=indent)]
+        if tag.candidates:
+            lines.append(line("the rules give, in this order:", indent=indent + 2))
+            lines += columns([(c.reference, Span(c.mirror_set, Style.QUIET)) for c in tag.candidates], indent + 4)
+        return lines
+    attempt = tried.attempt
+    when = ", ".join(part for part in (ago(tried.at, now), f"{tried.count} times alike" if tried.count > 1 else "") if part)
+    lines = [line(_label("tried"), f" {when}: {attempt.result}" if when else f" {attempt.result}", indent=indent)]
+    if attempt.message and attempt.message != tag.why:
+        lines.append(line(shortened(attempt.message, MESSAGE_WIDTH), indent=indent + 2))
+    rows: list[tuple[str | Span, ...]] = []
+    for answer in attempt.candidates:
+        if answer.failure:
+            said = shortened(brief(answer.message), MESSAGE_WIDTH)
+            rows.append((answer.reference, Span(answer.failure, Style.BAD), said))
+        else:
+            rows.append((answer.reference, Span("served it", Style.GOOD)))
+    lines += columns(rows, indent + 2)
+    known = {answer.reference for answer in attempt.candidates}
+    if untried := [c.reference for c in tag.candidates or () if c.reference not in known and tag.state is State.FAILING]:
+        lines.append(line("not yet: ", ", ".join(untried), indent=indent + 2))
+    return lines
+
+
+def _rules(rules: Rules) -> list[Line]:
+    if not rules.known:
+        return [line(Span("Mirror rules: ", Style.TITLE), "not to be seen by you")]
+    if not rules.objects:
+        lines = [line(Span("Mirror rules: ", Style.TITLE), Span("there are none", Style.WARNING))]
+    else:
+        sources = sum(item.sources for item in rules.objects)
+        head = f"{_many(sources, 'source')} in {_many(len(rules.objects), 'object')}"
+        lines = [line(Span("Mirror rules: ", Style.TITLE), head)]
+        lines += columns([(item.object, _many(item.sources, "source")) for item in rules.objects[:LISTED]], 2)
+        if len(rules.objects) > LISTED:
+            lines.append(line(Span(f"and {len(rules.objects) - LISTED} more: -o yaml lists all", Style.QUIET), indent=2))
+    if rules.warnings:
+        lines.append(line(Span("Parts of them that cannot be used:", Style.WARNING)))
+        lines += [line(str(warning), indent=2) for warning in rules.warnings]
+    return lines
