@@ -26,6 +26,7 @@ from e2e.simulator.identity import ADMINISTRATOR, FrontProxy
 
 BOOKMARK_SECONDS = 5.0
 LOGGED_REQUESTS = 100000
+METADATA_LIST = "as=PartialObjectMetadataList"
 Control = Callable[[Any], Any]
 
 
@@ -206,7 +207,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
             case "get":
                 return 200, api.get(target, context)
             case "list":
-                return 200, api.list(target, self._query)
+                found = api.list(target, self._query)
+                return 200, metadata_only(found) if METADATA_LIST in self.headers.get("Accept", "") else found
             case "update":
                 return 200, api.update(target, body, context)
             case "patch":
@@ -322,3 +324,9 @@ class Handler(http.server.BaseHTTPRequestHandler):
             self._send(200, server.controls[name](body) or {})
         else:
             self._send_text(404, f"no control {name!r}\n")
+
+
+def metadata_only(found: dict[str, Any]) -> dict[str, Any]:
+    """A list as a client sees it that asks for metadata only."""
+    items = [{"metadata": item["metadata"]} for item in found["items"]]
+    return {"kind": "PartialObjectMetadataList", "apiVersion": "meta.k8s.io/v1", "metadata": found["metadata"], "items": items}

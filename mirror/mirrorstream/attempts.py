@@ -174,7 +174,7 @@ class Journal:
     """What Events say of many streams' tags: the latest attempt of each, and the sentences of Events without an annotation."""
 
     def __init__(self, events: Iterable[StreamEvent] = ()) -> None:
-        self._tried: dict[tuple[Key, str], tuple[str, Tried]] = {}
+        self._tried: dict[tuple[Key, str, str], Tried] = {}
         self._sentences: dict[tuple[Key, str], list[tuple[str, str]]] = {}
         for event in events:
             self._add(event)
@@ -189,17 +189,15 @@ class Journal:
             self._sentences.setdefault((key, involved.uid), []).append((event.at, f"{event.reason}: {one_line(event.message)}"))
             return
         tried = Tried(attempt, event.at, event.count or 1, one_line(event.metadata.name))
-        known = self._tried.get((key, attempt.tag))
+        known = self._tried.get((key, involved.uid, attempt.tag))
         # Times are whole seconds: of two in the same one, an import comes after what failed before it.
-        if known is None or _order(tried) >= _order(known[1]):
-            self._tried[key, attempt.tag] = (involved.uid, tried)
+        if known is None or _order(tried) >= _order(known):
+            self._tried[key, involved.uid, attempt.tag] = tried
 
     def of(self, key: Key, uid: str, tag: str, source: str) -> Tried | None:
         """The latest attempt for a tag of a stream with this `uid`, if it was about the tag's present `source`."""
-        found = self._tried.get((key, tag))
-        if found is None or found[0] not in ("", uid) or found[1].attempt.source not in ("", source):
-            return None
-        return found[1]
+        found = self._tried.get((key, uid, tag)) or self._tried.get((key, "", tag))
+        return found if found is not None and found.attempt.source in ("", source) else None
 
     def sentences(self, key: Key, uid: str) -> list[str]:
         """What Events of versions without the annotation say of a stream, oldest first, as `time reason: message`."""
@@ -219,4 +217,4 @@ def tried_document(tried: Tried) -> dict[str, Any]:
     """The JSON form of an attempt."""
     document: dict[str, Any] = msgspec.to_builtins(tried.attempt)
     del document["tag"]
-    return {**document, "at": tried.at, "count": tried.count}
+    return {**document, "candidates": list(document["candidates"]), "at": tried.at, "count": tried.count}

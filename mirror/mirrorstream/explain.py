@@ -1,13 +1,17 @@
 """Why an image comes from where it comes from: the mirror rules' answer to one reference, for people and for programs."""
 
-from collections.abc import Iterable
+import dataclasses
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from mirrorstream.candidates import Candidate, LeftOut
-from mirrorstream.imagestreams import ImageStream
+from mirrorstream.imagestreams import WHOLE_REPOSITORY, ImageStream
 from mirrorstream.policy import MirrorPolicy, PolicyWarning
 from mirrorstream.references import parse_reference
+from mirrorstream.screen import Line, Span, Style, blank, line
+from mirrorstream.statusreport import failing_for, notes, story_lines
+from mirrorstream.tagstates import BROKEN, State, TagState
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +36,7 @@ class ExplainedCandidate:
 
 @dataclass(frozen=True, slots=True)
 class Explanation:
-    """The whole answer for one reference; `stream` and `state` are set when it came from an ImageStream's tag."""
+    """The whole answer for one reference; `stream`, `state` and `tag` are set when it came from an ImageStream's tag."""
 
     reference: str
     scope: str
@@ -44,13 +48,15 @@ class Explanation:
     importAllowed: bool  # noqa: N815
     stream: str | None = None
     state: str | None = None
+    tag: TagState | None = None
 
     def document(self) -> dict[str, Any]:
-        """The JSON and YAML form, with the fields' names as above; `stream` and `state` only for a tag."""
-        found = asdict(self)
+        """The JSON and YAML form, with the fields' names as above; `stream`, `state` and `tag` only for a tag."""
+        found = asdict(dataclasses.replace(self, tag=None))
+        found["tag"] = self.tag.document() if self.tag else None
         for entry in found["leftOut"]:
             entry["mirrorSet"] = entry.pop("mirror_set")
-        return {key: value for key, value in found.items() if key not in ("stream", "state") or value is not None}
+        return {key: value for key, value in found.items() if key not in ("stream", "state", "tag") or value is not None}
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +66,8 @@ class Answer:
     explanations: tuple[Explanation, ...]
     warnings: tuple[PolicyWarning, ...]
     notes: tuple[str, ...] = field(default=())
+    events: tuple[str, ...] = field(default=())
+    """What Events say that no program can read: those of older versions."""
 
     def document(self) -> dict[str, Any]:
         """The JSON and YAML form."""
@@ -67,11 +75,18 @@ class Answer:
             "explanations": [explanation.document() for explanation in self.explanations],
             "warnings": [asdict(warning) for warning in self.warnings],
             "notes": list(self.notes),
+            "events": list(self.events),
         }
 
 
 def explain_reference(
-    policy: MirrorPolicy, reference: str, *, insecure: bool = False, stream: str | None = None, state: str | None = None
+    policy: MirrorPolicy,
+    reference: str,
+    *,
+    insecure: bool = False,
+    stream: str | None = None,
+    state: str | None = None,
+    tag: TagState | None = None,
 ) -> Explanation:
     """Explain one pull spec under `policy`. Raises ReferenceError."""
     scope, objects = policy.covering_objects(reference)
@@ -92,6 +107,7 @@ def explain_reference(
         importAllowed=policy.import_allowed(reference, insecure=insecure),
         stream=stream,
         state=state,
+        tag=tag,
     )
 
 
@@ -100,19 +116,32 @@ def _candidate(policy: MirrorPolicy, reference: str, candidate: Candidate) -> Ex
     return ExplainedCandidate(candidate.reference, candidate.insecure, candidate.mirror_set, recorded)
 
 
-def explain_stream(policy: MirrorPolicy, stream: ImageStream, only_tag: str | None = None) -> list[Explanation]:
-    """Explain every importable tag of `stream` (or `only_tag`), and its whole repository. Raises ReferenceError."""
+def explain_stream(
+    policy: MirrorPolicy, stream: ImageStream, states: Mapping[str, TagState], only_tag: str | None = None
+) -> list[Explanation]:
+    """Explain every importable tag of `stream` (or `only_tag`), and its whole repository. Raises ReferenceError.
+
+    `states` has how the tags stand, by name.
+    """
     name = f"{stream.metadata.namespace}/{stream.metadata.name}"
     found = []
     for tag in stream.spec_tags:
         if only_tag not in (None, tag.name) or not tag.importable or tag.from_ is None:
             continue
-        insecure = tag.import_policy.insecure
-        state = _state(stream, tag.name)
-        found.append(explain_reference(policy, tag.from_.name, insecure=insecure, stream=f"{name}:{tag.name}", state=state))
+        found.append(
+            explain_reference(
+                policy,
+                tag.from_.name,
+                insecure=tag.import_policy.insecure,
+                stream=f"{name}:{tag.name}",
+                state=_state(stream, tag.name),
+                tag=states.get(tag.name),
+            )
+        )
     if stream.spec.docker_image_repository and only_tag is None:
         state = "imported" if stream.status.tags else "no tag was imported"
-        found.append(explain_reference(policy, stream.spec.docker_image_repository, stream=name, state=state))
+        repository = stream.spec.docker_image_repository
+        found.append(explain_reference(policy, repository, stream=name, state=state, tag=states.get(WHOLE_REPOSITORY)))
     return found
 
 
@@ -127,23 +156,47 @@ def _state(stream: ImageStream, tag: str) -> str:
     return f"imported{has}" if newest else "not imported yet"
 
 
-def render(answer: Answer) -> str:
-    """The text for people; plain, so that it reads the same in a pipe."""
-    lines: list[str] = []
+def render(answer: Answer, now: float) -> list[Line]:
+    """The text for people; `now` in seconds since the epoch."""
+    lines: list[Line] = []
     for explanation in answer.explanations:
-        lines += [*_render(explanation), ""]
+        lines += [blank()] if lines else []
+        lines += _heading(explanation, now)
+        lines += [line(text.lstrip(), indent=len(text) - len(text.lstrip())) for text in _render(explanation)]
+    if answer.events:
+        lines += [blank(), line("Events of an older version say:"), *(line(text, indent=2) for text in answer.events)]
     if answer.warnings:
-        lines += ["Parts of the mirror rules that cannot be used:", *(f"  {warning}" for warning in answer.warnings), ""]
-    lines += [f"Note: {note}" for note in answer.notes]
-    return "\n".join(lines).rstrip() + "\n"
+        lines += [blank(), line("Parts of the mirror rules that cannot be used:")]
+        lines += [line(str(warning), indent=2) for warning in answer.warnings]
+    return [*lines, *([blank()] if answer.notes else []), *notes(answer.notes)]
+
+
+def _heading(explanation: Explanation, now: float) -> Iterable[Line]:
+    if not explanation.stream:
+        yield line(Span(explanation.reference, Style.TITLE))
+        return
+    yield line(Span(explanation.stream, Style.TITLE), f"  from {explanation.reference}")
+    yield line(f"State: {explanation.state}", indent=2)
+    tag = explanation.tag
+    if tag is None or tag.state in (State.PENDING, State.IMPORTED):
+        if tag and tag.followers:
+            yield line(f"Followed by: {', '.join(tag.followers)}", indent=2)
+        return
+    bad = Style.BAD if tag.state in BROKEN else Style.GOOD if tag.state is State.HEALED else Style.WARNING
+    yield line("mirrorstream: ", Span(_STANDING[tag.state], bad), f" ({failing_for(tag, now)})" if tag.failure else "", indent=2)
+    yield from story_lines(tag, now, 4, briefly=True)
+
+
+_STANDING = {
+    State.FAILING: "imports it through the mirrors as soon as one serves it",
+    State.REFUSED: "must not import it through a mirror",
+    State.UNMIRRORED: "has no mirror for it",
+    State.OPTED_OUT: "is kept away from it",
+    State.HEALED: "imported it through a mirror",
+}
 
 
 def _render(explanation: Explanation) -> Iterable[str]:
-    if explanation.stream:
-        yield f"{explanation.stream}  from {explanation.reference}"
-        yield f"  State: {explanation.state}"
-    else:
-        yield explanation.reference
     if explanation.scope:
         yield f"  Rule: {explanation.scope}  ({', '.join(explanation.objects) or 'Image/cluster'})"
     else:

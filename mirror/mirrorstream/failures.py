@@ -178,7 +178,8 @@ def classify(reason: str, message: str, references: tuple[str, ...] = ()) -> Fai
 def brief(message: str) -> str:
     """A failure's message for people: without the importer's wrapping, the reference in front and the URL that was asked for."""
     text = _LEADING_REFERENCE.sub("", message.removeprefix(_WRAPPER), count=1)
-    return _REQUEST.sub("", text, count=1) or message
+    return _NOT_FOUND.sub("not found", _REQUEST.sub("", text, count=1)) or message
 
 
 _REQUEST = re.compile(r'^(?:Get|Head|Post) "[^"]*": ')
+_NOT_FOUND = re.compile(r'^dockerimage\.image\.openshift\.io "[^"]*" not found$')

@@ -252,3 +252,20 @@ def followers(stream: ImageStream, tag: str) -> list[str]:
         reached = {name for name, target in follows.items() if target in reached and name not in found and name != tag}
         found |= reached
     return sorted(found)
+
+
+def importing_tag(stream: ImageStream, name: str) -> SpecTag | None:
+    """The tag of the spec that brings the image of the tag `name`: itself, or the one of the same stream that it follows at last.
+
+    None if there is none, as for a pushed tag, one of another stream, or tags that follow each other. Raises KeyError if the spec
+    has no tag `name`.
+    """
+    tags = {tag.name: tag for tag in stream.spec_tags}
+    tag, seen = tags[name], {name}
+    while not tag.importable:
+        followed = followed_tag(stream.metadata.name, stream.metadata.namespace, tag)
+        if followed is None or followed in seen or followed not in tags:
+            return None
+        seen.add(followed)
+        tag = tags[followed]
+    return tag

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from mirrorstream.failures import brief
-from mirrorstream.imagestreams import WHOLE_REPOSITORY, ImageStream, SpecTag, followed_tag
+from mirrorstream.imagestreams import WHOLE_REPOSITORY, ImageStream, SpecTag, importing_tag
 from mirrorstream.safetext import shortened
 from mirrorstream.screen import Line, Span, Style, columns
 from mirrorstream.tagstates import State, TagState
@@ -21,26 +21,19 @@ class CannotRetry(ValueError):  # noqa: N818  a state of the stream
 def chosen_tags(stream: ImageStream, states: Iterable[TagState], tag: str | None) -> tuple[str, ...]:
     """The tags to import: the one that is named, or that it follows; otherwise all that are not well, and the whole repository.
 
+    A tag that is well is imported again only when it is named: where the source cannot be reached it would fail.
     Raises CannotRetry.
     """
     name = f"{stream.metadata.namespace}/{stream.metadata.name}"
     if tag is None:
-        failing = tuple(state.tag for state in states if state.state in FAILED)
-        if not failing:
-            raise CannotRetry(f"nothing fails in {name}; name a tag to import it again all the same")
-        return failing
-    seen: set[str] = set()
-    while True:
-        found = next((t for t in stream.spec_tags if t.name == tag), None)
-        if found is None:
-            raise CannotRetry(f"{name} has no tag {tag!r} in its spec")
-        if found.importable:
-            return (tag,)
-        followed = followed_tag(stream.metadata.name, stream.metadata.namespace, found)
-        if followed is None or followed in seen:
-            raise CannotRetry(f"{name}:{tag} does not import an image: {_what(found)}")
-        seen.add(followed)
-        tag = followed
+        return tuple(state.tag for state in states if state.state in FAILED)
+    asked = next((t for t in stream.spec_tags if t.name == tag), None)
+    if asked is None:
+        raise CannotRetry(f"{name} has no tag {tag!r} in its spec")
+    importing = importing_tag(stream, tag)
+    if importing is None:
+        raise CannotRetry(f"{name}:{tag} does not import an image: {_what(asked)}")
+    return (importing.name,)
 
 
 def _what(tag: SpecTag) -> str:

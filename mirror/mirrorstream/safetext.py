@@ -14,9 +14,16 @@ _SEQUENCES = re.compile(
 _UNSEEN = re.compile(r"[\x00-\x1f\x7f-\x9f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff\ufff9-\ufffb\ud800-\udfff]")
 
 
+def clean(text: str) -> str:
+    """`text` without escape sequences, control characters and characters that reorder or hide others; line breaks become spaces."""
+    if text.isascii() and text.isprintable():
+        return text
+    return _UNSEEN.sub("", re.sub(r"[\n\r\t\v\f\x85]", " ", _SEQUENCES.sub("", text)))
+
+
 def one_line(text: str) -> str:
-    """`text` in one line, without escape sequences, control characters and characters that reorder or hide others."""
-    return " ".join(_UNSEEN.sub("", re.sub(r"[\n\r\t\v\f\x85]", " ", _SEQUENCES.sub("", text))).split())
+    """`text` cleaned, with single spaces between its words."""
+    return " ".join(clean(text).split())
 
 
 def harmless(value: Any) -> Any:

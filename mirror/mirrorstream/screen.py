@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-from mirrorstream.safetext import one_line
+from mirrorstream.safetext import clean
 
 HANGING = 4
 """How much further in a broken line goes on."""
@@ -53,7 +53,7 @@ def columns(rows: Iterable[Sequence[str | Span]], indent: int = 0) -> list[Line]
     """Rows whose columns begin below each other; empty cells at the end are left out."""
     cells = [[part if isinstance(part, Span) else Span(part) for part in row] for row in rows]
     number = max((len(row) for row in cells), default=0)
-    widths = [max((len(one_line(row[i].text)) for row in cells if i < len(row)), default=0) for i in range(number)]
+    widths = [max((len(clean(row[i].text)) for row in cells if i < len(row)), default=0) for i in range(number)]
     made = []
     for row in cells:
         while row and not row[-1].text:
@@ -61,7 +61,7 @@ def columns(rows: Iterable[Sequence[str | Span]], indent: int = 0) -> list[Line]
         spans: list[Span] = []
         for index, cell in enumerate(row):
             last = index == len(row) - 1
-            spans += [cell] if last else [cell, Span(" " * (widths[index] - len(one_line(cell.text)) + 2))]
+            spans += [cell] if last else [cell, Span(" " * (widths[index] - len(clean(cell.text)) + 2))]
         made.append(Line(tuple(spans), indent, indent + sum(width + 2 for width in widths[: len(row) - 1])))
     return made
 
@@ -75,7 +75,7 @@ def layout(lines: Iterable[Line], *, width: int | None = None, colour: bool = Fa
 
 
 def _broken(item: Line, width: int | None, colour: bool) -> list[str]:
-    pieces = [(_visible(span.text), span.style) for span in item.spans]
+    pieces = [(clean(span.text), span.style) for span in item.spans]
     if width is None or item.indent + sum(len(text) for text, _ in pieces) <= max(width, LEAST_WIDTH):
         return [(" " * item.indent + "".join(_paint(text, style, colour) for text, style in pieces)).rstrip()]
     width = max(width, LEAST_WIDTH)
@@ -94,13 +94,6 @@ def _broken(item: Line, width: int | None, colour: bool) -> list[str]:
         (" " * (hang if number else item.indent) + "".join(_paint(text, style, colour) for text, style in row)).rstrip()
         for number, row in enumerate(rows)
     ]
-
-
-def _visible(text: str) -> str:
-    """`text` made harmless, with the spaces that columns are made of."""
-    stripped = text.strip(" ")
-    lead = len(text) - len(text.lstrip(" "))
-    return " " * lead + one_line(stripped) + " " * (len(text) - lead - len(stripped))
 
 
 def _words(text: str) -> list[str]:

@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any
 
+from mirrorstream.attempts import Result
 from mirrorstream.failures import brief
 from mirrorstream.policy import PolicyWarning
 from mirrorstream.safetext import shortened
@@ -17,6 +18,7 @@ DETAILED = 20
 LISTED = 20
 """So many tags of a kind that nobody has to act on are listed; `-o json` and `-o yaml` list all."""
 MESSAGE_WIDTH = 200
+LABEL_WIDTH = len("followed by:")
 
 _TITLES = {
     State.FAILING: ("Failing", "no mirror has served it yet; mirrorstream goes on trying", Style.BAD),
@@ -127,7 +129,7 @@ def _headline(report: StatusReport) -> Line:
         spans.append("; " if parts else "")
     for index, part in enumerate(parts):
         spans += [", " if index else "", part]
-    return line(*spans, f" of {_many(total, 'tag')} in {_many(report.streams, 'stream')}")
+    return line(*spans, f"; {_many(total, 'tag')} in {_many(report.streams, 'stream')}")
 
 
 def _many(count: int, noun: str) -> str:
@@ -151,6 +153,8 @@ def _section(state: State, found: list[TagState], now: float) -> list[Line]:
 def _row(tag: TagState, now: float) -> tuple[str, ...]:
     if tag.state is State.HEALED:
         return (tag.name, f"through {tag.through}")
+    if tag.state is State.PENDING:
+        return (tag.name, f"from {tag.source}")
     return (tag.name, failing_for(tag, now), f"from {tag.source}")
 
 
@@ -185,20 +189,21 @@ def tag_lines(tag: TagState, now: float, indent: int = 2) -> list[Line]:
     return [*lines, *story_lines(tag, now, indent + 2)]
 
 
-def story_lines(tag: TagState, now: float, indent: int) -> list[Line]:
-    """What there is to know of a tag, one thing a line."""
-    rows: list[tuple[str | Span, ...]] = [(_label("from"), tag.source)]
-    if tag.failure:
+def story_lines(tag: TagState, now: float, indent: int, *, briefly: bool = False) -> list[Line]:
+    """What there is to know of a tag, one thing a line; `briefly` leaves out source and failure, which stand above."""
+    rows: list[tuple[str | Span, ...]] = [] if briefly else [(_label("from"), tag.source)]
+    if tag.failure and not briefly:
         rows.append((_label("failure"), shortened(brief(tag.failure.message), MESSAGE_WIDTH)))
     if tag.why:
-        rows.append((_label("why"), shortened(tag.why, 2 * MESSAGE_WIDTH)))
+        why = tag.why.replace(tag.failure.message, brief(tag.failure.message)) if tag.failure else tag.why
+        rows.append((_label("why"), shortened(why, 2 * MESSAGE_WIDTH)))
     if tag.through:
         rows.append((_label("through"), Span(tag.through, Style.GOOD)))
     lines = columns(rows, indent)
     if tag.failure or tag.tried:
         lines += _tried(tag, now, indent)
     more: list[tuple[str | Span, ...]] = []
-    if tag.image and tag.failure:
+    if tag.image and tag.failure and not briefly:
         more.append((_label("still has"), tag.image))
     if tag.followers:
         more.append((_label("followed by"), ", ".join(tag.followers)))
@@ -206,7 +211,7 @@ def story_lines(tag: TagState, now: float, indent: int) -> list[Line]:
 
 
 def _label(text: str) -> Span:
-    return Span(f"{text}:", Style.QUIET)
+    return Span(f"{text}:".ljust(LABEL_WIDTH), Style.QUIET)
 
 
 def _tried(tag: TagState, now: float, indent: int) -> list[Line]:
@@ -215,20 +220,23 @@ def _tried(tag: TagState, now: float, indent: int) -> list[Line]:
     if tried is None:
         if tag.state is not State.FAILING:
             return []
-        lines = [line(_label("tried"), " nothing, as far as Events tell", indent=indent)]
+        lines = [line(_label("tried"), "  nothing, as far as Events tell", indent=indent)]
         if tag.candidates:
             lines.append(line("the rules give, in this order:", indent=indent + 2))
             lines += columns([(c.reference, Span(c.mirror_set, Style.QUIET)) for c in tag.candidates], indent + 4)
         return lines
     attempt = tried.attempt
     when = ", ".join(part for part in (ago(tried.at, now), f"{tried.count} times alike" if tried.count > 1 else "") if part)
-    lines = [line(_label("tried"), f" {when}: {attempt.result}" if when else f" {attempt.result}", indent=indent)]
+    if attempt.result == Result.REFUSED and tag.state is State.REFUSED:
+        return []  # the reason stands above
+    lines = [line(_label("tried"), f"  {attempt.result}", f" {when}" if when else "", indent=indent)]
     if attempt.message and attempt.message != tag.why:
         lines.append(line(shortened(attempt.message, MESSAGE_WIDTH), indent=indent + 2))
     rows: list[tuple[str | Span, ...]] = []
     for answer in attempt.candidates:
         if answer.failure:
             said = shortened(brief(answer.message), MESSAGE_WIDTH)
+            said = "" if said.replace(" ", "-") == answer.failure else said
             rows.append((answer.reference, Span(answer.failure, Style.BAD), said))
         else:
             rows.append((answer.reference, Span("served it", Style.GOOD)))

@@ -86,7 +86,8 @@ def test_programs_get_a_document(sets: str, capsys: pytest.CaptureFixture[str], 
     document = json.loads(out) if output == "json" else yaml.safe_load(out)
     (explanation,) = document["explanations"]
     assert set(explanation) == {
-        "reference", "scope", "objects", "pullSources", "candidates", "leftOut", "refused", "importAllowed", "stream", "state",
+        "reference", "scope", "objects", "pullSources", "candidates", "leftOut", "refused", "importAllowed",
+        "stream", "state", "tag",
     }  # fmt: skip
     assert explanation["candidates"] == [
         {

@@ -3,12 +3,13 @@
 import argparse
 import re
 
-_DURATION = re.compile(r"(?:(\d+)h)?(?:(\d+)m)?(?:(\d+(?:\.\d+)?)s)?")
+_DURATION = re.compile(r"(?:(\d+)h)?(?:(\d+)m)?(?:(\d+(?:\.\d+)?)s)?", re.ASCII)
+_SECONDS = re.compile(r"\d+(?:\.\d+)?", re.ASCII)
 
 
 def duration(text: str) -> float:
     """Seconds from `90s`, `5m`, `1h30m`, or a bare number of seconds. Raises ArgumentTypeError."""
-    if re.fullmatch(r"\d+(?:\.\d+)?", text):
+    if _SECONDS.fullmatch(text):
         return float(text)
     match = _DURATION.fullmatch(text)
     if not text or match is None:

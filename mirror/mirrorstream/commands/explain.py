@@ -2,22 +2,26 @@
 
 import argparse
 import sys
+import time
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import yaml
 
-from mirrorstream.commands.output import print_document
-from mirrorstream.commands.reading import cluster_objects
+from mirrorstream.attempts import Journal
+from mirrorstream.commands.output import print_document, print_lines
+from mirrorstream.commands.reading import DEFAULTS_NOTE, USER_AGENT, Reader, cluster_objects
 from mirrorstream.explain import Answer, Explanation, explain_reference, explain_stream, render
-from mirrorstream.imagestreams import imagestream_from
+from mirrorstream.imagestreams import ImageStream, imagestream_from, importing_tag
 from mirrorstream.kube.client import Client, ConfigurationError, load_client
 from mirrorstream.kube.errors import ClientError
 from mirrorstream.objects import KINDS
 from mirrorstream.policy import MirrorPolicy
 from mirrorstream.references import ReferenceError, has_registry_host
-from mirrorstream.sources import PATHS
+from mirrorstream.sources import IMAGE_CONFIG, PATHS
+from mirrorstream.tagstates import BROKEN, Asking, TagState, tag_states, with_origins
 
 READABLE = (*KINDS, "Image", "ImageStream", "ClusterImagePolicy", "ImagePolicy")
 """The kinds that files may have."""
@@ -31,40 +35,108 @@ def is_reference(subject: str) -> bool:
 
 def run(args: argparse.Namespace) -> int:
     """Explain `args.subject`; the exit status. Raises ConfigurationError with one clear line."""
-    notes: list[str] = []
     try:
-        if args.file:
-            objects = [item for name in args.file for item in read_file(name)]
-            client = None
-        else:
-            client = load_client(args.kubeconfig, args.context)
-            objects = list(cluster_objects(client, PATHS, notes))
-        policy = MirrorPolicy.from_objects(objects)
+        source = _Files(args.file) if args.file else _Cluster(load_client(args.kubeconfig, args.context, user_agent=USER_AGENT))
         if is_reference(args.subject):
-            explanations: list[Explanation] = [explain_reference(policy, args.subject)]
+            source.load()
+            explanations: list[Explanation] = [explain_reference(source.policy, args.subject)]
         else:
-            explanations = _explain_stream(policy, args.subject, objects, client)
+            explanations = _explain_stream(source, args.subject)
     except (ReferenceError, ClientError) as error:
         raise ConfigurationError(str(error)) from error
-    answer = Answer(tuple(explanations), policy.warnings, tuple(notes))
+    answer = Answer(tuple(explanations), source.policy.warnings, tuple(source.notes), tuple(source.events))
     if args.output == "text":
-        sys.stdout.write(render(answer))
+        print_lines(render(answer, time.time()))
     else:
         print_document(answer.document(), args.output)
     return 0
 
 
-def _explain_stream(policy: MirrorPolicy, subject: str, objects: list[dict[str, Any]], client: Client | None) -> list[Explanation]:
+@dataclass(slots=True)
+class _Source:
+    """Where rules and streams come from."""
+
+    policy: MirrorPolicy = field(init=False)
+    notes: list[str] = field(default_factory=list)
+    events: list[str] = field(default_factory=list)
+
+    def load(self) -> None:
+        """Read the rules."""
+        raise NotImplementedError
+
+    def stream(self, namespace: str, name: str) -> tuple[ImageStream, list[TagState]]:
+        """A stream, and how its tags stand. Raises ConfigurationError, ClientError."""
+        raise NotImplementedError
+
+
+@dataclass(slots=True)
+class _Files(_Source):
+    """Offline: nothing is known of what was tried."""
+
+    names: list[str] = field(default_factory=list)
+    _objects: list[dict[str, Any]] = field(default_factory=list)
+
+    def __init__(self, names: list[str]) -> None:
+        self.notes, self.events, self.names = [], [], names
+
+    def load(self) -> None:
+        self._objects = [item for name in self.names for item in read_file(name)]
+        self.policy = MirrorPolicy.from_objects(self._objects)
+
+    def stream(self, namespace: str, name: str) -> tuple[ImageStream, list[TagState]]:
+        self.load()
+        document = _stream_in_files(self._objects, namespace, name)
+        try:
+            stream = imagestream_from(document)
+        except msgspec.ValidationError as error:
+            raise ConfigurationError(f"ImageStream {namespace}/{name}: {error}") from error
+        return stream, list(tag_states(stream, self.policy, Journal(), Asking()))
+
+
+@dataclass(slots=True)
+class _Cluster(_Source):
+    """On a cluster, with what its Events and Images say."""
+
+    client: Client = field(init=False)
+
+    def __init__(self, client: Client) -> None:
+        self.notes, self.events, self.client = [], [], client
+
+    def load(self) -> None:
+        self._load(Asking())
+
+    def _load(self, asking: Asking) -> bool:
+        """Read the rules; whether every kind of mirror set may be seen."""
+        before = len(self.notes)
+        objects = list(cluster_objects(self.client, PATHS, self.notes))
+        self.policy = MirrorPolicy.from_objects(objects, tags_through_digest_mirrors=asking.tags_through_digest_mirrors)
+        return not any(IMAGE_CONFIG not in note for note in self.notes[before:])
+
+    def stream(self, namespace: str, name: str) -> tuple[ImageStream, list[TagState]]:
+        reader = Reader(self.client, namespace, self.notes)
+        stream = reader.stream(name)
+        asking, configured = reader.asking()
+        seen = self._load(asking)
+        journal = reader.journal(name)
+        self.events = journal.sentences((namespace, name), stream.metadata.uid)
+        states = list(tag_states(stream, self.policy if seen else None, journal, asking))
+        if not configured and any(state.state in BROKEN for state in states):
+            reader.note(DEFAULTS_NOTE)
+        return stream, with_origins(states, reader.origins(states))
+
+
+def _explain_stream(source: _Source, subject: str) -> list[Explanation]:
     namespace, slash, rest = subject.partition("/")
     name, _, tag = rest.partition(":")
     if not slash or not namespace or not name or "/" in name:
         raise ConfigurationError(f"{subject!r} is neither an image (with its registry's host) nor NAMESPACE/STREAM[:TAG]")
-    document = _stream_in_files(objects, namespace, name) if client is None else _stream_in_cluster(client, namespace, name)
-    try:
-        stream = imagestream_from(document)
-    except msgspec.ValidationError as error:
-        raise ConfigurationError(f"ImageStream {namespace}/{name}: {error}") from error
-    found = explain_stream(policy, stream, tag or None)
+    stream, states = source.stream(namespace, name)
+    if tag and tag in {t.name for t in stream.spec_tags}:
+        importing = importing_tag(stream, tag)
+        if importing and importing.name != tag:
+            source.notes.append(f"{tag} follows {importing.name}, which is explained here")
+            tag = importing.name
+    found = explain_stream(source.policy, stream, {state.tag: state for state in states}, tag or None)
     if tag and not found:
         raise ConfigurationError(f"ImageStream {namespace}/{name} has no tag {tag!r} that imports an image")
     if not found:
@@ -78,11 +150,6 @@ def _stream_in_files(objects: list[dict[str, Any]], namespace: str, name: str) -
         if item.get("kind") == "ImageStream" and metadata.get("name") == name and metadata.get("namespace", namespace) == namespace:
             return {**item, "metadata": {"namespace": namespace, **metadata}}
     raise ConfigurationError(f"the files have no ImageStream {namespace}/{name}")
-
-
-def _stream_in_cluster(client: Client, namespace: str, name: str) -> dict[str, Any]:
-    found: dict[str, Any] = client.get(f"/apis/image.openshift.io/v1/namespaces/{namespace}/imagestreams/{name}")
-    return found
 
 
 def read_file(name: str) -> list[dict[str, Any]]:

@@ -55,12 +55,22 @@ _decode_tag = msgspec.json.Decoder(_ImageStreamTag).decode
 
 def cluster_objects(client: Client, paths: Mapping[str, tuple[str, str]], notes: list[str]) -> Iterator[dict[str, Any]]:
     """Every object of some resources (as in PATHS); what is not served is nothing, what is not allowed becomes a note."""
+
+    def refused(resource: str, error: ApiError) -> None:
+        notes.append(f"you are not allowed to list {resource}, so the answer leaves them out: {error.message}")
+
+    yield from _objects(client, paths, refused)
+
+
+def _objects(
+    client: Client, paths: Mapping[str, tuple[str, str]], refused: Callable[[str, ApiError], None]
+) -> Iterator[dict[str, Any]]:
     for resource, (path, kind) in paths.items():
         try:
             items = client.get(path).get("items") or []
         except ApiError as error:
             if error.status == 403:
-                notes.append(f"you are not allowed to list {resource}, so the answer leaves them out: {error.message}")
+                refused(resource, error)
             elif error.status != 404:
                 raise
             continue
@@ -111,17 +121,7 @@ class Reader:
     def rules(self, asking: Asking) -> tuple[MirrorPolicy | None, Rules]:
         """The mirror sets and the Image config; no policy if a kind of mirror set may not be listed."""
         refused: list[str] = []
-        objects: list[dict[str, Any]] = []
-        for resource, (path, kind) in PATHS.items():
-            try:
-                items = self.client.get(path).get("items") or []
-            except ApiError as error:
-                if error.status == 403:
-                    refused.append(resource)
-                elif error.status != 404:
-                    raise
-                continue
-            objects += ({**item, "kind": kind} for item in items)
+        objects = list(_objects(self.client, PATHS, lambda resource, error: refused.append(resource)))
         policy = MirrorPolicy.from_objects(objects, tags_through_digest_mirrors=asking.tags_through_digest_mirrors)
         hidden = [resource for resource in refused if resource != IMAGE_CONFIG]
         if hidden:

@@ -30,9 +30,7 @@ def run(args: argparse.Namespace, clock: Clock | None = None) -> int:
     try:
         retry = _Retry(client, namespace, stream, patient=args.wait is not None, clock=clock or Clock())
         outcomes = retry.carry_out(tag, DEFAULT_SECONDS if args.wait is None else args.wait)
-    except CannotRetry as error:
-        raise ConfigurationError(str(error)) from error
-    except ClientError as error:
+    except (CannotRetry, ClientError) as error:
         raise ConfigurationError(str(error)) from error
     if args.output == "text":
         print_lines([*render_outcomes(outcomes), *notes(retry.reader.notes)])
@@ -69,6 +67,8 @@ class _Retry:
         before = self._look()
         known = {state.tag: _mark(state) for state in before}
         tags, imported = self._import(tag)
+        if not tags:
+            return []
         if set(tags) != imported:
             self._ask_again()
 
@@ -93,6 +93,9 @@ class _Retry:
             stream = self.reader.stream(self._stream)
             states = tag_states(stream, self._policy, self.reader.journal(self._stream), self._asking)
             tags = chosen_tags(stream, states, tag)
+            if not tags:
+                self.reader.note(f"nothing fails in {self._namespace}/{self._stream}; name a tag to import it again all the same")
+                return (), set()
             request = import_request(stream, tags, stream.metadata.resource_version)
             timeout = min(LONGEST_IMPORT, SECONDS_FOR_EACH * (len(tags) + 1))
             path = f"{API}/namespaces/{self._namespace}/imagestreamimports"

@@ -1,0 +1,184 @@
+"""Which images no mirror has, and the file that has oc-mirror fetch them."""
+
+from typing import Any
+
+import pytest
+import yaml
+from mirrorstream.attempts import Journal, Result
+from mirrorstream.imagestreams import imagestream_from
+from mirrorstream.missingimages import Absence, MissingImage, imageset, missing_images, render_missing
+from mirrorstream.policy import MirrorPolicy
+from mirrorstream.screen import layout
+from mirrorstream.tagstates import Asking, tag_states
+
+from tests.cli.builders import FIRST, NOT_FOUND, POLICY, SECOND, SOURCE, attempt, failure, item, journal, stream
+
+GONE, OPEN = Absence.MISSING, Absence.UNKNOWN
+EMPTY = MirrorPolicy.from_objects([])
+DIGEST = "sha256:" + "b" * 64
+CHECKED = {"openshift.io/image.dockerRepositoryCheck": "2027-01-15T07:00:00Z"}
+
+
+def missing(known: Journal, policy: MirrorPolicy | None = POLICY, found: Any = None) -> list[MissingImage]:
+    """What is missing of one failing tag."""
+    return missing_images(tag_states(found or stream(failure()), policy, known, Asking()))
+
+
+@pytest.mark.parametrize(
+    ("known", "policy", "absence", "why"),
+    [
+        pytest.param(Journal(), EMPTY, GONE, "no mirror rule covers it", id="no-rule"),
+        pytest.param(journal(attempt("failed", "not-found", "not-found")), POLICY, GONE, "every mirror", id="nobody"),
+        pytest.param(journal(attempt("failed", "not-found", "timeout")), POLICY, OPEN, f"{SECOND} could not say", id="timeout"),
+        pytest.param(journal(attempt("failed", "unauthorized", "not-found")), POLICY, OPEN, FIRST, id="credentials"),
+        pytest.param(Journal(), POLICY, OPEN, "nothing is known to have been tried", id="no-event"),
+        pytest.param(journal(attempt("failed", "not-found")), POLICY, OPEN, f"{SECOND}: not known", id="a-new-mirror"),
+        pytest.param(journal(attempt("error", message="refused by x")), POLICY, OPEN, "refused by x", id="not-let"),
+        pytest.param(journal(attempt(Result.IMPORTED, "")), POLICY, OPEN, f"{FIRST} served it before", id="served-before"),
+        pytest.param(journal(attempt("failed", "not-found")), None, GONE, "the mirror does not", id="rules-unseen"),
+        pytest.param(Journal(), None, OPEN, "nothing is known", id="rules-unseen-and-no-event"),
+        pytest.param(journal(attempt("failed")), None, OPEN, "not known", id="an-event-without-candidates"),
+    ],
+)
+def test_what_is_missing_and_what_is_not_known(known: Journal, policy: MirrorPolicy | None, absence: Absence, why: str) -> None:
+    """A mirror that could not be asked may well have the image."""
+    (image,) = missing(known, policy)
+    assert (image.image, image.absence, image.tags) == (SOURCE, absence, ("ns/app:v1",))
+    assert why in image.why
+    assert image.document()["state"] == str(absence)
+
+
+@pytest.mark.parametrize(
+    "found",
+    [
+        stream(item()),
+        stream(),
+        stream(failure(NOT_FOUND, "NotFound")),
+        stream(failure(), annotations={"mirrorstream.github.io/import": "disabled"}),
+    ],
+    ids=["well", "pending", "the-source-does-not-have-it", "opted-out"],
+)
+def test_nothing_is_said_of_what_nobody_looks_for(found: Any) -> None:
+    """No mirror was asked, or none would help."""
+    assert not missing(Journal(), found=found)
+
+
+def test_an_image_that_several_tags_want_is_said_once() -> None:
+    """As missing, if it is for one of them."""
+    more: Any = {"name": "v2", "from": {"kind": "DockerImage", "name": SOURCE}, "generation": 1}
+    found = stream(failure(), more)
+    both = list(tag_states(found, POLICY, journal(attempt("failed", "not-found", "not-found")), Asking()))
+    unknown = tag_states(stream(failure()), POLICY, Journal(), Asking())
+    (image,) = missing_images([*unknown, *both])
+    assert (image.absence, image.tags) == (Absence.MISSING, ("ns/app:v1", "ns/app:v1"))
+
+
+def test_a_whole_repository_is_none_that_oc_mirror_can_fetch() -> None:
+    """It would take it for its tag latest."""
+    document = {
+        "metadata": {"name": "app", "namespace": "ns", "annotations": CHECKED},
+        "spec": {"dockerImageRepository": "src.io/team/app"},
+    }
+    found = imagestream_from(document)
+    (image,) = missing(Journal(), EMPTY, found)
+    assert (image.image, image.repository, image.tags) == ("src.io/team/app", True, ("ns/app",))
+    made, left_out = imageset([image])
+    assert made["mirror"] == {}
+    assert "src.io/team/app is left out" in left_out[0]
+
+
+# oc-mirror v2 reads its file strictly: these are its fields, as its documentation lists them.
+_TEXT, _FLAG, _NUMBER = str, bool, int
+_IMAGE = {"name": _TEXT}
+_CHART = {"name": _TEXT, "version": _TEXT, "path": _TEXT, "imagePaths": [_TEXT], "values": dict}
+_BUNDLE = {"name": _TEXT, "minVersion": _TEXT, "maxVersion": _TEXT}
+_PACKAGE = {**_BUNDLE, "channels": [_BUNDLE], "defaultChannel": _TEXT, "bundles": [_IMAGE]}
+SCHEMA: Any = {
+    "kind": _TEXT,
+    "apiVersion": _TEXT,
+    "archiveSize": _NUMBER,
+    "mirror": {
+        "platform": {
+            "graph": _FLAG, "architectures": [_TEXT], "release": _TEXT, "kubeVirtContainer": _FLAG,
+            "channels": [{**_BUNDLE, "type": _TEXT, "shortestPath": _FLAG, "full": _FLAG}],
+        },
+        "operators": [{
+            "catalog": _TEXT, "targetCatalog": _TEXT, "targetTag": _TEXT, "full": _FLAG, "skipDependencies": _FLAG,
+            "targetCatalogSourceTemplate": _TEXT, "packages": [_PACKAGE],
+        }],
+        "additionalImages": [_IMAGE],
+        "blockedImages": [_IMAGE],
+        "samples": [_IMAGE],
+        "helm": {"repositories": [{"name": _TEXT, "url": _TEXT, "charts": [_CHART]}], "local": [_CHART]},
+    },
+}  # fmt: skip
+
+
+def check(value: Any, schema: Any, where: str = "") -> None:
+    """Check a document as strictly as oc-mirror does: no unknown field, no wrong type."""
+    if isinstance(schema, dict):
+        assert isinstance(value, dict), f"{where}: {value!r} is no mapping"
+        for key, item_ in value.items():
+            assert key in schema, f"{where}.{key}: unknown"
+            check(item_, schema[key], f"{where}.{key}")
+    elif isinstance(schema, list):
+        assert isinstance(value, list), f"{where}: {value!r} is no list"
+        for index, item_ in enumerate(value):
+            check(item_, schema[0], f"{where}[{index}]")
+    else:
+        assert type(value) is schema, f"{where}: {value!r} is no {schema.__name__}"
+
+
+def check_imageset(document: Any) -> list[str]:
+    """Check an ImageSetConfiguration; the names of its additional images."""
+    check(document, SCHEMA)
+    assert (document["kind"], document["apiVersion"]) == ("ImageSetConfiguration", "mirror.openshift.io/v2alpha1")
+    assert "mirror" in document
+    images = document["mirror"].get("additionalImages", [])
+    assert all(image["name"] for image in images)
+    return [image["name"] for image in images]
+
+
+def _image(name: str, absence: Absence = Absence.MISSING) -> MissingImage:
+    return MissingImage(name, absence, "why", ("ns/app:v1",))
+
+
+def test_the_image_set_is_one_that_oc_mirror_takes() -> None:
+    """Fully written references, once each; what is not known to be missing is left out, and said."""
+    images = [
+        _image("docker.io/library/busybox:latest"),
+        _image(f"src.io/app:v1@{DIGEST}"),
+        _image(f"src.io/app@{DIGEST}"),
+        _image("src.io/unknown:v1", Absence.UNKNOWN),
+        _image("NOT VALID\n  - name: evil"),
+    ]
+    document, left_out = imageset(images)
+    names = check_imageset(yaml.safe_load(yaml.safe_dump(document)))
+    assert names == ["docker.io/library/busybox:latest", f"src.io/app@{DIGEST}"]
+    assert [text.partition(" is left out")[0] for text in left_out] == ["src.io/unknown:v1", "NOT VALID\n  - name: evil"]
+
+
+def test_an_empty_image_set_is_valid() -> None:
+    """A script may make one at any time."""
+    assert check_imageset(imageset([])[0]) == []
+
+
+@pytest.mark.parametrize(
+    "document",
+    [{"mirror": {"additionalImages": [{"image": "x"}]}}, {"mirror": {"additionalImages": ["x"]}}, {"storageConfig": {}}],
+    ids=["another-field", "no-mapping", "a-field-of-version-1"],
+)
+def test_the_check_would_see_a_mistake(document: Any) -> None:
+    """Or it would prove nothing."""
+    with pytest.raises(AssertionError):
+        check(document, SCHEMA)
+
+
+def test_the_text() -> None:
+    """Missing first, then what is not known."""
+    text = layout(render_missing([_image("b.io/x:1", Absence.UNKNOWN), _image("a.io/x:1")], "Namespace ns"))
+    assert text == (
+        "Missing from the mirrors: 1\n  a.io/x:1\n    why:  why\n    for:  ns/app:v1\n\n"
+        "Not known to be in a mirror: 1\n  b.io/x:1\n    why:  why\n    for:  ns/app:v1\n"
+    )
+    assert layout(render_missing([], "Namespace ns")) == "Namespace ns: no image of a failing tag is missing from the mirrors\n"

@@ -1,0 +1,191 @@
+"""Importing again: which tags, by which request, and what is told of them."""
+
+from typing import Any
+
+import pytest
+from mirrorstream.attempts import Journal
+from mirrorstream.imagestreams import ImageStream, imagestream_from
+from mirrorstream.retries import CannotRetry, Outcome, chosen_tags, import_request, imported_tags, render_outcomes, settled
+from mirrorstream.screen import layout
+from mirrorstream.tagstates import Asking, State, TagState, tag_states, with_origins
+
+from tests.cli.builders import DIGEST, FIRST, NOT_FOUND, POLICY, SOURCE, attempt, failure, item, journal, stream
+
+FOLLOWS: list[Any] = [
+    {"name": "latest", "from": {"kind": "ImageStreamTag", "name": "v1"}},
+    {"name": "newest", "from": {"kind": "ImageStreamTag", "name": "app:latest"}},
+    {"name": "foreign", "from": {"kind": "ImageStreamTag", "name": "base:v1"}},
+    {"name": "a", "from": {"kind": "ImageStreamTag", "name": "b"}},
+    {"name": "b", "from": {"kind": "ImageStreamTag", "name": "a"}},
+    {"name": "pushed"},
+    {"name": "reference", "from": {"kind": "DockerImage", "name": "x"}, "reference": True},
+    {"name": "image", "from": {"kind": "ImageStreamImage", "name": "x@y"}},
+]
+
+
+def chosen(found: ImageStream, tag: str | None) -> tuple[str, ...]:
+    """The tags that are imported."""
+    return chosen_tags(found, tag_states(found, POLICY, Journal(), Asking()), tag)
+
+
+@pytest.mark.parametrize(
+    ("status", "tag", "tags"),
+    [
+        (failure(), None, ("v1",)),
+        (failure(NOT_FOUND, "NotFound"), None, ("v1",)),
+        (None, None, ("v1",)),
+        (item(), None, ()),
+        (item(), "v1", ("v1",)),
+        (failure(), "latest", ("v1",)),
+        (failure(), "newest", ("v1",)),
+    ],
+    ids=["failing", "refused", "pending", "well", "well-but-named", "follows", "follows-what-follows"],
+)
+def test_which_tags(status: Any, tag: str | None, tags: tuple[str, ...]) -> None:
+    """All that are not well, or the one that is named."""
+    assert chosen(stream(status, *FOLLOWS), tag) == tags
+
+
+@pytest.mark.parametrize(
+    ("tag", "says"),
+    [
+        ("nope", "ns/app has no tag 'nope' in its spec"),
+        ("foreign", "does not import an image: it follows ImageStreamTag base:v1"),
+        ("a", "it follows ImageStreamTag b"),
+        ("pushed", "it was pushed or tagged"),
+        ("reference", "it is a reference only"),
+        ("image", "it follows ImageStreamImage x@y"),
+    ],
+)
+def test_what_cannot_be_imported(tag: str, says: str) -> None:
+    """One line that says why."""
+    with pytest.raises(CannotRetry, match=says):
+        chosen(stream(item(), *FOLLOWS), tag)
+
+
+def test_the_request_is_ocs() -> None:
+    """Everything of the spec tag is repeated: the platform writes the import policy back into it."""
+    document = {
+        "metadata": {"name": "app", "namespace": "ns"},
+        "spec": {
+            "dockerImageRepository": "src.io/team/app",
+            "tags": [
+                {"name": "plain", "from": {"kind": "DockerImage", "name": "src.io/a:1"}},
+                {
+                    "name": "full",
+                    "from": {"kind": "DockerImage", "name": "src.io/b:1"},
+                    "importPolicy": {"insecure": True, "scheduled": True, "importMode": "PreserveOriginal"},
+                    "referencePolicy": {"type": "Local"},
+                },
+                {"name": "unasked", "from": {"kind": "DockerImage", "name": "src.io/c:1"}},
+            ],
+        },
+    }
+    assert import_request(imagestream_from(document), ("plain", "full", ""), "17") == {
+        "apiVersion": "image.openshift.io/v1",
+        "kind": "ImageStreamImport",
+        "metadata": {"name": "app", "namespace": "ns", "resourceVersion": "17"},
+        "spec": {
+            "import": True,
+            "images": [
+                {"from": {"kind": "DockerImage", "name": "src.io/a:1"}, "to": {"name": "plain"}, "importPolicy": {}},
+                {
+                    "from": {"kind": "DockerImage", "name": "src.io/b:1"},
+                    "to": {"name": "full"},
+                    "importPolicy": {"insecure": True, "scheduled": True, "importMode": "PreserveOriginal"},
+                    "referencePolicy": {"type": "Local"},
+                },
+            ],
+            "repository": {"from": {"kind": "DockerImage", "name": "src.io/team/app"}, "importPolicy": {}},
+        },
+    }
+
+
+def test_an_insecure_stream_is_imported_insecurely() -> None:
+    """As oc does: the annotation is for all of its tags."""
+    found = stream(failure(), annotations={"openshift.io/image.insecureRepository": "true"})
+    (image,) = import_request(found, ("v1",), "1")["spec"]["images"]
+    assert image["importPolicy"] == {"insecure": True}
+
+
+@pytest.mark.parametrize(
+    ("status", "imported"),
+    [
+        ({"images": [{"status": {"status": "Success"}}, {"status": {"status": "Failure"}}]}, {"v1"}),
+        ({"images": [{"status": {"status": "Failure"}}, {"status": {"status": "Success"}}]}, {"v2"}),
+        ({"repository": {"status": {"status": "Failure"}, "images": [{"status": {"status": "Success"}}]}}, {""}),
+        ({"repository": {"status": {"status": "Failure"}}}, set()),
+        ({}, set()),
+        (None, set()),
+    ],
+)
+def test_what_the_platform_imported(status: Any, imported: set[str]) -> None:
+    """Its answer is in the request's order."""
+    request = {"spec": {"images": [{"to": {"name": "v1"}}, {"to": {"name": "v2"}}]}}
+    assert imported_tags(request, {"status": status}) == imported
+
+
+def state(status: Any = None, known: Journal | None = None, **changes: Any) -> TagState:
+    """A tag's state."""
+    (found,) = tag_states(stream(status, **changes), POLICY, known or Journal(), Asking())
+    return found
+
+
+OPTED_OUT: Any = {"mirrorstream.github.io/import": "disabled"}
+
+
+@pytest.mark.parametrize(
+    ("found", "fresh", "configured", "patient", "over"),
+    [
+        pytest.param(state(item()), False, True, True, True, id="well"),
+        pytest.param(state(failure(), annotations=OPTED_OUT), False, True, True, True, id="opted-out"),
+        pytest.param(state(failure(NOT_FOUND, "NotFound")), False, True, True, True, id="refused"),
+        pytest.param(state(failure(NOT_FOUND, "NotFound")), False, False, True, False, id="refused-by-default"),
+        pytest.param(state(failure(NOT_FOUND, "NotFound")), True, False, True, True, id="refused-again"),
+        pytest.param(state(failure()), False, True, False, False, id="not-tried-yet"),
+        pytest.param(state(failure()), True, True, False, True, id="tried"),
+        pytest.param(state(failure()), True, True, True, False, id="tried-but-the-user-is-patient"),
+        pytest.param(state(), True, True, False, False, id="pending"),
+    ],
+)
+def test_how_long_to_wait(found: TagState, fresh: bool, configured: bool, patient: bool, over: bool) -> None:
+    """Not for what cannot come."""
+    assert settled(found, fresh=fresh, configured=configured, patient=patient) is over
+
+
+@pytest.mark.parametrize(
+    ("outcome", "says", "well"),
+    [
+        (Outcome(state(item()), platform=True), f"ns/app:v1  imported by the platform  src.io/team/app@{DIGEST}", True),
+        (Outcome(with_origins([state(item())], {DIGEST: FIRST})[0]), f"ns/app:v1  healed  through {FIRST}", True),
+        (Outcome(state(item())), f"ns/app:v1  imported  src.io/team/app@{DIGEST}", True),
+        (
+            Outcome(state(failure(), journal(attempt("failed", "not-found", "timeout")))),
+            "ns/app:v1  still failing  unreachable: dial tcp 10.0.0.1:443: connect: connection refused; "
+            "m.io/x/team/app:v1: not-found; n.io/y/team/app:v1: timeout",
+            False,
+        ),
+        (
+            Outcome(state(failure(), journal(attempt("error", message="no rights")))),
+            "ns/app:v1  still failing  unreachable: dial tcp 10.0.0.1:443: connect: connection refused; no rights",
+            False,
+        ),
+        (Outcome(state(failure())), "connection refused; nothing is known to have been tried through a mirror", False),
+        (Outcome(state(failure(NOT_FOUND, "NotFound"))), "ns/app:v1  refused  the failure (not-found) must not be", False),
+        (Outcome(state(failure(), annotations=OPTED_OUT)), "the stream's annotation mirrorstream.github.io/import says so", False),
+        (Outcome(state()), "ns/app:v1  pending  the platform's import is pending", False),
+    ],
+)
+def test_one_line_for_each_tag(outcome: Outcome, says: str, well: bool) -> None:
+    """What became of it, and why it did not."""
+    text = layout(render_outcomes([outcome]))
+    assert says in text
+    assert text.count("\n") == 1
+    assert outcome.well is well
+    assert set(outcome.document()) > {"state", "importedByPlatform"}
+    assert SOURCE in outcome.document()["source"]
+
+
+def test_a_healed_tag_over_an_old_failure_is_well() -> None:
+    """The state decides, not what was before."""
+    assert state(item(), journal(attempt("failed", "timeout"))).state is State.IMPORTED

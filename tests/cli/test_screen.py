@@ -1,0 +1,60 @@
+"""Lines: plain and whole in a pipe, broken and in colour on a terminal."""
+
+import re
+
+import pytest
+from mirrorstream.screen import Span, Style, blank, columns, layout, line, period
+
+ROWS = [("a", Span("long word", Style.BAD), "said something rather long about it"), ("bbb", "x", ""), ("c",)]
+
+
+def test_columns_begin_below_each_other() -> None:
+    """Without spaces at the end."""
+    assert layout(columns(ROWS, indent=2)) == "  a    long word  said something rather long about it\n  bbb  x\n  c\n"
+
+
+def test_a_terminal_breaks_lines_below_their_last_column() -> None:
+    """What does not fit goes on where it began."""
+    assert layout(columns(ROWS[:1], indent=2), width=46) == (
+        "  a  long word  said something rather long\n                about it\n"
+    )
+
+
+def test_a_deep_column_goes_on_near_the_left() -> None:
+    """Otherwise there would be a word a line."""
+    rows = [("x" * 30, "some words that go on and on")]
+    assert layout(columns(rows), width=44) == f"{'x' * 30}  some words\n    that go on and on\n"
+
+
+def test_references_stay_whole() -> None:
+    """They are to be copied."""
+    text = layout([line("from ", "registry.example.com/" + "a" * 80)], width=50)
+    assert text == "from\n    registry.example.com/" + "a" * 80 + "\n"
+
+
+def test_colours_are_the_only_escape_sequences() -> None:
+    """Whatever a tenant writes into an Event."""
+    lines = [line(Span("\x1b[5mbad\x1b]0;t\x07", Style.BAD), "\x1b[2J ok\n"), blank()]
+    assert layout(lines, colour=True) == "\x1b[31mbad\x1b[0m ok\n\n"
+    assert layout(lines) == "bad ok\n\n"
+
+
+@pytest.mark.parametrize("width", [1, 20, 80])
+def test_nothing_gets_lost(width: int) -> None:
+    """At any width, with colours or without."""
+    lines = [line(Span("some words", Style.TITLE), "  and ", Span("more of them", Style.QUIET), indent=3), *columns(ROWS)]
+    words = layout(lines).split()
+    assert layout(lines, width=width).split() == words
+    assert re.sub(r"\x1b\[\d+m", "", layout(lines, width=width, colour=True)).split() == words
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        *[(-5, "0s"), (0, "0s"), (59, "59s"), (119, "119s"), (120, "2m"), (125, "2m5s"), (900, "15m"), (3600, "1h")],
+        *[(4200, "1h10m"), (86400, "1d"), (90000, "1d1h"), (864000, "10d"), (900000, "10d")],
+    ],
+)
+def test_periods(seconds: float, text: str) -> None:
+    """As kubectl writes ages."""
+    assert period(seconds) == text

@@ -1,0 +1,144 @@
+"""The text of `status`: read it as a user would."""
+
+import pytest
+from mirrorstream.attempts import Journal, Result
+from mirrorstream.policy import MirrorPolicy, PolicyWarning
+from mirrorstream.screen import layout
+from mirrorstream.statusreport import DETAILED, RuleObject, Rules, StatusReport, render_status
+from mirrorstream.tagstates import Asking, State, TagState, tag_states, with_origins
+
+from tests.cli.builders import DIGEST, FIRST, NOT_FOUND, NOW, POLICY, attempt, failure, item, journal, stream
+
+RULES = Rules(True, (RuleObject("ImageDigestMirrorSet/m", 1),), (PolicyWarning("ImageTagMirrorSet/x", "spec.y", "is nothing"),))
+
+
+def state(status: object = None, known: Journal | None = None, policy: MirrorPolicy | None = POLICY) -> TagState:
+    """The state of one tag."""
+    (found,) = tag_states(stream(status), policy, known or Journal(), Asking())  # type: ignore[arg-type]
+    return found
+
+
+def report(*tags: TagState, rules: Rules = RULES, streams: int = 1, notes: tuple[str, ...] = ()) -> StatusReport:
+    """A report of a namespace."""
+    return StatusReport("ns", streams, tags, rules, notes)
+
+
+def text(found: StatusReport) -> str:
+    """As it is in a pipe."""
+    return layout(render_status(found, NOW))
+
+
+def test_the_whole_answer() -> None:
+    """Failures first and at length, then the rest."""
+    failing = state(failure(), journal(attempt(Result.FAILED, "not-found", "timeout")))
+    refused = state(failure(NOT_FOUND, "NotFound"))
+    (healed,) = with_origins([state(item())], {DIGEST: FIRST})
+    assert text(report(failing, refused, healed, state(), notes=("you see little",))) == (
+        "Namespace ns: 1 failing, 1 refused, 1 not imported yet, 1 healed; 4 tags in 1 stream\n"
+        "\n"
+        "Failing (no mirror has served it yet; mirrorstream goes on trying)\n"
+        "  ns/app:v1  for 1h, unreachable\n"
+        "    from:         src.io/team/app:v1\n"
+        "    failure:      dial tcp 10.0.0.1:443: connect: connection refused\n"
+        "    tried:        failed 2m ago, 3 times alike\n"
+        "      m.io/x/team/app:v1  not-found\n"
+        "      n.io/y/team/app:v1  timeout\n"
+        "\n"
+        "Refused (a mirror must not stand in here, so somebody has to act)\n"
+        "  ns/app:v1  for 1h, not-found\n"
+        "    from:         src.io/team/app:v1\n"
+        "    failure:      not found\n"
+        "    why:          the failure (not-found) must not be bypassed: not found\n"
+        "\n"
+        "Not imported yet (the platform has not finished)\n"
+        "  ns/app:v1  from src.io/team/app:v1\n"
+        "\n"
+        "Healed (imported through a mirror)\n"
+        "  ns/app:v1  through m.io/x/team/app:v1\n"
+        "\n"
+        "Mirror rules: 1 source in 1 object\n"
+        "  ImageDigestMirrorSet/m  1 source\n"
+        "Parts of them that cannot be used:\n"
+        "  ImageTagMirrorSet/x: spec.y: is nothing\n"
+        "Note: you see little\n"
+    )
+
+
+def test_without_an_event_the_rules_say_what_would_be_tried() -> None:
+    """And that nothing is known to have been."""
+    assert (
+        "    tried:        nothing, as far as Events tell\n"
+        "      the rules give, in this order:\n"
+        "        m.io/x/team/app:v1  ImageDigestMirrorSet/m\n"
+        "        n.io/y/team/app:v1  ImageDigestMirrorSet/m\n"
+    ) in text(report(state(failure())))
+
+
+def test_a_mirror_that_came_later_is_said() -> None:
+    """The Event does not know of it."""
+    assert "      not yet: n.io/y/team/app:v1\n" in text(report(state(failure(), journal(attempt(Result.FAILED, "not-found")))))
+
+
+def test_many_failures_get_a_line_each() -> None:
+    """Nobody reads a thousand lines; `explain` tells more of each."""
+    found = text(report(*[state(failure())] * (DETAILED + 1)))
+    assert found.count("  ns/app:v1  for 1h, unreachable  from src.io/team/app:v1\n") == DETAILED + 1
+    assert "`explain NAMESPACE/STREAM:TAG` says more of each" in found
+
+
+def test_long_lists_of_what_is_well_are_cut() -> None:
+    """And that is said."""
+    healed = with_origins([state(item())] * 25, {DIGEST: FIRST})
+    assert "  and 5 more: -o yaml lists all\n" in text(report(*healed))
+
+
+@pytest.mark.parametrize(
+    ("tags", "streams", "says"),
+    [
+        ([], 0, "Namespace ns: there is no ImageStream\n"),
+        ([state(item())], 1, "Namespace ns: nothing fails; 1 tag in 1 stream\n"),
+        (with_origins([state(item())], {DIGEST: FIRST}), 2, "Namespace ns: nothing fails; 1 healed; 1 tag in 2 streams\n"),
+    ],
+)
+def test_the_headline(tags: list[TagState], streams: int, says: str) -> None:
+    """It is all that many read."""
+    assert text(report(*tags, streams=streams)).startswith(says)
+
+
+@pytest.mark.parametrize(
+    ("rules", "says"),
+    [(Rules(known=False), "Mirror rules: not to be seen by you\n"), (Rules(known=True), "Mirror rules: there are none\n")],
+)
+def test_no_rules(rules: Rules, says: str) -> None:
+    """None, and none that may be seen, are two things."""
+    assert says in text(report(state(item()), rules=rules))
+
+
+@pytest.mark.parametrize(
+    ("found", "broken", "unsettled"),
+    [
+        (state(failure()), True, True),
+        (state(failure(NOT_FOUND, "NotFound")), True, False),
+        (state(failure(), policy=MirrorPolicy.from_objects([])), False, False),
+        (state(), False, True),
+        (state(item()), False, False),
+    ],
+    ids=["failing", "refused", "unmirrored", "pending", "imported"],
+)
+def test_what_counts_and_what_is_worth_waiting_for(found: TagState, broken: bool, unsettled: bool) -> None:
+    """Waiting does not help what is refused."""
+    assert (report(found).broken, report(found).unsettled) == (broken, unsettled)
+
+
+def test_the_document() -> None:
+    """Every state is counted; tags that are well without a mirror are not listed."""
+    document = report(state(failure()), state(item()), notes=("n",)).document()
+    assert set(document) == {"namespace", "summary", "tags", "rules", "notes"}
+    counts = {str(one): 0 for one in State} | {"failing": 1, "imported": 1}
+    assert document["summary"] == {"streams": 1, "tags": counts}
+    assert [tag["state"] for tag in document["tags"]] == ["failing"]
+    assert document["rules"] == {
+        "known": True,
+        "objects": [{"object": "ImageDigestMirrorSet/m", "sources": 1}],
+        "warnings": [{"object": "ImageTagMirrorSet/x", "field": "spec.y", "message": "is nothing"}],
+    }

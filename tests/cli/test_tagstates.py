@@ -1,0 +1,143 @@
+"""How a tag stands: every state, for those who see everything and for those who do not."""
+
+from typing import Any
+
+import pytest
+from mirrorstream.attempts import Journal, Result
+from mirrorstream.failures import FailureClass
+from mirrorstream.imagestreams import ImageStream, imagestream_from
+from mirrorstream.policy import MirrorPolicy
+from mirrorstream.tagstates import Asking, State, TagState, tag_states, with_origins
+
+from tests.cli.builders import DIGEST, FIRST, IDMS, NOT_FOUND, POLICY, SECOND, SOURCE, attempt, failure, item, journal, stream
+
+NOTHING = Journal()
+EMPTY = MirrorPolicy.from_objects([])
+OPTED_OUT = {"mirrorstream.github.io/import": "disabled"}
+CHECKED = {"openshift.io/image.dockerRepositoryCheck": "2027-01-15T07:00:00Z"}
+
+
+def states(
+    found: ImageStream, policy: MirrorPolicy | None = POLICY, known: Journal = NOTHING, asking: Asking | None = None
+) -> list[TagState]:
+    """Every state of a stream's tags."""
+    return list(tag_states(found, policy, known, asking or Asking()))
+
+
+@pytest.mark.parametrize(
+    ("found", "policy", "state"),
+    [
+        pytest.param(stream(item()), POLICY, State.IMPORTED, id="imported"),
+        pytest.param(stream(), POLICY, State.PENDING, id="the-platforms-import-is-pending"),
+        pytest.param(stream({**item(1), "conditions": failure()["conditions"]}), POLICY, State.FAILING, id="over-an-old-image"),
+        pytest.param(stream(failure(generation=1)), POLICY, State.PENDING, id="pending-after-an-older-failure"),
+        pytest.param(stream(failure()), POLICY, State.FAILING, id="failing"),
+        pytest.param(stream(failure(NOT_FOUND, "NotFound")), POLICY, State.REFUSED, id="the-source-does-not-have-it"),
+        pytest.param(stream(failure("registry src.io blocked", "Forbidden")), POLICY, State.REFUSED, id="blocked"),
+        pytest.param(stream(failure()), EMPTY, State.UNMIRRORED, id="no-rule"),
+        pytest.param(stream(failure(NOT_FOUND, "NotFound")), EMPTY, State.UNMIRRORED, id="no-rule-and-not-found"),
+        pytest.param(stream(failure(), annotations=OPTED_OUT), POLICY, State.OPTED_OUT, id="opted-out"),
+        pytest.param(stream(failure(), annotations=OPTED_OUT), EMPTY, State.UNMIRRORED, id="opted-out-and-no-rule"),
+        pytest.param(stream(item(), annotations=OPTED_OUT), POLICY, State.IMPORTED, id="opted-out-and-well"),
+        pytest.param(stream(failure()), None, State.FAILING, id="rules-unseen"),
+        pytest.param(stream(failure(NOT_FOUND, "NotFound")), None, State.FAILING, id="rules-unseen-and-not-found"),
+        pytest.param(stream(failure(), annotations=OPTED_OUT), None, State.OPTED_OUT, id="rules-unseen-and-opted-out"),
+    ],
+)
+def test_a_tag(found: ImageStream, policy: MirrorPolicy | None, state: State) -> None:
+    """One row of the table each."""
+    assert [tag.state for tag in states(found, policy)] == [state]
+
+
+def test_a_failing_tag_says_everything() -> None:
+    """Since when, why, through what, what was tried, who follows."""
+    follows: list[Any] = [
+        {"name": "latest", "from": {"kind": "ImageStreamTag", "name": "v1"}},
+        {"name": "stable", "from": {"kind": "ImageStreamTag", "name": "app:latest"}},
+        {"name": "other", "from": {"kind": "ImageStreamTag", "name": "base:v1"}},
+    ]
+    (tag,) = states(stream(failure(), *follows), known=journal(attempt(Result.FAILED, "not-found", "timeout")))
+    assert (tag.name, tag.since, tag.source) == ("ns/app:v1", "2027-01-15T07:00:00Z", SOURCE)
+    assert tag.failure
+    assert tag.failure.kind is FailureClass.UNREACHABLE
+    assert tag.candidates
+    assert [candidate.reference for candidate in tag.candidates] == [FIRST, SECOND]
+    assert tag.tried
+    assert [answer.failure for answer in tag.tried.attempt.candidates] == ["not-found", "timeout"]
+    assert tag.followers == ("latest", "stable")
+    document = tag.document()
+    assert set(document) == {
+        "namespace", "stream", "tag", "state", "source", "why", "since", "failure", "candidates", "tried", "image", "through",
+        "followers",
+    }  # fmt: skip
+    assert document["failure"]["class"] == "unreachable"
+    assert document["candidates"][0] == {"reference": FIRST, "mirrorSet": "ImageDigestMirrorSet/m"}
+
+
+@pytest.mark.parametrize(
+    ("policy", "state"), [(None, State.REFUSED), (POLICY, State.FAILING)], ids=["rules-unseen", "the-rules-know-better"]
+)
+def test_an_event_that_refuses(policy: MirrorPolicy | None, state: State) -> None:
+    """It counts for those who see no rules; where they are seen it may be an old one."""
+    (tag,) = states(stream(failure()), policy, journal(attempt(Result.REFUSED, message="blocked")))
+    assert tag.state is state
+    assert tag.why == ("blocked" if state is State.REFUSED else "")
+
+
+@pytest.mark.parametrize(
+    ("asking", "message", "reason", "state"),
+    [
+        (Asking(bypass_not_found=True), NOT_FOUND, "NotFound", State.FAILING),
+        (Asking(looks_after=lambda namespace: namespace != "ns"), "x", "InternalError", State.OPTED_OUT),
+        (Asking(recorded_reference="mirror"), "x", "InternalError", State.REFUSED),
+    ],
+    ids=["bypassNotFound", "namespaces", "recordedReference"],
+)
+def test_the_controllers_configuration_counts(asking: Asking, message: str, reason: str, state: State) -> None:
+    """Otherwise the answer would be that of another installation."""
+    config = {"kind": "Image", "metadata": {"name": "cluster"}, "spec": {"allowedRegistriesForImport": [{"domainName": "src.io"}]}}
+    policy = MirrorPolicy.from_objects([IDMS, config])
+    assert [tag.state for tag in states(stream(failure(message, reason)), policy, asking=asking)] == [state]
+
+
+@pytest.mark.parametrize(
+    ("annotations", "status", "found"),
+    [
+        ({}, [], [("", State.PENDING)]),
+        (CHECKED, [], [("", State.FAILING)]),
+        ({**CHECKED, **OPTED_OUT}, [], [("", State.OPTED_OUT)]),
+        (CHECKED, [{"tag": "a", **item()}], [("a", State.IMPORTED)]),
+    ],
+    ids=["the-platform-has-not-tried", "it-left-nothing", "opted-out", "there-are-tags"],
+)
+def test_whole_repositories(annotations: Any, status: list[Any], found: list[tuple[str, State]]) -> None:
+    """The platform writes no condition for them: no tag at all is the only sign."""
+    document = {
+        "metadata": {"name": "app", "namespace": "ns", "generation": 2, "annotations": annotations},
+        "spec": {"dockerImageRepository": "src.io/team/app"},
+        "status": {"tags": status},
+    }
+    assert [(tag.tag, tag.state) for tag in states(imagestream_from(document))] == found
+
+
+def test_what_the_platform_imported_whole_is_well() -> None:
+    """It adds every tag to the spec."""
+    assert [tag.state for tag in states(stream(item(), dockerImageRepository="src.io/team/app"))] == [State.IMPORTED]
+
+
+def test_what_was_never_asked_for_has_no_state() -> None:
+    """Tags that follow, are references only, or were pushed."""
+    others: list[Any] = [
+        {"name": "a", "from": {"kind": "ImageStreamTag", "name": "v1"}},
+        {"name": "b", "from": {"kind": "DockerImage", "name": "x"}, "reference": True},
+        {"name": "c"},
+    ]
+    assert [tag.tag for tag in states(stream(item(), *others))] == ["v1"]
+
+
+def test_healed_is_what_its_image_says() -> None:
+    """Only of tags that are well."""
+    well, failing = states(stream(item())), states(stream({**item(1), "conditions": failure()["conditions"]}))
+    found = with_origins([*well, *failing], {DIGEST: FIRST})
+    assert [(tag.state, tag.through) for tag in found] == [(State.HEALED, FIRST), (State.FAILING, "")]
+    assert with_origins(well, {"sha256:other": FIRST}) == well
