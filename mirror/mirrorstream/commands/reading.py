@@ -175,9 +175,7 @@ class Reader:
     def _each_image(self, states: list[TagState]) -> dict[str, str]:
         """Ask for tags: a namespace's viewers may, and no list has their Images' annotations."""
         if len(states) > MOST:
-            self.note(
-                f"you may not list Images: of {len(states)} tags that are well, only {MOST} were looked at for having been healed"
-            )
+            self.note(f"you may not list Images: only {MOST} of {len(states)} well tags were asked for how they came")
 
         def look(state: TagState) -> tuple[str, str]:
             path = f"{API}/namespaces/{state.namespace}/imagestreamtags/{state.stream}:{state.tag}"
