@@ -248,6 +248,10 @@ class Namespace:
             entries[0]["mirrors"] = list(mirrors)
         self.client.request("PUT", path, body=item)
 
+    def mirror_set_names(self) -> list[str]:
+        """The names of the sets that there are."""
+        return list(self._made)
+
     def remove_mirror_set(self, name: str) -> None:
         """Delete a mirror set."""
         self.client.request("DELETE", self._made.pop(name))
@@ -293,6 +297,10 @@ class Namespace:
     def annotate(self, name: str, key: str, value: str) -> None:
         """Set an annotation of a stream."""
         self.change(name, lambda stream: stream["metadata"].setdefault("annotations", {}).update({key: value}))
+
+    def wrote(self, name: str) -> None:
+        """Take what a stream says now for what its user wrote: a tool of the user's has just written it."""
+        self._wrote(self.get(name))
 
     def _wrote(self, stream: Object) -> Object:
         self._written[stream["metadata"]["name"]] = stream

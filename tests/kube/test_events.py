@@ -1,0 +1,50 @@
+"""Events: written once, counted up after that, and told apart by everything that they say."""
+
+from typing import Any
+
+import pytest
+from mirrorstream.kube.client import Client
+from mirrorstream.kube.events import NORMAL, EventRecorder, Involved
+
+from tests.kube.conftest import Request, Script
+
+STREAM = Involved("image.openshift.io/v1", "ImageStream", "ns", "app", "u")
+
+
+@pytest.fixture
+def written(script: Script) -> list[tuple[str, Any]]:
+    """The requests that are made, with their bodies."""
+    found: list[tuple[str, Any]] = []
+
+    def handle(request: Request) -> None:
+        found.append((request.command, request.body))
+        request.answer(201, {})
+
+    script.handle = handle
+    return found
+
+
+def _record(client: Client, *events: tuple[str, tuple[tuple[str, str], ...]]) -> None:
+    recorder = EventRecorder(client, "mirrorstream", "me")
+    recorder.start()
+    for message, annotations in events:
+        recorder.event(STREAM, NORMAL, "Reason", message, annotations)
+    recorder.stop()
+
+
+def test_annotations_are_written(client: Client, written: list[tuple[str, Any]]) -> None:
+    """Programs read them."""
+    _record(client, ("m", (("a/b", "{}"),)), ("n", ()))
+    assert [body["metadata"].get("annotations") for _, body in written] == [{"a/b": "{}"}, None]
+    assert written[0][1]["involvedObject"]["uid"] == "u"
+
+
+@pytest.mark.parametrize(
+    ("second", "verbs"),
+    [(("m", (("a", "1"),)), ["POST", "PATCH"]), (("m", (("a", "2"),)), ["POST", "POST"]), (("n", (("a", "1"),)), ["POST", "POST"])],
+    ids=["the-same", "another-annotation", "another-message"],
+)
+def test_only_the_same_event_is_counted_up(client: Client, written: list[tuple[str, Any]], second: Any, verbs: list[str]) -> None:
+    """A message is cut; its annotation may still differ, and must not stay the first one's."""
+    _record(client, ("m", (("a", "1"),)), second)
+    assert [verb for verb, _ in written] == verbs
