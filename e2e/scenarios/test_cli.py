@@ -355,12 +355,13 @@ def test_read_only_commands_read_only(ns: Namespace, start: Start, run: Run) -> 
 @pytest.fixture
 def plugin(authorized: Cluster, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
     """Run `kubectl …` with our programs on the path."""
+    program = components() / "kubectl"
     monkeypatch.setenv("PATH", f"{PROGRAM.parent}:/usr/bin:/bin")
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.delenv("KUBECONFIG", raising=False)
 
     def kubectl(*arguments: str) -> subprocess.CompletedProcess[str]:
-        command = [str(components() / "kubectl"), *arguments]
+        command = [str(program), *arguments]
         return subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
 
     return kubectl

@@ -137,8 +137,9 @@ class _EventAnnotations(msgspec.Struct, rename={"outcome": OUTCOME_ANNOTATION}):
     outcome: str = ""
 
 
-class _EventMeta(msgspec.Struct):
+class _EventMeta(msgspec.Struct, rename="camel"):
     name: str = ""
+    resource_version: str = ""
     annotations: _EventAnnotations | None = None
 
 
@@ -174,7 +175,7 @@ class Journal:
     """What Events say of many streams' tags: the latest attempt of each, and the sentences of Events without an annotation."""
 
     def __init__(self, events: Iterable[StreamEvent] = ()) -> None:
-        self._tried: dict[tuple[Key, str, str], Tried] = {}
+        self._tried: dict[tuple[Key, str, str], tuple[tuple[str, int], Tried]] = {}
         self._sentences: dict[tuple[Key, str], list[tuple[str, str]]] = {}
         for event in events:
             self._add(event)
@@ -189,24 +190,22 @@ class Journal:
             self._sentences.setdefault((key, involved.uid), []).append((event.at, f"{event.reason}: {one_line(event.message)}"))
             return
         tried = Tried(attempt, event.at, event.count or 1, one_line(event.metadata.name))
+        # Times are whole seconds; of two in the same one, the version tells which was written last.
+        version = event.metadata.resource_version
+        order = (event.at, int(version) if version.isascii() and version.isdigit() else 0)
         known = self._tried.get((key, involved.uid, attempt.tag))
-        # Times are whole seconds: of two in the same one, an import comes after what failed before it.
-        if known is None or _order(tried) >= _order(known):
-            self._tried[key, involved.uid, attempt.tag] = tried
+        if known is None or order >= known[0]:
+            self._tried[key, involved.uid, attempt.tag] = (order, tried)
 
     def of(self, key: Key, uid: str, tag: str, source: str) -> Tried | None:
         """The latest attempt for a tag of a stream with this `uid`, if it was about the tag's present `source`."""
         found = self._tried.get((key, uid, tag)) or self._tried.get((key, "", tag))
-        return found if found is not None and found.attempt.source in ("", source) else None
+        return found[1] if found is not None and found[1].attempt.source in ("", source) else None
 
     def sentences(self, key: Key, uid: str) -> list[str]:
         """What Events of versions without the annotation say of a stream, oldest first, as `time reason: message`."""
         found = [*self._sentences.get((key, uid), ()), *(self._sentences.get((key, ""), ()) if uid else ())]
         return [f"{at} {text}".strip() for at, text in sorted(found)]
-
-
-def _order(tried: Tried) -> tuple[str, bool]:
-    return tried.at, tried.attempt.result == Result.IMPORTED
 
 
 decode_event = msgspec.json.Decoder(StreamEvent).decode

@@ -59,11 +59,14 @@ def attempt(result: str = Result.FAILED, *failures: str, tag: str = "v1", **more
     return Attempt(**{"tag": tag, "result": str(result), "source": SOURCE, "candidates": answers, **more})
 
 
-def event(outcome: Attempt | str | None, *, at: str = "2027-01-15T07:58:00Z", name: str = "app.1", **more: Any) -> StreamEvent:
+def event(
+    outcome: Attempt | str | None, *, at: str = "2027-01-15T07:58:00Z", name: str = "app.1", version: str = "1", **more: Any
+) -> StreamEvent:
     """An Event of the stream `ns/app`; `outcome` may be text that is no attempt, or None for no annotation at all."""
     text = encode_attempt(outcome) if isinstance(outcome, Attempt) else outcome
+    annotations = {} if text is None else {"annotations": {OUTCOME_ANNOTATION: text, "other": "x"}}
     document = {
-        "metadata": {"name": name, **({} if text is None else {"annotations": {OUTCOME_ANNOTATION: text, "other": "x"}})},
+        "metadata": {"name": name, "resourceVersion": version, **annotations},
         "involvedObject": {"kind": "ImageStream", "namespace": "ns", "name": "app", "uid": "u"},
         "reason": "MirrorImportFailed",
         "message": "a sentence",

@@ -106,10 +106,10 @@ def test_through_what(result: Result, failures: list[str], through: str) -> None
 
 
 def test_the_latest_attempt_of_each_tag_counts() -> None:
-    """Of two in the same second, the import: it came after what failed."""
-    old = event(attempt(Result.FAILED, "timeout"), at="2027-01-15T07:00:00Z")
-    new = event(attempt(Result.FAILED, "not-found"), at="2027-01-15T07:30:00Z")
-    imported = event(attempt(Result.IMPORTED, ""), at="2027-01-15T07:30:00Z")
+    """Of two in the same second, the one that was written last."""
+    old = event(attempt(Result.FAILED, "timeout"), at="2027-01-15T07:00:00Z", version="999")
+    new = event(attempt(Result.FAILED, "not-found"), at="2027-01-15T07:30:00Z", version="98")
+    imported = event(attempt(Result.IMPORTED, ""), at="2027-01-15T07:30:00Z", version="101")
     other = event(attempt(Result.REFUSED, tag="v2"), at="2027-01-15T07:59:00Z")
     for events in ([old, new, imported, other], [imported, other, new, old]):
         found = Journal(events)
