@@ -188,7 +188,7 @@ def _heading(explanation: Explanation, now: float) -> Iterable[Line]:
 
 
 _STANDING = {
-    State.FAILING: "imports it through the mirrors as soon as one serves it",
+    State.FAILING: "finds it in no mirror yet, and goes on trying",
     State.REFUSED: "must not import it through a mirror",
     State.UNMIRRORED: "has no mirror for it",
     State.OPTED_OUT: "is kept away from it",

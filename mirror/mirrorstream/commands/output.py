@@ -10,7 +10,7 @@ from typing import Any
 import yaml
 
 from mirrorstream.safetext import harmless
-from mirrorstream.screen import Line, layout
+from mirrorstream.screen import Line, layout, period
 
 
 def print_document(document: Any, output: str) -> None:
@@ -28,3 +28,9 @@ def print_lines(lines: Iterable[Line]) -> None:
     terminal = sys.stdout.isatty()
     colour = terminal and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
     sys.stdout.write(layout(lines, width=shutil.get_terminal_size().columns if terminal else None, colour=colour))
+
+
+def say_waiting(seconds: float, what: str) -> None:
+    """Tell whoever sits at a terminal that nothing happens for a while, and why."""
+    if seconds and sys.stderr.isatty():
+        print(f"Waiting for {what}, for at most {period(seconds)} …", file=sys.stderr)  # noqa: T201

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
+from urllib.parse import quote
 
 import msgspec
 
@@ -91,17 +92,17 @@ class Reader:
             self.notes.append(text)
 
     def _path(self, root: str, plural: str) -> str:
-        return f"{root}/namespaces/{self.namespace}/{plural}" if self.namespace else f"{root}/{plural}"
+        return f"{root}/namespaces/{quote(self.namespace, safe='')}/{plural}" if self.namespace else f"{root}/{plural}"
 
     def streams(self) -> list[ImageStream]:
-        """All streams. Raises ClientError: without them there is nothing to tell."""
+        """All streams. Raises ClientError, or ConfigurationError where there are none: then there is nothing to tell."""
         return read_all(
             self.client, self._path(API, "imagestreams"), decode_imagestream, on_malformed=self._malformed("ImageStream")
         )
 
     def stream(self, name: str) -> ImageStream:
         """One stream. Raises ClientError."""
-        return self.client.request("GET", f"{self._path(API, 'imagestreams')}/{name}", decode=decode_imagestream)
+        return self.client.request("GET", f"{self._path(API, 'imagestreams')}/{quote(name, safe='')}", decode=decode_imagestream)
 
     def _malformed(self, kind: str) -> Callable[[str], None]:
         return lambda why: self.note(f"an {kind} cannot be read and is left out: {why}")
@@ -178,7 +179,7 @@ class Reader:
             self.note(f"you may not list Images: only {MOST} of {len(states)} well tags were asked for how they came")
 
         def look(state: TagState) -> tuple[str, str]:
-            path = f"{API}/namespaces/{state.namespace}/imagestreamtags/{state.stream}:{state.tag}"
+            path = f"{API}/namespaces/{state.namespace}/imagestreamtags/{quote(state.stream, safe='')}:{quote(state.tag, safe='')}"
             try:
                 image = self.client.request("GET", path, decode=_decode_tag).image.metadata
             except ApiError as error:

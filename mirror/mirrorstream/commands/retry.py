@@ -2,8 +2,9 @@
 
 import argparse
 import datetime
+from urllib.parse import quote
 
-from mirrorstream.commands.output import print_document, print_lines
+from mirrorstream.commands.output import print_document, print_lines, say_waiting
 from mirrorstream.commands.reading import API, Reader
 from mirrorstream.commands.status import FAILING, connect
 from mirrorstream.commands.waiting import Clock, look_until
@@ -57,7 +58,7 @@ class _Retry:
     def __init__(self, client: Client, namespace: str, stream: str, *, patient: bool, clock: Clock) -> None:
         self._client, self._namespace, self._stream = client, namespace, stream
         self._patient, self._clock = patient, clock
-        self._path = f"{API}/namespaces/{namespace}/imagestreams/{stream}"
+        self._root = f"{API}/namespaces/{quote(namespace, safe='')}"
         self.reader = Reader(client, namespace)
         self._asking, self._configured = self.reader.asking()
         self._policy, _ = self.reader.rules(self._asking)
@@ -75,6 +76,7 @@ class _Retry:
         def done(states: list[TagState]) -> bool:
             return all(self._settled(state, known) for state in states if state.tag in tags and state.tag not in imported)
 
+        say_waiting(seconds, "the outcome")
         found = look_until(self._look, done, seconds=seconds, every=LOOK_SECONDS, clock=self._clock)
         chosen = with_origins([state for state in found if state.tag in tags], self.reader.origins(found))
         return [Outcome(state, platform=state.tag in imported) for state in chosen]
@@ -98,9 +100,8 @@ class _Retry:
                 return (), set()
             request = import_request(stream, tags, stream.metadata.resource_version)
             timeout = min(LONGEST_IMPORT, SECONDS_FOR_EACH * (len(tags) + 1))
-            path = f"{API}/namespaces/{self._namespace}/imagestreamimports"
             try:
-                answer = self._client.request("POST", path, body=request, timeout=timeout)
+                answer = self._client.request("POST", f"{self._root}/imagestreamimports", body=request, timeout=timeout)
             except ApiError as error:
                 if error.status == 403:
                     why = f"you may not import images into {self._namespace}/{self._stream}"
@@ -123,7 +124,8 @@ class _Retry:
         stamp = datetime.datetime.fromtimestamp(self._clock.now(), datetime.UTC).isoformat(timespec="milliseconds")
         body = {"metadata": {"annotations": {RETRY_ANNOTATION: stamp}}}
         try:
-            self._client.request("PATCH", self._path, body=body, content_type=MERGE_PATCH)
+            path = f"{self._root}/imagestreams/{quote(self._stream, safe='')}"
+            self._client.request("PATCH", path, body=body, content_type=MERGE_PATCH)
         except ApiError as error:
             if error.status != 403:
                 raise

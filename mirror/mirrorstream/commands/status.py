@@ -2,7 +2,7 @@
 
 import argparse
 
-from mirrorstream.commands.output import print_document, print_lines
+from mirrorstream.commands.output import print_document, print_lines, say_waiting
 from mirrorstream.commands.reading import DEFAULTS_NOTE, USER_AGENT, Reader
 from mirrorstream.commands.waiting import Clock, look_until
 from mirrorstream.kube.client import Client, ConfigurationError, load_client
@@ -21,6 +21,7 @@ def run(args: argparse.Namespace, clock: Clock | None = None) -> int:
     clock = clock or Clock()
     client, namespace = connect(args)
     waiting = args.wait is not None
+    say_waiting(args.wait or 0, "everything to heal")
     try:
         report, reader = look_until(
             lambda: look(client, namespace),
