@@ -115,10 +115,11 @@ def tag_states(stream: ImageStream, policy: MirrorPolicy | None, journal: Journa
     repository = stream.spec.docker_image_repository
     if not repository:
         return
-    for name in listed_tags(stream):
-        yield look.listed(name, repository)
-    # A successful import of the platform's adds every tag to the spec, so any item at all is a sign of success.
-    if not any(status.items for status in stream.status.tags or ()):
+    listed, asked_for = listed_tags(stream), {tag.name for tag in stream.spec_tags}
+    for name in listed:
+        if name not in asked_for:
+            yield look.listed(name, repository)
+    if not listed:
         yield look.repository(repository)
 
 
