@@ -133,6 +133,11 @@ def with_origins(states: Iterable[TagState], through: Mapping[str, str]) -> list
     ]
 
 
+def _tried_as_stuck(tried: Tried) -> bool:
+    """Whether mirrorstream took the platform's import for one that does not end, and could not help."""
+    return tried.attempt.failure == FailureClass.STUCK and tried.attempt.result != Result.IMPORTED
+
+
 @dataclass(frozen=True, slots=True)
 class _Look:
     stream: ImageStream
@@ -149,7 +154,11 @@ class _Look:
         shared: dict[str, Any] = {"image": image, "digest": digest, "followers": tuple(followers(self.stream, tag.name))}
         condition = status.failure if status else None
         if is_pending(tag, status):
-            return self._state(tag.name, State.PENDING, source, "the platform's import is pending", **shared)
+            pending = self._state(tag.name, State.PENDING, source, "the platform's import is pending", **shared)
+            if pending.tried is None or not _tried_as_stuck(pending.tried):
+                return pending
+            failure = Failure(FailureClass.STUCK, "no answer from the platform's import")
+            return self._failed(tag.name, source, failure, None, insecure=tag.import_policy.insecure, shared=shared)
         if condition is None:
             if newest is None:
                 return self._state(tag.name, State.PENDING, source, "the platform has not imported it yet", **shared)

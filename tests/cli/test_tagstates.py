@@ -3,7 +3,7 @@
 from typing import Any
 
 import pytest
-from mirrorstream.attempts import Journal, Result
+from mirrorstream.attempts import Attempt, Journal, Result
 from mirrorstream.failures import FailureClass
 from mirrorstream.imagestreams import ImageStream, imagestream_from
 from mirrorstream.policy import MirrorPolicy
@@ -82,6 +82,20 @@ def test_an_event_that_refuses(policy: MirrorPolicy | None, state: State) -> Non
     (tag,) = states(stream(failure()), policy, journal(attempt(Result.REFUSED, message="blocked")))
     assert tag.state is state
     assert tag.why == ("blocked" if state is State.REFUSED else "")
+
+
+@pytest.mark.parametrize(
+    ("known", "state"),
+    [
+        (attempt(Result.FAILED, "not-found", failure="stuck"), State.FAILING),
+        (attempt(Result.FAILED, "not-found", failure="timeout"), State.PENDING),
+        (attempt(Result.IMPORTED, "", failure="stuck"), State.PENDING),
+    ],
+    ids=["in-vain", "for-an-earlier-failure", "with-success"],
+)
+def test_an_import_that_does_not_end(known: Attempt, state: State) -> None:
+    """Where packets are dropped the platform may never write a condition: what mirrorstream tried tells that it is stuck."""
+    assert [tag.state for tag in states(stream(), known=journal(known))] == [state]
 
 
 @pytest.mark.parametrize(
