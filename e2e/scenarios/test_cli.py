@@ -10,6 +10,7 @@ from mirrorstream.kube.client import ApiError, load_client
 
 from e2e.backends import SIMULATOR
 from e2e.controlplane.build import components
+from e2e.imageset import check_imageset
 from e2e.scenarios.audit import AuditLog
 from e2e.scenarios.cluster import IMAGE_API, Cluster, Namespace, following, tag
 from e2e.scenarios.commands import Commands, Ran
@@ -18,7 +19,6 @@ from e2e.scenarios.installation import with_token
 from e2e.scenarios.program import PROGRAM
 from e2e.scenarios.roles import account_with
 from e2e.waiting import wait_for
-from tests.cli.test_missing import check_imageset
 
 VIEW = [
     {

@@ -11,6 +11,7 @@ from mirrorstream.policy import MirrorPolicy
 from mirrorstream.screen import layout
 from mirrorstream.tagstates import Asking, tag_states
 
+from e2e.imageset import SCHEMA, check, check_imageset
 from tests.cli.builders import FIRST, NOT_FOUND, POLICY, SECOND, SOURCE, attempt, failure, item, journal, stream
 
 GONE, OPEN = Absence.MISSING, Absence.UNKNOWN
@@ -85,58 +86,6 @@ def test_a_whole_repository_is_none_that_oc_mirror_can_fetch() -> None:
     made, left_out = imageset([image])
     assert made["mirror"] == {}
     assert "src.io/team/app is left out" in left_out[0]
-
-
-# oc-mirror v2 reads its file strictly: these are its fields, as its documentation lists them.
-_TEXT, _FLAG, _NUMBER = str, bool, int
-_IMAGE = {"name": _TEXT}
-_CHART = {"name": _TEXT, "version": _TEXT, "path": _TEXT, "imagePaths": [_TEXT], "values": dict}
-_BUNDLE = {"name": _TEXT, "minVersion": _TEXT, "maxVersion": _TEXT}
-_PACKAGE = {**_BUNDLE, "channels": [_BUNDLE], "defaultChannel": _TEXT, "bundles": [_IMAGE]}
-SCHEMA: Any = {
-    "kind": _TEXT,
-    "apiVersion": _TEXT,
-    "archiveSize": _NUMBER,
-    "mirror": {
-        "platform": {
-            "graph": _FLAG, "architectures": [_TEXT], "release": _TEXT, "kubeVirtContainer": _FLAG,
-            "channels": [{**_BUNDLE, "type": _TEXT, "shortestPath": _FLAG, "full": _FLAG}],
-        },
-        "operators": [{
-            "catalog": _TEXT, "targetCatalog": _TEXT, "targetTag": _TEXT, "full": _FLAG, "skipDependencies": _FLAG,
-            "targetCatalogSourceTemplate": _TEXT, "packages": [_PACKAGE],
-        }],
-        "additionalImages": [_IMAGE],
-        "blockedImages": [_IMAGE],
-        "samples": [_IMAGE],
-        "helm": {"repositories": [{"name": _TEXT, "url": _TEXT, "charts": [_CHART]}], "local": [_CHART]},
-    },
-}  # fmt: skip
-
-
-def check(value: Any, schema: Any, where: str = "") -> None:
-    """Check a document as strictly as oc-mirror does: no unknown field, no wrong type."""
-    if isinstance(schema, dict):
-        assert isinstance(value, dict), f"{where}: {value!r} is no mapping"
-        for key, item_ in value.items():
-            assert key in schema, f"{where}.{key}: unknown"
-            check(item_, schema[key], f"{where}.{key}")
-    elif isinstance(schema, list):
-        assert isinstance(value, list), f"{where}: {value!r} is no list"
-        for index, item_ in enumerate(value):
-            check(item_, schema[0], f"{where}[{index}]")
-    else:
-        assert type(value) is schema, f"{where}: {value!r} is no {schema.__name__}"
-
-
-def check_imageset(document: Any) -> list[str]:
-    """Check an ImageSetConfiguration; the names of its additional images."""
-    check(document, SCHEMA)
-    assert (document["kind"], document["apiVersion"]) == ("ImageSetConfiguration", "mirror.openshift.io/v2alpha1")
-    assert "mirror" in document
-    images = document["mirror"].get("additionalImages", [])
-    assert all(image["name"] for image in images)
-    return [image["name"] for image in images]
 
 
 def _image(name: str, absence: Absence = Absence.MISSING) -> MissingImage:
