@@ -2,7 +2,7 @@
 
 from typing import Any
 
-# oc-mirror v2 reads its file strictly: these are its fields, as its documentation lists them.
+# It refuses unknown fields, and a file without `kind` or `mirror`: these are the fields of its API v2alpha1.
 _TEXT, _FLAG, _NUMBER = str, bool, int
 _IMAGE = {"name": _TEXT}
 _CHART = {"name": _TEXT, "version": _TEXT, "path": _TEXT, "imagePaths": [_TEXT], "values": dict}
