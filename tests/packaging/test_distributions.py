@@ -77,7 +77,8 @@ def test_the_wheels_metadata(wheel: zipfile.ZipFile) -> None:
     assert "Tag: py3-none-any" in wheel.read(f"{info}/WHEEL").decode()
     scripts = ConfigParser()
     scripts.read_string(wheel.read(f"{info}/entry_points.txt").decode())
-    assert dict(scripts["console_scripts"]) == dict.fromkeys(("mirrorstream", "kubectl-mirrorstream"), "mirrorstream.cli:main")
+    names = ("mirrorstream", "kubectl-mirrorstream", "kubectl_complete-mirrorstream")
+    assert dict(scripts["console_scripts"]) == dict.fromkeys(names, "mirrorstream.cli:main")
 
 
 def test_two_builds_are_the_same(sdist: Path, tmp_path: Path) -> None:
