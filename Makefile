@@ -1,6 +1,6 @@
 # Every target sets up its own virtual environment when there is none, with exactly the versions in requirements-dev.lock.
 .DEFAULT_GOAL := help
-.PHONY: help demo test e2e lint contract bench format lock clean image sbom bundle
+.PHONY: help demo test e2e lint contract bench docs format lock clean image sbom bundle
 PYTHON ?= python3
 VENV := .venv
 READY := $(VENV)/.ready
@@ -41,6 +41,11 @@ lint: $(READY) ## ruff, mypy --strict, import contracts
 
 bench: $(READY) ## how fast tags heal and what the rules cost, measured on this machine
 	$(VENV)/bin/python -m e2e.bench
+
+docs: $(READY) ## the users' guide as pages, in site/; every link of its own is checked
+	$(VENV)/bin/python docs/generate_configuration.py
+	NO_MKDOCS_2_WARNING=1 $(VENV)/bin/mkdocs build --strict --quiet
+	@echo "site/index.html"
 
 format: $(READY) ## let ruff format everything
 	$(VENV)/bin/ruff check --fix .

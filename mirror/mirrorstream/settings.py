@@ -108,15 +108,23 @@ class WebhookSettings(_Section):
         strict=False,
         description="Namespaces whose streams serve pods of every namespace, in order.",
     )
-    checkAccess: bool = Field(default=True, description="Use a stream only if the pod's service account may pull from it.")
+    checkAccess: bool = Field(
+        default=True,
+        description="Use a stream only if the pod's service account may pull from it. "
+        "Without, pods are pointed at streams whose images they may not be able to pull.",
+    )
     respectImagePolicies: bool = Field(
-        default=True, description="Leave images alone that a signature policy or a blocked registry covers."
+        default=True,
+        description="Leave images alone that a signature policy or a blocked registry covers. "
+        "Without, they do not keep an image from being rewritten.",
     )
     scope: Literal["mirrored", "all"] = Field(
         default="mirrored", description="Rewrite only images that a mirror set covers, or every Local tag's image."
     )
     pendingTags: Literal["leave", "rewrite"] = Field(
-        default="leave", description="What happens to an image whose tag has failed and is not healed yet."
+        default="leave",
+        description="What happens to an image whose tag has failed and is not healed yet: it stays, or becomes the internal "
+        "registry's tag, which can be pulled once it is healed.",
     )
     excludeOwners: tuple[str, ...] = Field(
         default=(),
