@@ -16,6 +16,7 @@ TOGETHER = {
     "e2e/contract/test_contract.py",
     "e2e/scenarios/test_certificates.py",
     "e2e/scenarios/test_disturbances.py",
+    "e2e/scenarios/test_documents.py",
     "e2e/scenarios/test_installation.py",
 }
 """Modules whose tests share something that is costly to make."""

@@ -1,0 +1,159 @@
+"""Names that the documents use are those of the programs: people search for them, and write alerts on them."""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+from mirrorstream.failures import FailureClass, classify
+from mirrorstream.settings import Settings, parse_settings
+from mirrorstream_controller.reports import FAILED, IMPORTED, REFUSED
+from mirrorstream_webhook.patch import Result
+
+from docs.generate_configuration import fields
+from e2e.documents import PROJECT, Block, blocks, pages
+
+PAGES = [pytest.param(page, id=page.name) for page in pages()]
+PACKAGES = ("mirror/mirrorstream", "controller/mirrorstream_controller", "webhook/mirrorstream_webhook")
+MODULES = {path.rpartition("/")[2] for path in PACKAGES}
+SOURCES = "\n".join(path.read_text(encoding="utf-8") for folder in PACKAGES for path in sorted((PROJECT / folder).rglob("*.py")))
+MANIFESTS = "\n".join(path.read_text(encoding="utf-8") for path in sorted((PROJECT / "config").rglob("*.yaml")))
+TOP = ("config", "docs", "e2e", "tests", "mirror", "controller", "webhook", "bundle")
+MADE_BY_READERS = {"certificates", "gather", "my-cluster"}
+"""Folders that a reader of the guide makes."""
+
+
+def _code(page: Path) -> Iterator[str]:
+    """What stands in code spans and in blocks."""
+    text = page.read_text(encoding="utf-8")
+    yield from re.findall(r"`([^`\n]+)`", text)
+    yield from (block.text for block in blocks(page))
+
+
+def _pattern(names: str) -> str:
+    """`test_*.py`, `config/base/{a,b}` and the like as a glob."""
+    return re.sub(r"\{[^}]*\}", "*", names)
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_paths_exist(page: Path) -> None:
+    """A folder or file of the project that is named is there."""
+    for code in _code(page):
+        for path in re.findall(rf"(?<![\w/.:-])(?:\.\./)*((?:{'|'.join(TOP)})/[\w./*{{}},-]+)", code):
+            name = path.rstrip(".,/")
+            assert list(PROJECT.glob(_pattern(name))), f"{page.name}: there is no {name}"
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_metrics_exist(page: Path) -> None:
+    """Every metric that is named is one of the programs', with the suffix that its kind gives it."""
+    known = set(re.findall(r'"(mirrorstream_[a-z_]+)"', SOURCES)) - MODULES
+    known |= {f"{name}{suffix}" for name in known for suffix in ("_total", "_bucket", "_count", "_sum")}
+    for name in re.findall(r"\bmirrorstream_[a-z_]+\b", page.read_text(encoding="utf-8")):
+        assert name in known | MODULES, f"{page.name}: there is no metric {name}"
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_reasons_of_events_exist(page: Path) -> None:
+    """Every Event of ours that is named."""
+    for name in re.findall(r"`((?:Imported|MirrorImport)[A-Za-z]+)`", page.read_text(encoding="utf-8")):
+        assert name in (IMPORTED, FAILED, REFUSED), f"{page.name}: there is no Event {name}"
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_annotations_and_labels_exist(page: Path) -> None:
+    """Every key of ours that is named."""
+    text = page.read_text(encoding="utf-8").replace("\\.", ".")
+    for name in re.findall(r"\b((?:pods\.)?mirrorstream\.github\.io/[a-z-]+)", text):
+        if name == "mirrorstream.github.io/mirrorstream":
+            continue  # the site
+        webhook, _, annotation = name.partition("/")
+        found = f'"{annotation}":' in SOURCES if webhook.startswith("pods.") else name in SOURCES + MANIFESTS
+        assert found, f"{page.name}: nothing has the key {name}"
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_fields_of_the_configuration_exist(page: Path) -> None:
+    """Every field that is named by its path; and every whole file that is shown is a valid one."""
+    schema = Settings.model_json_schema()
+    known = {path for path, _ in fields(schema, schema["$defs"])}
+    for path in re.findall(r"`((?:mirrors|controller|webhook)\.[a-zA-Z]+[a-zA-Z.]*)[:`]", page.read_text(encoding="utf-8")):
+        assert path in known, f"{page.name}: the configuration has no {path}"
+    for block in blocks(page):
+        if block.language != "yaml":
+            continue
+        for document in yaml.safe_load_all(block.text):
+            if isinstance(document, dict) and document and set(document) <= set(Settings.model_fields):
+                parse_settings(yaml.safe_dump(document), str(block))
+
+
+def test_every_result_of_the_webhook_is_explained() -> None:
+    """Whoever finds a result in the audit log finds it in both pages that explain it, and no other."""
+    for name in ("webhook.md", "troubleshooting.md"):
+        text = (PROJECT / "docs" / name).read_text(encoding="utf-8")
+        for result in Result:
+            assert f"`{result}`" in text, f"{name} does not explain {result}"
+    text = (PROJECT / "docs" / "how-it-decides.md").read_text(encoding="utf-8")
+    (table,) = re.findall(r"\| result if no \|\n\|[-|]+\|\n((?:\|.*\n)+)", text)
+    for row in table.splitlines():
+        for result in re.findall(r"`([^`]+)`", row.split("|")[3]):
+            assert result in set(Result), f"how-it-decides.md: there is no result {result}"
+
+
+def _messages() -> list[tuple[str, str, str]]:
+    """The rows of the table of messages: message, reason, class."""
+    text = (PROJECT / "docs" / "troubleshooting.md").read_text(encoding="utf-8")
+    (table,) = re.findall(r"\| message \| means \| class \|.*\n\|[-|]+\|\n((?:\|.*\n)+)", text)
+    found = []
+    for row in table.splitlines():
+        cells = [cell.strip() for cell in row.strip("|").split("|")]
+        reason = re.search(r"\(reason (\w+)\)", cells[0])
+        kinds = re.findall(r"`([a-z-]+)`", cells[2])
+        if kinds and cells[0].startswith("`"):
+            found += [
+                (message, reason[1] if reason else "InternalError", kinds[0]) for message in re.findall(r"`([^`]+)`", cells[0])
+            ]
+    return found
+
+
+@pytest.mark.parametrize(("message", "reason", "kind"), [pytest.param(*row, id=row[0][:40]) for row in _messages()])
+def test_a_message_means_what_the_table_says(message: str, reason: str, kind: str) -> None:
+    """Every message of the table is read by the program as the table says."""
+    assert classify(reason, f"Internal error occurred: HOST/team/app:v1: {message}").kind == kind
+
+
+def test_every_class_of_failure_is_in_the_table() -> None:
+    """An Event may name any of them."""
+    text = (PROJECT / "docs" / "troubleshooting.md").read_text(encoding="utf-8")
+    assert [kind for kind in FailureClass if f"| `{kind}` |" not in text] == []
+
+
+QUOTED = [
+    "the new configuration is invalid, the old one stays in force",
+    "part of a mirror rule cannot be used",
+    "would record",
+    "kept what the source served",
+    "no longer the leader, ending",
+    "what must not be imported is unknown, so nothing is",
+    "not read yet: ",
+    "not synced yet",
+    "the cluster does not serve ",
+    "nothing heard of ",
+]
+"""What the guide quotes of logs and of /readyz."""
+
+
+@pytest.mark.parametrize("text", QUOTED)
+def test_what_is_quoted_is_said(text: str) -> None:
+    """Who searches for a line of the log finds it in the guide, as the program says it."""
+    assert text in SOURCES
+    assert any(text in page.read_text(encoding="utf-8") for page in pages()), "nobody quotes it any more"
+
+
+def test_every_block_of_yaml_can_be_read() -> None:
+    """Somebody will copy it."""
+    read: list[Block] = [block for page in pages() for block in blocks(page) if block.language == "yaml"]
+    for block in read:
+        list(yaml.safe_load_all(block.text))
+    assert read
