@@ -1,5 +1,6 @@
 """Somebody who follows the documents on a cluster of their own: what they have before them, and what they type.
 
+All that they see is in the file `transcript` of the test's folder, to be compared with what the documents show.
 Where the documents speak of hosts there are the registries of the tests: nothing ever asks a public host.
 """
 
@@ -161,6 +162,8 @@ class Reader:
             check=False,
             timeout=60,
         )
+        with (self.folder / "transcript").open("a", encoding="utf-8") as transcript:
+            transcript.write(f"[{where}] $ {command}\n{done.stdout}{done.stderr}\n")
         assert done.returncode in statuses, f"{where}: {command}: ended with {done.returncode}\n{done.stdout}{done.stderr}"
         return done.stdout
 
