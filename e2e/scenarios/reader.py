@@ -1,122 +1,80 @@
 """Somebody who follows the documents on a cluster of their own: what they have before them, and what they type.
 
-All that they see is in the file `transcript` of the test's folder, to be compared with what the documents show.
-Where the documents speak of hosts there are the registries of the tests: nothing ever asks a public host.
+Where the documents speak of hosts there are the registries of the tests: nothing ever asks a public host. All that they see is in
+the file `transcript` of the test's folder, to be compared with what the documents show.
 """
 
 import os
 import shutil
 import subprocess
 import sys
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from mirrorstream.kube.client import ApiError, Client, load_client
+import yaml
+from mirrorstream.kube.client import ApiError
 
-from e2e.contract.registries import Registries
-from e2e.controlplane.arguments import OWN_NAMESPACE
-from e2e.controlplane.plane import ControlPlane
 from e2e.documents import PROJECT, Block
 from e2e.scenarios.cluster import IMAGE_API
-from e2e.scenarios.installation import CONTROLLER, Installation
-from e2e.scenarios.program import Controller
+from e2e.scenarios.deployed import HOOKS
+from e2e.scenarios.installed import Bed
+from e2e.scenarios.kubelet import SERVICE, Kubelet
+from e2e.scenarios.roles import PULL, grant, group
 from e2e.waiting import wait_for
 
 Object = dict[str, Any]
 OVERLAY = "config/overlays/openshift"
-DEPLOYMENTS = f"/apis/apps/v1/namespaces/{OWN_NAMESPACE}/deployments"
-OTHERS_KINDS = (
-    ("monitoring.coreos.com/v1", "ServiceMonitor", "servicemonitors"),
-    ("monitoring.coreos.com/v1", "PrometheusRule", "prometheusrules"),
-)
-"""Kinds that the platform's other operators bring; only that they are served counts here."""
 IN_THE_MIRROR = {
     "redhat/ocp-tools-4/jenkins-rhel8": ("v4.13.0-1686682222", "v4.13.0"),
     "redhat/ubi9/httpd-24": ("latest",),
-    "shop/shop/backend": ("v3",),
+    "shop/backend": ("v3",),
 }
 STREAMS = {"httpd": ("2.4-ubi9", "ubi9/httpd-24:latest"), "nodejs": ("20-ubi9", "ubi9/nodejs-20:latest")}
 """What the documents' examples are about, beside config/samples; the mirror does not have the second."""
+SAMPLES = "/apis/samples.operator.openshift.io/v1/configs"
 
 
-@dataclass
 class Reader:
     """A cluster administrator with a checkout, `oc` (kubectl, here), the mirrorstream commands and a kubeconfig."""
 
-    plane: ControlPlane
-    registries: Registries
-    programs: Path
-    """The folder with kubectl."""
-    folder: Path
-    client: Client = field(init=False)
-    _controller: Controller | None = None
-
-    def __post_init__(self) -> None:
-        self.client = load_client(str(self.plane.kubeconfig), in_cluster=False, user_agent="reader")
-        self._bin = self.folder / "bin"
+    def __init__(self, bed: Bed, folder: Path) -> None:
+        self.bed, self.client, self.folder = bed, bed.client, folder
+        self._bin = folder / "bin"
         self._bin.mkdir(parents=True)
         for name in ("oc", "kubectl"):
-            (self._bin / name).symlink_to(self.programs / "kubectl")
+            (self._bin / name).symlink_to(bed.kubectl)
         for name in ("mirrorstream", "kubectl-mirrorstream"):
             (self._bin / name).symlink_to(Path(sys.executable).parent / name)
-        self.checkout = self.folder / "checkout"
+        self.checkout = folder / "checkout"
+        server = yaml.safe_load(bed.plane.kubeconfig.read_text(encoding="utf-8"))["clusters"][0]["cluster"]["server"]
+        self.kubelet = Kubelet(bed.client, folder / "pods", server)
 
     # What is there before anybody reads anything.
 
     def prepare(self) -> None:
-        """Other operators' kinds, namespaces, mirrors with images, and streams that fail."""
-        for version, kind, plural in OTHERS_KINDS:
-            self._define(version, kind, plural)
+        """Namespaces, mirrors with images, and streams that fail."""
         for namespace in ("web", "shop"):
-            self._make("/api/v1/namespaces", {"metadata": {"name": namespace}})
+            self.client.request("POST", "/api/v1/namespaces", body={"metadata": {"name": namespace}})
+        # As on OpenShift: everybody may pull from the shared namespace.
+        grant(self.client, "openshift", "shared-resource-viewer", [PULL], group("system:authenticated"))
         samples = {"apiVersion": "samples.operator.openshift.io/v1", "kind": "Config", "spec": {"managementState": "Removed"}}
-        self._make("/apis/samples.operator.openshift.io/v1/configs", {**samples, "metadata": {"name": "cluster"}})
+        self.client.request("POST", SAMPLES, body={**samples, "metadata": {"name": "cluster"}})
         for repository, tags in IN_THE_MIRROR.items():
             for tag in tags:
-                self.registries.stores["good"].put(repository, tag, "docker", f"{repository}:{tag}")
+                self.bed.cluster.put("good", repository, tag)
         self.new_checkout()
         for name in ("mirror_sets", "jenkins", "customer_stream"):
-            self._shell(f"kubectl apply -f config/samples/{name}.yaml", (0,), "the samples")
+            self._type(f"oc apply -f config/samples/{name}.yaml", (0,), "given")
         for name, (tag, image) in STREAMS.items():
             source = {"kind": "DockerImage", "name": self.here(f"registry.redhat.io/{image}")}
             spec = {"tags": [{"name": tag, "from": source, "referencePolicy": {"type": "Local"}}]}
-            body = {"apiVersion": "image.openshift.io/v1", "kind": "ImageStream", "metadata": {"name": name}, "spec": spec}
-            self._make(f"{IMAGE_API}/namespaces/openshift/imagestreams", body)
-
-    def _define(self, version: str, kind: str, plural: str) -> None:
-        group, _, name = version.partition("/")
-        schema = {"openAPIV3Schema": {"type": "object", "x-kubernetes-preserve-unknown-fields": True}}
-        spec = {
-            "group": group,
-            "scope": "Namespaced",
-            "names": {"kind": kind, "plural": plural, "singular": kind.lower()},
-            "versions": [{"name": name, "served": True, "storage": True, "schema": schema}],
-        }
-        self._make(
-            "/apis/apiextensions.k8s.io/v1/customresourcedefinitions", {"metadata": {"name": f"{plural}.{group}"}, "spec": spec}
-        )
-        wait_for(f"{plural} are served", lambda: self._served(f"/apis/{version}/{plural}"))
-
-    def _served(self, path: str) -> bool:
-        try:
-            self.client.get(path)
-        except ApiError:
-            return False
-        return True
-
-    def _make(self, path: str, body: Object) -> None:
-        try:
-            self.client.request("POST", path, body=body)
-        except ApiError as error:
-            if error.status != 409:
-                raise
-
-    # The documents' hosts.
+            self.client.request(
+                "POST", f"{IMAGE_API}/namespaces/openshift/imagestreams", body={"metadata": {"name": name}, "spec": spec}
+            )
 
     def here(self, text: str) -> str:
         """`text` with the documents' hosts replaced by those of the tests."""
-        dead, good = self.registries.hosts["dead"], self.registries.hosts["good"]
+        dead, good = self.bed.cluster.host("dead"), self.bed.cluster.host("good")
         hosts = {
             "registry.redhat.io": dead,
             "registry.access.redhat.com": f"127.0.0.1:{dead.partition(':')[2]}",
@@ -143,14 +101,14 @@ class Reader:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(self.here(block.text), encoding="utf-8")
         for command in () if block.not_run else block.commands:
-            self._shell(self.here(command), block.statuses, str(block))
-            self._run_deployments()
+            self._type(self.here(command), block.statuses, str(block))
+            assert not self._there(f"{HOOKS}/mirrorstream") or self._there(SERVICE), f"{block}: a configuration without its Service"
 
-    def _shell(self, command: str, statuses: tuple[int, ...], where: str) -> str:
+    def _type(self, command: str, statuses: tuple[int, ...], where: str) -> None:
         environment = {
             "PATH": f"{self._bin}:{os.environ['PATH']}",
             "HOME": str(self.folder),
-            "KUBECONFIG": str(self.plane.kubeconfig),
+            "KUBECONFIG": str(self.bed.plane.kubeconfig),
             "TERM": "dumb",
         }
         done = subprocess.run(
@@ -160,52 +118,40 @@ class Reader:
             capture_output=True,
             text=True,
             check=False,
-            timeout=60,
+            timeout=90,
         )
         with (self.folder / "transcript").open("a", encoding="utf-8") as transcript:
             transcript.write(f"[{where}] $ {command}\n{done.stdout}{done.stderr}\n")
         assert done.returncode in statuses, f"{where}: {command}: ended with {done.returncode}\n{done.stdout}{done.stderr}"
-        return done.stdout
+        self.kubelet.check()
+
+    # Where a document begins.
 
     def install(self) -> None:
         """Have it installed, with what can heal healed."""
-        self._shell(f"kubectl apply -k {OVERLAY}", (0,), "given")
-        self._run_deployments()
-        self._shell(
-            "kubectl -n openshift annotate imagestreams.image.openshift.io --all mirrorstream.github.io/import-", (0,), "given"
-        )
+        self._type(f"oc apply -k {OVERLAY}", (0,), "given")
+        for name in ("controller", "webhook"):
+            self._type(f"oc -n mirrorstream rollout status deployment/mirrorstream-{name} --timeout=60s", (0,), "given")
+        self._type("oc -n openshift annotate imagestreams --all mirrorstream.github.io/import-", (0,), "given")
+        self._type("oc label namespace web mirrorstream.github.io/rewrite-", (0,), "given")
         for stream, tag in (("jenkins", "2"), ("httpd", "2.4-ubi9")):
-            wait_for(f"{stream}:{tag} heals", lambda stream=stream, tag=tag: self._status(stream, tag).get("items"))  # type: ignore[misc]
-        wait_for("nodejs fails", lambda: self._status("nodejs", "20-ubi9").get("conditions"))
+            wait_for(f"{stream}:{tag} heals", lambda stream=stream, tag=tag: self._tag(stream, tag).get("items"))  # type: ignore[misc]
+        wait_for("nodejs fails", lambda: self._tag("nodejs", "20-ubi9").get("conditions"))
 
     def uninstall(self) -> None:
         """Have it not installed."""
-        self._shell(f"kubectl delete -k {OVERLAY} --ignore-not-found", (0,), "given")
-        self._run_deployments()
+        self._type("oc delete mutatingwebhookconfiguration mirrorstream --ignore-not-found", (0,), "given")
+        self._type(f"oc delete -k {OVERLAY} --ignore-not-found", (0,), "given")
 
-    def _status(self, stream: str, tag: str) -> Object:
+    def _tag(self, stream: str, tag: str) -> Object:
         found = self.client.get(f"{IMAGE_API}/namespaces/openshift/imagestreams/{stream}")
         return next((t for t in (found.get("status") or {}).get("tags") or [] if t["tag"] == tag), {})
 
-    # What a kubelet would do.
-
-    def _run_deployments(self) -> None:
-        """Run the controller where its Deployment is, and end it where it is not."""
-        wanted = any(item["metadata"]["name"] == CONTROLLER for item in self.client.get(DEPLOYMENTS)["items"])
-        if not wanted:
-            self.stop()
-        elif self._controller is None:
-            account = Installation(self.client, OWN_NAMESPACE, account=CONTROLLER)
-            wait_for(
-                "the service account is there",
-                lambda: self._served(f"/api/v1/namespaces/{OWN_NAMESPACE}/serviceaccounts/{CONTROLLER}"),
-            )
-            kubeconfig = account.kubeconfig(self.folder / "controller.kubeconfig", self.plane.kubeconfig)
-            self._controller = Controller(kubeconfig, self.folder, {}, "--namespace", OWN_NAMESPACE)
-            self._controller.wait_ready()
-
-    def stop(self) -> None:
-        """End what runs."""
-        if self._controller:
-            self._controller.stop()
-            self._controller = None
+    def _there(self, path: str) -> bool:
+        try:
+            self.client.get(path)
+        except ApiError as error:
+            if error.status != 404:
+                raise
+            return False
+        return True

@@ -3,19 +3,15 @@
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
-from e2e.backends import CONTROLPLANE, Choice, free_ports, hosts_at, scenario_settings
-from e2e.contract.registries import Registries
-from e2e.controlplane.build import components
-from e2e.controlplane.plane import ControlPlane
 from e2e.documents import PROJECT, blocks, pages
+from e2e.scenarios.installed import Bed
 from e2e.scenarios.reader import Reader
 
-BEFORE = ("README.md", "install.md")
+BEFORE = ("README.md", "install.md", "certificates.md")
 """Documents that install it themselves."""
 
 
@@ -25,24 +21,21 @@ def _with_commands() -> list[Path]:
 
 
 @pytest.fixture(scope="module")
-def reader(chosen: Choice, built: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Reader]:
+def reader(bed: Bed, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Reader]:
     """A reader with a cluster of their own."""
-    if chosen.backend != CONTROLPLANE:
-        pytest.skip("documents are followed on a control plane of their own: --backend controlplane")
-    folder = tmp_path_factory.mktemp("documents")
-    ports = free_ports()
-    with ExitStack() as stack:
-        registries = stack.enter_context(Registries(ports))
-        plane = stack.enter_context(ControlPlane(folder / "plane", components(), scenario_settings([hosts_at(ports)])))
-        reader = Reader(plane, registries, components(), folder)
-        stack.callback(reader.stop)
+    reader = Reader(bed, tmp_path_factory.mktemp("documents"))
+    with reader.kubelet:
         reader.prepare()
         yield reader
 
 
+@pytest.mark.timeout(300)
 @pytest.mark.parametrize("page", [pytest.param(page, id=page.name) for page in _with_commands()])
 def test_what_the_document_says_can_be_typed(reader: Reader, page: Path) -> None:
-    """Whoever follows the document from its beginning to its end meets no command that fails."""
+    """Whoever follows the document from its beginning to its end meets no command that fails.
+
+    Nor ever a webhook configuration without its Service.
+    """
     reader.new_checkout()
     if page.name in BEFORE:
         reader.uninstall()

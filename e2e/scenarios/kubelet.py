@@ -1,0 +1,120 @@
+"""What happens by itself on a cluster with nodes: mirrorstream's pods start, become ready, and end; certificates are issued.
+
+`deployed.py` runs what one `kubectl apply` made. This follows whatever is applied, rolled out and deleted, as long as it lasts.
+"""
+
+import contextlib
+import datetime
+import threading
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from mirrorstream.kube.client import JSON_PATCH, MERGE_PATCH, ApiError, Client
+
+from e2e.forwarder import forwarding
+from e2e.scenarios.deployed import HOOKS, NAMESPACE, Pod
+from e2e.scenarios.issuers import SECRETS, ServiceCA
+
+Object = dict[str, Any]
+PODS = f"/api/v1/namespaces/{NAMESPACE}/pods"
+SERVICE = f"/api/v1/namespaces/{NAMESPACE}/services/mirrorstream-webhook"
+LOOK_SECONDS = 0.1
+
+
+class Kubelet:
+    """A context manager: a thread that keeps processes, and what the API server knows of them, in line with the pods there are."""
+
+    def __init__(self, client: Client, folder: Path, server: str) -> None:
+        self.client, self._folder, self._server = client, folder, server
+        self._running: dict[str, Pod] = {}
+        self._ready: dict[str, bool] = {}
+        self._service = contextlib.ExitStack()
+        self._behind: set[str] = set()
+        self._port = 0
+        self._stopped = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="kubelet", daemon=True)
+        self._failure: Exception | None = None
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._stopped.set()
+        self._thread.join()
+        for uid in list(self._running):
+            self._end(uid)
+        self._service.close()
+
+    def check(self) -> None:
+        """Raise what went wrong in the thread, if anything did."""
+        if self._failure:
+            raise self._failure
+
+    def _run(self) -> None:
+        while not self._stopped.wait(LOOK_SECONDS):
+            try:
+                self._look()
+            except ApiError as error:
+                if error.status not in (404, 409, 422):  # something was deleted or changed meanwhile
+                    self._failure = error
+            except Exception as error:  # noqa: BLE001  told by check()
+                self._failure = error
+
+    def _look(self) -> None:
+        pods = {pod["metadata"]["uid"]: pod for pod in self.client.get(PODS)["items"]}
+        for uid in self._running.keys() - pods.keys():
+            self._end(uid)
+        if not pods:
+            return
+        self._issue()
+        for uid, pod in pods.items():
+            if uid not in self._running:
+                self._running[uid] = Pod(self.client, pod, self._folder, self._server)
+        self._lead_to_webhooks()
+        for uid in pods:
+            self._tell(uid)
+
+    def _end(self, uid: str) -> None:
+        self._ready.pop(uid, None)
+        self._running.pop(uid).process.kill()
+
+    def _issue(self) -> None:
+        """Be OpenShift's service CA."""
+        issuer = ServiceCA(self.client, self._folder)
+        missing = issuer.wanted().keys() - {secret["metadata"]["name"] for secret in self.client.get(SECRETS)["items"]}
+        hook = self.client.get(f"{HOOKS}/mirrorstream")
+        asked = issuer.injected(hook["metadata"].get("annotations") or {})
+        if asked and (missing or not hook["webhooks"][0]["clientConfig"].get("caBundle")):
+            issuer.issue()
+
+    def _lead_to_webhooks(self) -> None:
+        """Have the API server find the webhook's Service on this machine, whatever was applied meanwhile."""
+        webhooks = {uid: pod for uid, pod in self._running.items() if pod.component == "webhook"}
+        if webhooks.keys() != self._behind:
+            self._service.close()
+            backends = [(pod.port("admission"), pod.ready) for pod in webhooks.values()]
+            self._port, self._behind = self._service.enter_context(forwarding(*backends)), set(webhooks)
+        if self.client.get(SERVICE)["spec"]["type"] != "ExternalName":
+            spec = {"type": "ExternalName", "externalName": "localhost", "clusterIP": None, "clusterIPs": None}
+            self.client.request("PATCH", SERVICE, body={"spec": spec}, content_type=MERGE_PATCH)
+        where = self.client.get(f"{HOOKS}/mirrorstream")["webhooks"][0]["clientConfig"]["service"]
+        if where["port"] != self._port:
+            patch = [{"op": "replace", "path": "/webhooks/0/clientConfig/service/port", "value": self._port}]
+            self.client.request("PATCH", f"{HOOKS}/mirrorstream", body=patch, content_type=JSON_PATCH)
+
+    def _tell(self, uid: str) -> None:
+        """Say in the pod's status whether it is ready."""
+        pod = self._running[uid]
+        try:
+            ready = pod.ready()
+        except OSError:
+            ready = False
+        if ready == self._ready.get(uid, False):
+            return
+        now = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+        condition = {"type": "Ready", "status": "True" if ready else "False", "lastTransitionTime": now}
+        status = {"phase": "Running", "startTime": now, "conditions": [condition]}
+        self.client.request("PATCH", f"{PODS}/{pod.name}/status", body={"status": status}, content_type=MERGE_PATCH)
+        self._ready[uid] = ready
