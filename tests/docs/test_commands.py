@@ -40,6 +40,11 @@ def test_a_session_is_marked_as_one(page: Path) -> None:
         prompts = [line for line in block.text.splitlines() if line.startswith("$ ")]
         assert block.language == CONSOLE or not prompts, f"{block}: a command outside of a block of the language {CONSOLE}"
         assert block.language != CONSOLE or prompts, f"{block}: a session without a command; they begin with '$ '"
+    inside = {line for block in blocks(page) for line in block.text.splitlines()}
+    for line in page.read_text(encoding="utf-8").splitlines():
+        assert not line.strip().startswith("$ ") or line.strip() in {text.strip() for text in inside}, (
+            f"{page.name}: {line.strip()}"
+        )
 
 
 @pytest.mark.parametrize("block", SESSIONS)
