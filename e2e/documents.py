@@ -6,18 +6,22 @@ command is run by a test, unless a comment right before the block says why it ca
     <!-- not run: REASON -->
     <!-- exit status 3 -->          (or `0 or 3`: what its commands may end with, instead of 0)
 
+What the document shows of a command's output must be in it, line for line and in that order; `…` stands for anything, as a line for
+any number of lines.
+
 A block with a title (```` ```yaml title="my-cluster/config.yaml" ````) is a file that the commands after it find there.
 """
 
 import re
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 PROJECT = Path(__file__).parents[1]
 PROMPT = "$ "
 CONSOLE = "console"
+ANYTHING = "…"
 _FENCE = re.compile(r"^(?P<indent> *)(?P<marks>`{3,}|~{3,})(?P<info>.*)$")
 _TITLE = re.compile(r'\btitle="([^"]*)"')
 _DIRECTIVE = re.compile(r"^ *<!-- (?P<text>(?:not run|exit status)\b.*?) -->$")
@@ -43,12 +47,25 @@ class Block:
     """What its commands may end with."""
 
     @property
-    def commands(self) -> tuple[str, ...]:
-        """What is typed, one command after the other; a backslash at the end of a line joins it with the next."""
+    def session(self) -> tuple[tuple[str, tuple[str, ...]], ...]:
+        """What is typed, one command after the other, each with the lines that it prints.
+
+        A backslash at the end of a line joins it with the next.
+        """
         if self.language != CONSOLE:
             return ()
-        joined = self.text.replace("\\\n", "")
-        return tuple(line.removeprefix(PROMPT) for line in joined.splitlines() if line.startswith(PROMPT))
+        found: list[tuple[str, list[str]]] = []
+        for line in self.text.replace("\\\n", "").splitlines():
+            if line.startswith(PROMPT):
+                found.append((line.removeprefix(PROMPT), []))
+            elif found and line.strip():
+                found[-1][1].append(line)
+        return tuple((command, tuple(lines)) for command, lines in found)
+
+    @property
+    def commands(self) -> tuple[str, ...]:
+        """What is typed."""
+        return tuple(command for command, _ in self.session)
 
     def __str__(self) -> str:
         return f"{self.page}:{self.line}"
@@ -104,6 +121,19 @@ def _said(page: str, line: int, directive: str) -> tuple[str, tuple[int, ...]]:
     if not found:
         raise DocumentError(f"{page}:{line}: {directive!r} is neither 'not run: REASON' nor 'exit status N [or M]'")
     return "", tuple(int(group) for group in found.groups() if group)
+
+
+def not_shown(expected: Iterable[str], output: str) -> str:
+    """The first line of `expected` that does not come in `output`, after those before it; empty if all do.
+
+    Runs of white space count as one space.
+    """
+    lines = iter(output.splitlines())
+    for line in expected:
+        pattern = re.compile(r"\s+".join(".*".join(map(re.escape, word.split(ANYTHING))) for word in line.split()))
+        if line.strip() != ANYTHING and not any(pattern.fullmatch(found.strip()) for found in lines):
+            return line
+    return ""
 
 
 def programs(command: str) -> list[list[str]]:

@@ -8,13 +8,14 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
 import yaml
 from mirrorstream.kube.client import ApiError
 
-from e2e.documents import PROJECT, Block
+from e2e.documents import PROJECT, Block, not_shown
 from e2e.scenarios.cluster import IMAGE_API
 from e2e.scenarios.deployed import HOOKS
 from e2e.scenarios.installed import Bed
@@ -24,6 +25,7 @@ from e2e.waiting import wait_for
 
 Object = dict[str, Any]
 OVERLAY = "config/overlays/openshift"
+PATIENCE_SECONDS = 20.0
 IN_THE_MIRROR = {
     "redhat/ocp-tools-4/jenkins-rhel8": ("v4.13.0-1686682222", "v4.13.0"),
     "redhat/ubi9/httpd-24": ("latest",),
@@ -46,6 +48,7 @@ class Reader:
         for name in ("mirrorstream", "kubectl-mirrorstream"):
             (self._bin / name).symlink_to(Path(sys.executable).parent / name)
         self.checkout = folder / "checkout"
+        self._internal = "the internal registry"
         server = yaml.safe_load(bed.plane.kubeconfig.read_text(encoding="utf-8"))["clusters"][0]["cluster"]["server"]
         self.kubelet = Kubelet(bed.client, folder / "pods", server)
 
@@ -71,6 +74,8 @@ class Reader:
             self.client.request(
                 "POST", f"{IMAGE_API}/namespaces/openshift/imagestreams", body={"metadata": {"name": name}, "spec": spec}
             )
+        repository = self._get("httpd")["status"]["dockerImageRepository"]
+        self._internal = repository.partition("/")[0]
 
     def here(self, text: str) -> str:
         """`text` with the documents' hosts replaced by those of the tests."""
@@ -80,6 +85,7 @@ class Reader:
             "registry.access.redhat.com": f"127.0.0.1:{dead.partition(':')[2]}",
             "registry.example.com": f"{dead}/example",
             "mirror.example.com:5000": good,
+            "image-registry.openshift-image-registry.svc:5000": self._internal,
         }
         for name, host in hosts.items():
             text = text.replace(name, host)
@@ -100,11 +106,16 @@ class Reader:
             path = self.checkout / block.title
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(self.here(block.text), encoding="utf-8")
-        for command in () if block.not_run else block.commands:
-            self._type(self.here(command), block.statuses, str(block))
+        for command, expected in () if block.not_run else block.session:
+            # What is shown may need a moment, in which a reader would type it again: a tag heals, an API server learns.
+            end, missing = time.monotonic() + PATIENCE_SECONDS, "?"
+            while missing and time.monotonic() < end:
+                output = self._type(self.here(command), block.statuses, str(block))
+                missing = not_shown([self.here(line) for line in expected], output)
+            assert not missing, f"{block}: {command}: does not print {missing!r}:\n{output}"
             assert not self._there(f"{HOOKS}/mirrorstream") or self._there(SERVICE), f"{block}: a configuration without its Service"
 
-    def _type(self, command: str, statuses: tuple[int, ...], where: str) -> None:
+    def _type(self, command: str, statuses: tuple[int, ...], where: str) -> str:
         environment = {
             "PATH": f"{self._bin}:{os.environ['PATH']}",
             "HOME": str(self.folder),
@@ -124,6 +135,7 @@ class Reader:
             transcript.write(f"[{where}] $ {command}\n{done.stdout}{done.stderr}\n")
         assert done.returncode in statuses, f"{where}: {command}: ended with {done.returncode}\n{done.stdout}{done.stderr}"
         self.kubelet.check()
+        return done.stdout + done.stderr
 
     # Where a document begins.
 
@@ -143,9 +155,12 @@ class Reader:
         self._type("oc delete mutatingwebhookconfiguration mirrorstream --ignore-not-found", (0,), "given")
         self._type(f"oc delete -k {OVERLAY} --ignore-not-found", (0,), "given")
 
+    def _get(self, stream: str) -> Object:
+        found: Object = self.client.get(f"{IMAGE_API}/namespaces/openshift/imagestreams/{stream}")
+        return found
+
     def _tag(self, stream: str, tag: str) -> Object:
-        found = self.client.get(f"{IMAGE_API}/namespaces/openshift/imagestreams/{stream}")
-        return next((t for t in (found.get("status") or {}).get("tags") or [] if t["tag"] == tag), {})
+        return next((t for t in self._get(stream)["status"].get("tags") or [] if t["tag"] == tag), {})
 
     def _there(self, path: str) -> bool:
         try:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from mirrorstream.cli import build_parser
 
-from e2e.documents import CONSOLE, PROJECT, Block, DocumentError, blocks, pages, programs
+from e2e.documents import CONSOLE, PROJECT, Block, DocumentError, blocks, not_shown, pages, programs
 
 RUNNABLE = {"oc", "kubectl", "mirrorstream", "mkdir", "base64", "grep", "openssl"}
 """What is there where e2e/scenarios/test_documents.py runs the commands; oc is kubectl there."""
@@ -125,7 +125,24 @@ def test_a_session_is_read_as_it_is_typed(tmp_path: Path) -> None:
     file = '```yaml title="a/b.yaml"\nx: 1\n```\n'
     page.write_text(f"1. First\n\n    <!-- exit status 0 or 3 -->\n{session}\n{file}", encoding="utf-8")
     console, titled = blocks(page)
-    assert console.commands == ("ls -l | grep x > out", "pwd")
+    assert console.session == (("ls -l | grep x > out", ("x",)), ("pwd", ()))
     assert console.statuses == (0, 3)
     assert [words for command in console.commands for words in programs(command)] == [["ls", "-l"], ["grep", "x"], ["pwd"]]
     assert (titled.title, titled.text, titled.commands) == ("a/b.yaml", "x: 1\n", ())
+
+
+@pytest.mark.parametrize(
+    ("expected", "missing"),
+    [
+        pytest.param(["a  b", "c"], "", id="all"),
+        pytest.param(["c"], "", id="a-part"),
+        pytest.param(["a …"], "", id="anything"),
+        pytest.param(["…", "for 19s, c"], "for 19s, c", id="not-there"),
+        pytest.param(["…", "for …s, down"], "", id="within-a-word"),
+        pytest.param(["c", "a b"], "a b", id="in-order"),
+        pytest.param(["a"], "a", id="a-whole-line"),
+    ],
+)
+def test_what_is_shown_of_an_output(expected: list[str], missing: str) -> None:
+    """A document may leave lines out and put … for what differs from run to run; all else is as it is printed."""
+    assert not_shown(expected, "a b\n  for 7s,  down\nc\n") == missing
