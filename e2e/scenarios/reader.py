@@ -70,7 +70,8 @@ class Reader:
             self._type(f"oc apply -f config/samples/{name}.yaml", (0,), "given")
         for name, (tag, image) in STREAMS.items():
             source = {"kind": "DockerImage", "name": self.here(f"registry.redhat.io/{image}")}
-            spec = {"tags": [{"name": tag, "from": source, "referencePolicy": {"type": "Local"}}]}
+            following = {"name": "latest", "from": {"kind": "ImageStreamTag", "name": tag}}
+            spec = {"tags": [{"name": tag, "from": source, "referencePolicy": {"type": "Local"}}, following]}
             self.client.request(
                 "POST", f"{IMAGE_API}/namespaces/openshift/imagestreams", body={"metadata": {"name": name}, "spec": spec}
             )

@@ -9,7 +9,7 @@ from mirrorstream.cli import build_parser
 
 from e2e.documents import CONSOLE, PROJECT, Block, DocumentError, blocks, not_shown, pages, programs
 
-RUNNABLE = {"oc", "kubectl", "mirrorstream", "mkdir", "base64", "grep", "openssl"}
+RUNNABLE = {"oc", "kubectl", "mirrorstream", "mkdir", "base64", "grep", "openssl", "source"}
 """What is there where e2e/scenarios/test_documents.py runs the commands; oc is kubectl there."""
 OC_ONLY = {"adm", "import-image", "tag", "policy", "new-project", "image"}
 PAGES = [pytest.param(page, id=page.name) for page in pages()]
@@ -85,7 +85,7 @@ def test_subcommands_and_flags_that_are_named_exist(page: Path) -> None:
 
 def test_flags_that_are_named_alone_exist() -> None:
     """`--metrics-port`, say, belongs to one of our subcommands, or is said of another program on purpose."""
-    of_others = {"--all", "--no-index", "--find-links"}
+    of_others = {"--all", "--no-index", "--find-links", "--previous"}
     known = {flag for parser in SUBCOMMANDS.values() for flag in parser._option_string_actions}
     bed = {"--backend", "--openshift-bin", "--kubeconfig"}
     for page in pages():
