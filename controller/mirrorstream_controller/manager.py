@@ -2,7 +2,6 @@
 
 import os
 import signal
-import socket
 import threading
 import time
 from collections.abc import Iterable
@@ -14,7 +13,7 @@ from mirrorstream.certs import validity_gauges
 from mirrorstream.health import HealthServer
 from mirrorstream.imagestreams import decode_imagestream
 from mirrorstream.kube.client import load_client
-from mirrorstream.kube.credentials import own_namespace
+from mirrorstream.kube.credentials import own_name, own_namespace
 from mirrorstream.kube.events import EventRecorder
 from mirrorstream.kube.informer import Informer
 from mirrorstream.kube.watching import informer_gauges, silence
@@ -55,7 +54,7 @@ class Manager:
         self._settings_file = settings
         self._leader_election = leader_election
         self._namespace = namespace or own_namespace()
-        self._identity = f"{os.environ.get('POD_NAME') or socket.gethostname()}_{uuid4().hex[:8]}"
+        self._identity = f"{own_name()}_{uuid4().hex[:8]}"
         current = settings.current
         self._client = load_client(
             kubeconfig,

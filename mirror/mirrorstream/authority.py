@@ -1,5 +1,6 @@
 """A certificate authority in memory, for those who have none: it signs certificates for servers, and nothing else."""
 
+import ipaddress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -13,6 +14,9 @@ from mirrorstream.certs import CertificatePair
 SKEW = timedelta(hours=1)
 """Certificates are valid from so long ago on: clocks of a cluster differ, those of its API servers among them."""
 
+LONGEST_NAME = 64
+"""Characters of an attribute of a name, by X.520."""
+
 
 @dataclass(frozen=True, slots=True)
 class Authority:
@@ -24,10 +28,14 @@ class Authority:
     _name: x509.Name
 
     @classmethod
-    def create(cls, name: str, *, now: datetime, lifetime: timedelta) -> "Authority":
-        """A new authority with the common name `name`, with a key on P-256."""
+    def create(cls, name: str, *, now: datetime, lifetime: timedelta, unit: str = "") -> "Authority":
+        """A new authority with the common name `name` and perhaps an organizational unit, with a key on P-256.
+
+        Of both texts the first 64 characters count, which is what a name may have.
+        """
         key = ec.generate_private_key(ec.SECP256R1())
-        subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
+        attributes = [(NameOID.COMMON_NAME, name), *([(NameOID.ORGANIZATIONAL_UNIT_NAME, unit)] if unit else [])]
+        subject = x509.Name([x509.NameAttribute(oid, text[:LONGEST_NAME]) for oid, text in attributes])
         usage = x509.KeyUsage(
             digital_signature=True, key_cert_sign=True, crl_sign=True, content_commitment=False, key_encipherment=False,
             data_encipherment=False, key_agreement=False, encipher_only=False, decipher_only=False,
@@ -41,19 +49,27 @@ class Authority:
         return cls(_sign(builder, key), now + lifetime, key, subject)
 
     def issue(self, hosts: list[str], *, now: datetime) -> CertificatePair:
-        """A certificate for a server that is reached by one of `hosts` (DNS names), valid as long as the authority."""
+        """A certificate for a server that is reached by one of `hosts` (DNS names, addresses), valid as long as the authority."""
         key = ec.generate_private_key(ec.SECP256R1())
-        # A common name has 64 characters at most, and nobody looks at it where there are alternative names.
-        subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, hosts[0][:64])])
+        # Nobody looks at it where there are alternative names.
+        subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, hosts[0][:LONGEST_NAME])])
         builder = (
             _builder(subject, self._name, key, now, self.not_after)
             .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
             .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
-            .add_extension(x509.SubjectAlternativeName([x509.DNSName(host) for host in hosts]), critical=False)
+            .add_extension(x509.SubjectAlternativeName([_alternative(host) for host in hosts]), critical=False)
             .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(self._key.public_key()), critical=False)
         )
         private = key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
         return CertificatePair(_sign(builder, self._key), private, self.not_after)
+
+
+def _alternative(host: str) -> x509.GeneralName:
+    """A host as clients look for it: an address is no DNS name to them."""
+    try:
+        return x509.IPAddress(ipaddress.ip_address(host))
+    except ValueError:
+        return x509.DNSName(host)
 
 
 def _builder(

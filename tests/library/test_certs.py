@@ -38,6 +38,13 @@ def test_a_client_that_trusts_the_authority_connects_by_the_services_name(
     thread.join()
 
 
+def test_the_longest_name_that_a_service_may_have(tmp_path: Path) -> None:
+    """Is longer than a certificate's common name."""
+    name = "s" * 63
+    assert main(["certs", "--out", str(tmp_path), "--service", name, "--namespace", "n" * 63]) == 0
+    read_pair(str(tmp_path / "tls.crt"), str(tmp_path / "tls.key"))
+
+
 def test_running_it_again_makes_a_new_pair_of_a_new_authority(tmp_path: Path) -> None:
     """Nothing is kept from which the old one could be made."""
     make(tmp_path)

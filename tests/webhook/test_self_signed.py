@@ -1,6 +1,7 @@
 """Certificates of the webhook's own: what is in the caBundle and served when, and what never happens to others' entries."""
 
 import base64
+import ipaddress
 import json
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
@@ -8,6 +9,7 @@ from typing import Any
 
 import pytest
 from cryptography import x509
+from cryptography.exceptions import InvalidSignature
 from mirrorstream.authority import Authority
 from mirrorstream.certs import CertificatePair
 from mirrorstream.kube.client import ApiError, ApiUnreachable
@@ -78,28 +80,45 @@ class Api:
 class Bed:
     """A replica, its clock and what it serves."""
 
-    def __init__(self, api: Api | None = None, clock: Clock | None = None) -> None:
+    def __init__(self, api: Api | None = None, clock: Clock | None = None, replica: str = "pod-a") -> None:
         self.api, self.clock = api or Api(), clock or Clock()
         self.served: list[CertificatePair] = []
-        self.replica = SelfSigned(self.api, "mirrorstream", self.served.append, now=self.clock, uniform=lambda low, high: high)  # type: ignore[arg-type]
+        client: Any = self.api
+        self.replica = SelfSigned(
+            client,
+            "mirrorstream",
+            self.served.append,
+            replica=replica,
+            now=self.clock,
+            uniform=lambda low, high: low + (high - low) * self.jitter,
+        )
+        self.jitter = 1.0
 
     def step(self, after: timedelta = timedelta(0)) -> None:
         """Time passes, and the replica looks."""
         self.clock.pass_(after)
         self.replica.step()
 
-    def accepted(self) -> bool:
-        """Whether an API server with the present bundle accepts what is served now."""
+    def issuer(self) -> bytes | None:
+        """The entry of the bundle that signed what is served now; None if there is none, or one of the two is not valid."""
         leaf = x509.load_pem_x509_certificate(self.served[-1].certificate)
         for entry in self.api.bundle():
             authority = x509.load_pem_x509_certificate(entry)
-            if authority.subject == leaf.issuer and authority.not_valid_after_utc > self.clock.now:
-                try:
-                    leaf.verify_directly_issued_by(authority)
-                except Exception:  # noqa: S112, BLE001  another replica's
-                    continue
-                return leaf.not_valid_before_utc <= self.clock.now < leaf.not_valid_after_utc
-        return False
+            valid = all(c.not_valid_before_utc <= self.clock.now < c.not_valid_after_utc for c in (leaf, authority))
+            try:
+                leaf.verify_directly_issued_by(authority)
+            except (ValueError, InvalidSignature):  # another one's
+                continue
+            return entry if valid else None
+        return None
+
+    def accepted(self) -> bool:
+        """Whether an API server with the present bundle accepts what is served now."""
+        return self.issuer() is not None
+
+    def settle(self) -> None:
+        """Time passes until every API server knows the bundle, and the replica looks."""
+        self.step(SETTLE)
 
 
 @pytest.fixture
@@ -108,41 +127,72 @@ def bed() -> Bed:
     return Bed()
 
 
-def test_it_is_ready_once_its_authority_is_in_the_bundle(bed: Bed) -> None:
-    """And serves at once then: before, no API server is sent to it."""
+def test_it_is_ready_once_every_api_server_has_seen_its_authority(bed: Bed) -> None:
+    """Before, the other replicas are asked: a review that is refused lets its pod through as it is."""
     assert bed.replica.problem() == "MutatingWebhookConfiguration mirrorstream: not looked at yet"
     assert bed.served == []
     bed.step()
-    assert bed.replica.problem() is None
     assert len(bed.served) == len(bed.api.bundle()) == 1
     assert bed.accepted()
+    says = "MutatingWebhookConfiguration mirrorstream: not every API server may know our authority yet"
+    assert bed.replica.problem() == says
+    bed.step(SETTLE / 2)
+    assert bed.replica.problem() == says
+    bed.step(SETTLE / 2)
+    assert bed.replica.problem() is None
 
 
 def test_the_certificate_names_what_the_configuration_names() -> None:
     """Services of any name and namespace, and URLs; every webhook of the configuration gets the authority."""
     bed = Bed(Api({"service": {"name": "hook", "namespace": "ns"}}, {"url": "https://hook.example.com:8443/mutate-pods"}))
     bed.step()
-    (leaf,) = [x509.load_pem_x509_certificate(pair.certificate) for pair in bed.served]
-    names = leaf.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
-    assert names.get_values_for_type(x509.DNSName) == ["hook.ns.svc", "hook.example.com"]
+    assert alternative_names(bed.served[0]) == ["hook.ns.svc", "hook.example.com"]
     assert bed.api.bundle(0) == bed.api.bundle(1) != []
 
 
+def test_an_address_is_named_as_an_address() -> None:
+    """Clients look for it among addresses, not among names."""
+    bed = Bed(Api({"url": "https://10.0.0.1:8443/mutate-pods"}))
+    bed.step()
+    assert alternative_names(bed.served[0]) == [ipaddress.ip_address("10.0.0.1")]
+
+
+def alternative_names(pair: CertificatePair) -> list[Any]:
+    """Under which names and addresses a certificate's server may be reached."""
+    leaf = x509.load_pem_x509_certificate(pair.certificate)
+    names = leaf.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    return [*names.get_values_for_type(x509.DNSName), *names.get_values_for_type(x509.IPAddress)]
+
+
 def test_it_renews_before_it_expires_and_serves_only_what_api_servers_know(bed: Bed) -> None:
-    """Every five minutes for a week: what is served is in the bundle, valid, and known there for a while before it is served."""
+    """For a week: what is served is valid, and its authority was in the bundle for a while before it was served."""
     known: dict[bytes, datetime] = {}
     bed.step()
-    for _ in range(7 * 24 * 12):
+    second, minutes = timedelta(seconds=1), timedelta(minutes=5)
+    end = bed.clock.now + timedelta(days=7)
+    while bed.clock.now < end:
         for entry in bed.api.bundle():
             known.setdefault(entry, bed.clock.now)
         before = len(bed.served)
-        bed.step(timedelta(minutes=5))
-        assert bed.accepted()
+        # Slowly where something happens: while there is more in the bundle than what is served.
+        bed.step(second if len(bed.api.bundle()) > 1 and bed.clock.now - max(known.values()) < 2 * SETTLE else minutes)
+        issuer = bed.issuer()
+        assert issuer
         if len(bed.served) > before:
-            assert bed.clock.now - max(known.values()) >= SETTLE
-        assert len(bed.api.bundle()) <= 3
+            assert bed.clock.now - known[issuer] >= SETTLE
+        assert len(bed.api.bundle()) <= 2
     assert 8 <= len(bed.served) <= 12
-    assert all(x509.load_pem_x509_certificate(entry).not_valid_after_utc > bed.clock.now for entry in bed.api.bundle())
+
+
+def test_replicas_that_start_together_do_not_renew_together() -> None:
+    """Each takes up to a tenth of the time off."""
+    early, late = Bed(), Bed()
+    early.jitter = 0.0
+    for bed in (early, late):
+        bed.step()
+        bed.step(LIFETIME * (2 / 3) * 0.95)
+        bed.settle()
+    assert (len(early.served), len(late.served)) == (2, 1)
 
 
 def test_nothing_is_written_when_nothing_is_due(bed: Bed) -> None:
@@ -157,7 +207,7 @@ def test_replicas_share_the_bundle() -> None:
     """Each adds its own, none takes another's away; one that ends takes its own with it."""
     clock = Clock()
     first = Bed(clock=clock)
-    second = Bed(first.api, clock)
+    second = Bed(first.api, clock, "pod-b")
     first.step()
     second.step()
     first.step()
@@ -181,19 +231,81 @@ def test_a_race_between_replicas_loses_no_entry(bed: Bed) -> None:
 
     bed.api.fail = interfere
     bed.step()
+    bed.settle()
     assert bed.replica.problem() is None
     assert FOREIGN.strip() in bed.api.bundle()
     assert bed.accepted()
 
 
 def test_a_bundle_that_was_replaced_is_mended(bed: Bed) -> None:
-    """`oc replace`, or a GitOps tool that insists: at the next look our authority is back, and the others' stay."""
+    """`oc replace`, or a GitOps tool that insists: at the next look our authority is back, and ready once it is known again."""
     bed.step()
+    bed.settle()
+    assert bed.replica.problem() is None
     bed.api.put(FOREIGN)
     bed.step(timedelta(seconds=5))
     assert bed.accepted()
     assert FOREIGN.strip() in bed.api.bundle()
     assert len(bed.served) == 1
+    assert "not every API server" in (bed.replica.problem() or "")
+    bed.settle()
+    assert bed.replica.problem() is None
+
+
+def test_a_bundle_that_is_replaced_while_a_new_authority_settles_starts_the_wait_anew(bed: Bed) -> None:
+    """What was put in a moment ago is not known yet, however long ago it was put in first."""
+    bed.step()
+    bed.step(LIFETIME * 0.7)
+    assert (len(bed.served), len(bed.api.bundle())) == (1, 2)
+    bed.api.put(FOREIGN)
+    bed.settle()
+    assert (len(bed.served), len(bed.api.bundle())) == (1, 3)
+    bed.settle()
+    assert len(bed.served) == 2
+
+
+def test_not_ready_when_the_bundle_lacks_our_authority_and_does_not_take_it(bed: Bed) -> None:
+    """A rollout that took the right away must not go on to the next replica."""
+
+    def refuse(method: str) -> None:
+        if method == "PATCH":
+            raise ApiError(403, "Forbidden", "cannot patch")
+
+    bed.step()
+    bed.settle()
+    bed.api.put(FOREIGN)
+    bed.api.fail = refuse
+    bed.step()
+    assert bed.replica.problem() == "MutatingWebhookConfiguration mirrorstream: cannot patch"
+
+
+def test_a_configuration_that_names_another_service_gets_another_certificate_at_once(bed: Bed) -> None:
+    """The old one is refused by every API server: there is nothing to wait for."""
+    bed.step()
+    bed.settle()
+    bed.api.document["webhooks"][0]["clientConfig"]["service"]["name"] = "renamed"
+    bed.api.touch()
+    bed.step()
+    assert alternative_names(bed.served[-1]) == ["renamed.mirrorstream.svc"]
+    bed.settle()
+    assert bed.replica.problem() is None
+    assert len(bed.api.bundle()) == 1
+
+
+def test_a_refusal_by_admission_is_not_taken_for_a_race(bed: Bed) -> None:
+    """Both are answered with 422; only a race changed the configuration, and only a race is worth another try at once."""
+    tries = 0
+
+    def deny(method: str) -> None:
+        nonlocal tries
+        if method == "PATCH":
+            tries += 1
+            raise ApiError(422, "Invalid", "ValidatingAdmissionPolicy denied request")
+
+    bed.api.fail = deny
+    bed.step()
+    assert tries == 1
+    assert "denied request" in (bed.replica.problem() or "")
 
 
 def test_others_entries_are_never_removed_not_even_expired_ones(bed: Bed) -> None:
@@ -227,26 +339,32 @@ def test_what_keeps_it_from_being_known_is_said_and_tried_again(error: Exception
     assert bed.served == []
     bed.api.fail = lambda method: None
     bed.step()
+    bed.settle()
     assert bed.replica.problem() is None
     assert bed.accepted()
+    assert len(bed.served) == 1
 
 
 def test_without_an_api_server_it_stays_ready_and_serves_what_is_known(bed: Bed) -> None:
-    """The bundle is still there; after an outage longer than the certificate's life a new one is served at once."""
+    """The bundle is still there; after an outage longer than the certificate's life it says so, and then serves a new one."""
 
     def fail(method: str) -> None:
         raise ApiUnreachable("connection refused")
 
     bed.step()
+    bed.step(LIFETIME * 0.7)
+    assert len(bed.api.bundle()) == 2  # the next one's is in, and not known yet
     bed.api.fail = fail
-    bed.step(LIFETIME * 0.8)
+    bed.step(LIFETIME * 0.1)
     assert bed.replica.problem() is None
     assert len(bed.served) == 1
     bed.step(LIFETIME)
+    assert (bed.replica.problem() or "").startswith("the certificate has expired")
     bed.api.fail = lambda method: None
     bed.step(timedelta(seconds=5))
     assert len(bed.served) == 2
     assert bed.accepted()
+    assert len(bed.api.bundle()) == 1
 
 
 @pytest.mark.parametrize(
@@ -263,21 +381,46 @@ def test_a_configuration_that_cannot_be_served_is_named(clients: list[Object], s
     assert bed.replica.problem() == f"MutatingWebhookConfiguration mirrorstream: {says}"
 
 
-def test_pods_that_crash_again_and_again_do_not_fill_the_bundle() -> None:
+def test_a_container_that_crashes_again_and_again_leaves_one_authority() -> None:
+    """It replaces its predecessor's; a replica that is well keeps its own."""
+    clock, api = Clock(), Api()
+    well = Bed(api, clock, "well")
+    well.step()
+    for _ in range(bundle.MOST + 20):
+        last = Bed(api, clock, "crashing")
+        last.step(timedelta(seconds=1))
+    assert last.accepted()
+    assert well.accepted()
+    assert len(api.bundle()) == 2
+
+
+def test_pods_that_are_killed_do_not_fill_the_bundle() -> None:
     """Each leaves an authority that has not expired: only the newest stay."""
     clock, api = Clock(), Api()
     api.put(FOREIGN)
-    for _ in range(bundle.MOST + 20):
-        last = Bed(api, clock)
+    for number in range(bundle.MOST + 20):
+        last = Bed(api, clock, f"pod-{number}")
         last.step(timedelta(seconds=1))
     assert last.accepted()
     assert len(api.bundle()) == bundle.MOST + 1
     assert FOREIGN.strip() in api.bundle()
 
 
+def test_after_an_uninstallation_there_is_nothing_to_leave(bed: Bed, caplog: pytest.LogCaptureFixture) -> None:
+    """The configuration went first, as the guide says: no warning about a bundle that is gone."""
+    bed.step()
+
+    def gone(method: str) -> None:
+        raise ApiError(404, "NotFound", "not found")
+
+    bed.api.fail = gone
+    bed.replica.leave()
+    assert "stays in the caBundle" not in caplog.text
+
+
 def test_what_is_no_certificate_is_left_out_and_breaks_nothing() -> None:
     """A block that cannot be read stays; text between blocks is no entry."""
     odd = b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----"
-    merged = bundle.merge(b"text\n" + odd + b"\n# more\n", [FOREIGN], START)
+    merged = bundle.merge(b"text\n" + odd + b"\n# more\n", [FOREIGN], START, "pod-a")
     assert bundle.entries(merged) == [odd, FOREIGN.strip()]
     assert bundle.without(merged, [b"nothing"]) == merged

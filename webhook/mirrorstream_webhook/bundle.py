@@ -9,7 +9,7 @@ from cryptography.x509.oid import NameOID
 NAME = "mirrorstream-webhook-ca"
 """The common name of our authorities; entries of other names are somebody else's, and stay as they are."""
 MOST = 64
-"""A pod that crashes again and again leaves an entry each time: of ours, only so many of the newest stay."""
+"""Pods that are killed leave their entry until it expires: of ours, only so many of the newest stay."""
 
 _ENTRY = re.compile(rb"-----BEGIN CERTIFICATE-----.+?-----END CERTIFICATE-----\s*", re.DOTALL)
 
@@ -19,14 +19,19 @@ def entries(bundle: bytes) -> list[bytes]:
     return [found.strip() for found in _ENTRY.findall(bundle)]
 
 
-def merge(bundle: bytes, own: list[bytes], now: datetime) -> bytes:
-    """`bundle` with the certificates in `own`, and without those of ours that have expired; the same bytes if nothing is to do.
+def has(bundle: bytes, certificate: bytes) -> bool:
+    """Whether a bundle has a certificate (PEM)."""
+    return certificate.strip() in entries(bundle)
 
-    `own` are PEM, newest last.
+
+def merge(bundle: bytes, own: list[bytes], now: datetime, replica: str) -> bytes:
+    """`bundle` with the certificates in `own`, PEM; the same bytes if nothing is to do.
+
+    Of ours, those go that have expired, and those of the same `replica` that are not in `own`: it was killed, and began anew.
     """
     mine = [certificate.strip() for certificate in own]
-    kept = [entry for entry in entries(bundle) if entry not in mine and not _expired(entry, now)]
-    ours = [entry for entry in kept if _is_ours(entry)]
+    kept = [entry for entry in entries(bundle) if entry not in mine and not _is_done(entry, now, replica)]
+    ours = [entry for entry in kept if _unit(entry) is not None]
     dropped = set(ours[: max(0, len(ours) + len(mine) - MOST)])
     merged = [entry for entry in kept if entry not in dropped]
     if set(merged) | set(mine) == set(entries(bundle)):
@@ -45,13 +50,19 @@ def _join(found: list[bytes]) -> bytes:
     return b"".join(entry + b"\n" for entry in found)
 
 
-def _expired(entry: bytes, now: datetime) -> bool:
-    return _is_ours(entry) and x509.load_pem_x509_certificate(entry).not_valid_after_utc <= now
+def _is_done(entry: bytes, now: datetime, replica: str) -> bool:
+    unit = _unit(entry)
+    return unit is not None and (unit == replica or x509.load_pem_x509_certificate(entry).not_valid_after_utc <= now)
 
 
-def _is_ours(entry: bytes) -> bool:
+def _unit(entry: bytes) -> str | None:
+    """Which replica's authority an entry is; None for what is none of ours."""
     try:
         subject = x509.load_pem_x509_certificate(entry).subject
-    except ValueError:  # whatever it is, it is not ours
-        return False
-    return [name.value for name in subject.get_attributes_for_oid(NameOID.COMMON_NAME)] == [NAME]
+    except ValueError:
+        return None
+    names, units = (
+        [str(attribute.value) for attribute in subject.get_attributes_for_oid(oid)]
+        for oid in (NameOID.COMMON_NAME, NameOID.ORGANIZATIONAL_UNIT_NAME)
+    )
+    return units[0] if names == [NAME] and units else None

@@ -10,7 +10,7 @@ import structlog
 from mirrorstream.certs import validity_gauges, validity_of
 from mirrorstream.health import HealthServer
 from mirrorstream.kube.client import load_client
-from mirrorstream.kube.credentials import own_namespace
+from mirrorstream.kube.credentials import own_name, own_namespace
 from mirrorstream.kube.informer import Change, Informer
 from mirrorstream.kube.watching import informer_gauges, silence
 from mirrorstream.metrics import Live, Metrics, observe_mode
@@ -100,7 +100,11 @@ class Manager:
             key_file=key_file,
             on_rotation=review_metrics.rotated,
         )
-        self._self_signed = SelfSigned(self._client.unlimited(), self_signed_for, self._server.serve) if self_signed_for else None
+        self._self_signed = (
+            SelfSigned(self._client.unlimited(), self_signed_for, self._server.serve, replica=own_name())
+            if self_signed_for
+            else None
+        )
 
     def run(self) -> int:
         """Run until SIGTERM, which drains first, or SIGINT; the process's exit status."""
@@ -132,13 +136,15 @@ class Manager:
 
     def _stop(self) -> None:
         """Say that it is going, go on until that is known, finish what runs, then the rest."""
+        if self._self_signed:
+            self._self_signed.end()
         if self._graceful:
             log.info("ending, reviews are still answered for a while", seconds=DRAIN_SECONDS)
             self._server.drain()
             threading.Event().wait(DRAIN_SECONDS)
         self._server.stop(grace=GRACE_SECONDS if self._graceful else 0.0)
         if self._self_signed:
-            self._self_signed.stop()
+            self._self_signed.leave()
         self._access.stop()
         for informer in self._informers():
             informer.stop()

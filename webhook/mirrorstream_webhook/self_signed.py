@@ -1,8 +1,8 @@
 """Certificates without anybody who issues them: each replica makes its own, in memory, and tells the API servers its authority.
 
 An authority is added to the caBundle of the one MutatingWebhookConfiguration that this account may patch, beside those of other
-replicas. A new certificate is served only when its authority has been in the bundle for a while: an API server that has not seen
-it yet would refuse the connection, and let pods through as they are.
+replicas. A replica is ready, and a new certificate is served, only when the authority has been in the bundle for a while: an API
+server that has not seen it yet would refuse the connection, and let pods through as they are.
 """
 
 import base64
@@ -19,7 +19,7 @@ from mirrorstream.authority import Authority
 from mirrorstream.certs import CertificatePair
 from mirrorstream.kube.client import JSON_PATCH, ApiError, Client, ClientError
 
-from mirrorstream_webhook.bundle import NAME, merge, without
+from mirrorstream_webhook.bundle import NAME, has, merge, without
 
 log = structlog.get_logger(__name__)
 
@@ -27,8 +27,8 @@ LIFETIME = timedelta(hours=24)
 """Short, since an authority stays in the bundle until it has expired when its pod was killed."""
 RENEW_AFTER = 2 / 3
 """The part of its life after which a certificate gets a successor."""
-SETTLE = timedelta(seconds=10)
-"""How long an authority is in the bundle before what it signed is served: until every API server has seen it."""
+SETTLE = timedelta(seconds=5)
+"""How long an authority is in the bundle before an API server is sent to what it signed: until all of them have seen it."""
 CHECK_SECONDS = 5.0
 """Between looks at the bundle, which somebody may have replaced."""
 ATTEMPTS = 5
@@ -45,17 +45,24 @@ class RegistrationError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class _Own:
-    """An authority of ours and what it signed."""
+    """An authority of ours, what it signed and for which hosts."""
 
     authority: Authority
     pair: CertificatePair
+    hosts: list[str]
     renew_at: datetime
+
+    @property
+    def pem(self) -> bytes:
+        """What goes into the bundle."""
+        return self.authority.certificate
 
 
 class SelfSigned:
     """Keeps a certificate that every API server accepts.
 
-    `serve` is called, from the thread that calls `step`, with the first certificate and with each new one.
+    `serve` is called, from the thread that calls `step`, with the first certificate and with each new one. `replica` tells
+    this replica's authorities from those of others: a container that starts again replaces what it left in the bundle.
     """
 
     def __init__(
@@ -64,16 +71,17 @@ class SelfSigned:
         configuration: str,
         serve: Callable[[CertificatePair], None],
         *,
+        replica: str,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
         uniform: Callable[[float, float], float] = random.uniform,
     ) -> None:
         self._client, self._name, self._path = client, configuration, f"{CONFIGURATIONS}/{configuration}"
-        self._serve, self._now, self._uniform = serve, now, uniform
+        self._serve, self._replica, self._now, self._uniform = serve, replica, now, uniform
         self._own: _Own | None = None
         self._next: _Own | None = None
-        self._next_known_since: datetime | None = None
+        self._known_since: dict[bytes, datetime] = {}
+        """For each of our authorities in the bundle: since when it has been there at every look."""
         self._problem: str | None = "not looked at yet"
-        self._registered = False
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._run, name="self-signed", daemon=True)
 
@@ -82,16 +90,24 @@ class SelfSigned:
         self._thread.start()
 
     def problem(self) -> str | None:
-        """Why API servers cannot know our certificate; None once they can.
+        """Why API servers may not accept what is served; None if they do.
 
-        An API server that cannot be asked later on is none: what is in the bundle stays there.
+        While the API server cannot be asked, what was in the bundle before counts as still being there.
         """
-        return None if self._registered else f"MutatingWebhookConfiguration {self._name}: {self._problem}"
+        own, now = self._own, self._now()
+        if own and now >= own.pair.not_after:
+            return f"the certificate has expired; MutatingWebhookConfiguration {self._name}: {self._problem}"
+        known = self._known_since.get(own.pem) if own else None
+        if known is None:
+            return f"MutatingWebhookConfiguration {self._name}: {self._problem}"
+        if now < known + SETTLE:
+            return f"MutatingWebhookConfiguration {self._name}: not every API server may know our authority yet"
+        return None
 
     def _run(self) -> None:
         while not self._stopped.is_set():
             self.step()
-            self._stopped.wait(CHECK_SECONDS if self._registered else 1.0)
+            self._stopped.wait(CHECK_SECONDS if self.problem() is None else 1.0)
 
     def step(self) -> None:
         """Look at the bundle and the clock once, and do what is due. Raises nothing; what fails is tried again."""
@@ -102,6 +118,8 @@ class SelfSigned:
         except Exception as error:  # a bug must not end the renewing, or reviews end with the certificate
             log.exception("the certificate could not be looked after, trying again")
             self._report(repr(error))
+        else:
+            self._problem = None
 
     def _report(self, problem: str) -> None:
         if problem != self._problem:
@@ -110,65 +128,87 @@ class SelfSigned:
 
     def _step(self) -> None:
         now = self._now()
-        if self._next and now >= self._next.renew_at:
-            self._next = None  # the API server could not be asked for so long that it is worth nothing any more
-        if self._next is None and (self._own is None or now >= self._own.renew_at):
-            self._next, self._next_known_since = self._make(now), None
-        own = [item.authority.certificate for item in (self._own, self._next) if item and item.authority.not_after > now]
-        changed = self._update(lambda bundle: merge(bundle, own, now))
-        if changed:
+        configuration = self._get()
+        hosts = _hosts(configuration)
+        if self._next and (now >= self._next.renew_at or self._next.hosts != hosts):
+            self._next = None  # it could not be told for so long, or the API servers ask for another name by now
+        if self._next is None and (self._own is None or now >= self._own.renew_at or self._own.hosts != hosts):
+            self._next = self._make(hosts, now)
+        own = [item.pem for item in (self._own, self._next) if item and item.authority.not_after > now]
+        self._forget_what_is_not_in(configuration)
+        if self._update(configuration, lambda bundle: merge(bundle, own, now, self._replica)):
             log.info("added to the caBundle", configuration=self._name, authorities=len(own))
+        self._known_since = {pem: self._known_since.get(pem, now) for pem in own}
         if self._next:
             self._hand_over(self._next, now)
-        self._registered, self._problem = True, None
+
+    def _forget_what_is_not_in(self, configuration: Object) -> None:
+        """Somebody replaced a bundle: what has to be put in again is new to the API servers."""
+        bundles = [_bundle(webhook) for webhook in configuration["webhooks"]]
+        self._known_since = {pem: since for pem, since in self._known_since.items() if all(has(bundle, pem) for bundle in bundles)}
 
     def _hand_over(self, new: _Own, now: datetime) -> None:
         """Serve a new certificate, once every API server knows its authority or there is nothing better to serve."""
-        if self._next_known_since is None:
-            self._next_known_since = now
-        if self._own and now < self._own.authority.not_after and now < self._next_known_since + SETTLE:
+        own = self._own
+        is_good = own is not None and now < own.authority.not_after and own.hosts == new.hosts
+        if is_good and now < self._known_since[new.pem] + SETTLE:
             return
         self._serve(new.pair)
         self._own, self._next = new, None
         log.info("serving a certificate of our own", not_after=new.pair.not_after.isoformat())
 
-    def _make(self, now: datetime) -> _Own:
-        hosts = _hosts(self._client.request("GET", self._path, timeout=TIMEOUT))
-        authority = Authority.create(NAME, now=now, lifetime=LIFETIME)
+    def _make(self, hosts: list[str], now: datetime) -> _Own:
+        authority = Authority.create(NAME, now=now, lifetime=LIFETIME, unit=self._replica)
         # Replicas that were started together need not renew together.
         renew_at = now + LIFETIME * RENEW_AFTER * self._uniform(0.9, 1.0)
-        return _Own(authority, authority.issue(hosts, now=now), renew_at)
+        return _Own(authority, authority.issue(hosts, now=now), hosts, renew_at)
 
-    def _update(self, change: Callable[[bytes], bytes]) -> bool:
+    def _get(self) -> Object:
+        found: Object = self._client.request("GET", self._path, timeout=TIMEOUT)
+        return found
+
+    def _update(self, configuration: Object, change: Callable[[bytes], bytes]) -> bool:
         """Change every webhook's caBundle, beside others who do; whether there was anything to change. Raises ClientError."""
         for attempt in range(1, ATTEMPTS + 1):
-            configuration = self._client.request("GET", self._path, timeout=TIMEOUT)
             patch = _patch(configuration, change)
             if not patch:
                 return False
             try:
                 self._client.request("PATCH", self._path, body=patch, content_type=JSON_PATCH, timeout=TIMEOUT)
             except ApiError as error:
-                # 422: somebody else was faster, and the patch's test of the resourceVersion failed.
+                # 422 has two meanings: somebody was faster, and the patch's test of the version failed; or admission says no.
                 if error.status not in (409, 422) or attempt == ATTEMPTS:
+                    raise
+                self._stopped.wait(self._uniform(0.0, 0.1) * attempt)
+                before, configuration = configuration, self._get()
+                if _version(configuration) == _version(before):
                     raise
             else:
                 return True
         raise AssertionError("the last attempt returns or raises")
 
-    def stop(self) -> None:
-        """End the thread, and leave."""
+    def end(self) -> None:
+        """Serve nothing new from now on."""
         self._stopped.set()
         self._thread.join(timeout=2 * TIMEOUT)
-        self.leave()
 
     def leave(self) -> None:
-        """Take our authorities out of the bundle: nothing that they signed is served any more."""
-        own = [item.authority.certificate for item in (self._own, self._next) if item]
+        """Take our authorities out of the bundle, once nothing that they signed is served any more."""
+        own = [item.pem for item in (self._own, self._next) if item]
         try:
-            self._update(lambda bundle: without(bundle, own))
+            self._update(self._get(), lambda bundle: without(bundle, own))
         except ClientError as error:
+            if isinstance(error, ApiError) and error.status == 404:
+                return  # uninstalled: there is no bundle any more
             log.warning("our authority stays in the caBundle until it expires", configuration=self._name, error=str(error))
+
+
+def _version(configuration: Object) -> str:
+    return str(configuration["metadata"]["resourceVersion"])
+
+
+def _bundle(webhook: Object) -> bytes:
+    return base64.b64decode((webhook.get("clientConfig") or {}).get("caBundle") or "")
 
 
 def _hosts(configuration: Object) -> list[str]:
@@ -192,15 +232,13 @@ def _patch(configuration: Object, change: Callable[[bytes], bytes]) -> list[Obje
     """The JSON patch that changes the bundles of exactly this version of a configuration; empty if nothing changes."""
     operations: list[Object] = []
     for index, webhook in enumerate(configuration.get("webhooks") or []):
-        client = webhook.get("clientConfig") or {}
-        before = base64.b64decode(client.get("caBundle") or "")
+        before = _bundle(webhook)
         after = change(before)
         path = f"/webhooks/{index}/clientConfig/caBundle"
         if after and after != before:
             operations.append({"op": "add", "path": path, "value": base64.b64encode(after).decode()})
         elif before and not after:
             operations.append({"op": "remove", "path": path})
-    if not operations:
-        return []
-    version = configuration["metadata"]["resourceVersion"]
-    return [{"op": "test", "path": "/metadata/resourceVersion", "value": version}, *operations]
+    return (
+        [{"op": "test", "path": "/metadata/resourceVersion", "value": _version(configuration)}, *operations] if operations else []
+    )

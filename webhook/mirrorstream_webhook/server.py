@@ -72,6 +72,7 @@ class Server:
         """The certificate that is served."""
         self._socket = _listen(address, port)
         self._worker: _Worker | None = None
+        self._draining = False
         self._retiring: list[threading.Thread] = []
         self._stopped = threading.Event()
         self._lock = threading.Lock()
@@ -89,7 +90,12 @@ class Server:
         self._watcher.start()
 
     def serve(self, pair: CertificatePair) -> None:
-        """Serve with a certificate that was made in memory: the first one starts the server, each other one replaces the last."""
+        """Serve with a certificate that was made in memory: the first one starts the server, each other one replaces the last.
+
+        Nothing, once it has been stopped.
+        """
+        if self._stopped.is_set():
+            return
         if self._worker is None:
             self.pair = pair
             self.start()
@@ -98,8 +104,10 @@ class Server:
 
     def drain(self) -> None:
         """Ask every client to connect again with its next answer, and go on serving: another replica is there for it."""
-        if self._worker:
-            self._worker.draining = True
+        with self._lock:
+            self._draining = True
+            if self._worker:
+                self._worker.draining = True
 
     def stop(self, *, grace: float = 0.0) -> None:
         """Stop accepting, go on for `grace` seconds with the connections that there are, and wait until what runs is answered."""
@@ -162,6 +170,7 @@ class Server:
                 return
             old = self._worker
             self._worker = _Worker(self._application, self._socket, self.pair, threads)
+            self._worker.draining = self._draining
             retire = threading.Thread(target=old.retire, args=(seconds,), name="retire", daemon=True)
             self._retiring = [thread for thread in self._retiring if thread.is_alive()] + [retire]
             retire.start()

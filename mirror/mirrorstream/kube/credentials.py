@@ -5,6 +5,7 @@ this module picks the place and turns its errors into one clear line.
 """
 
 import os
+import socket
 from collections.abc import Callable
 from pathlib import Path
 
@@ -98,6 +99,11 @@ def _check_yaml(name: str) -> None:
         raise ConfigurationError(f"kubeconfig {name}: not valid YAML: {' '.join(str(error).split())}") from error
     if not isinstance(document, dict):
         raise ConfigurationError(f"kubeconfig {name}: expected a mapping at the top, found {type(document).__name__}")
+
+
+def own_name() -> str:
+    """The pod's name; the machine's where there is none to be found."""
+    return os.environ.get("POD_NAME") or socket.gethostname()
 
 
 def own_namespace() -> str:
