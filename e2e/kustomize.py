@@ -11,8 +11,12 @@ import yaml
 Object = dict[str, Any]
 CONFIG = Path(__file__).parents[1] / "config"
 OVERLAYS = ("openshift", "cert-manager", "single-node", "dev")
-COMPONENTS = tuple(sorted(path.parent.name for path in (CONFIG / "components").glob("*/kustomization.yaml")))
-LAST = {name: ["monitoring", "service-ca", "network-policy"] for name in ("webhook-only", "controller-only")}
+_COMPONENTS = CONFIG / "components"
+COMPONENTS = tuple(sorted(path.parent.relative_to(_COMPONENTS).as_posix() for path in _COMPONENTS.rglob("kustomization.yaml")))
+LAST = {
+    **{name: ["monitoring", "service-ca", "network-policy"] for name in ("webhook-only", "controller-only")},
+    "monitoring/platform": ["monitoring"],
+}
 """Components that say that they must be listed last, and what before them they take something away from."""
 
 

@@ -38,9 +38,10 @@ class Process:
         log_file: Path,
         *,
         environment: Mapping[str, str] | None = None,
+        inherit: bool = True,
         folder: Path | None = None,
     ) -> None:
-        """Start it; raises ProcessError when there is no such program. `environment` is added to ours."""
+        """Start it; raises ProcessError when there is no such program. `environment` is added to ours, or is all."""
         self.name = name
         self.log_file = log_file
         try:
@@ -50,7 +51,7 @@ class Process:
                     stdin=subprocess.DEVNULL,
                     stdout=log,
                     stderr=log,
-                    env={**os.environ, **(environment or {})},
+                    env={**(os.environ if inherit else {}), **(environment or {})},
                     cwd=folder,
                     start_new_session=True,
                 )

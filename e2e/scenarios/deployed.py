@@ -1,11 +1,19 @@
 """mirrorstream as `kubectl apply -k` installs it, on a control plane without kubelets: we are the kubelet.
 
 Each pod that the Deployments' controllers made is run as a process with that pod's own arguments, environment, mounts, and a token
-of its service account that is bound to the pod. What cannot be as it is on a node is in SUBSTITUTED, and nowhere else.
+of its service account that is bound to the pod. As root on Linux it has a mount namespace of its own: a root file system that it
+cannot write to, and the token where every container has it. What cannot be as it is on a node:
+
+- the program of this environment runs in place of the image's entry point;
+- each --port and --metrics-port is a free one, since all pods are on one machine;
+- the other mounts are below the pod's own folder, and so are their paths in the arguments;
+- the webhook's Service is of type ExternalName and leads here; its port in the configuration is a forwarder's;
+- without the right to make a mount namespace, --kubeconfig takes the place of the in-cluster credentials.
 """
 
 import base64
 import contextlib
+import functools
 import json
 import os
 import ssl
@@ -18,6 +26,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
+from urllib.parse import urlsplit
 
 import yaml
 from mirrorstream.kube.client import MERGE_PATCH, ApiError, Client, load_client
@@ -33,15 +42,24 @@ PROJECT = Path(__file__).parents[2]
 NAMESPACE = "mirrorstream"
 HOOKS = "/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations"
 TOKEN_FOLDER = "/var/run/secrets/kubernetes.io/serviceaccount"
+IMAGE_ENVIRONMENT = {"PATH": "/usr/bin:/bin", "HOME": "/", "PYTHONDONTWRITEBYTECODE": "1", "PYTHONUNBUFFERED": "1"}
+"""The Containerfile's, but for its own folder."""
+UNSHARE = ["unshare", "--mount", "--propagation", "private"]
+# $0 is the folder with the token. /run is the only thing that is laid over: /var/run leads there.
+LIKE_A_CONTAINER = (
+    'mount -t tmpfs none /run && mkdir -p /run/secrets/kubernetes.io && ln -s "$0" /run/secrets/kubernetes.io/serviceaccount '
+    '&& mount -o remount,bind,ro / && exec "$@"'
+)
 
-SUBSTITUTED = {
-    "image": "the program of this environment runs in place of the container image's entry point",
-    "ports": "each --port and --metrics-port is a free one: all pods are on one machine",
-    "mounts": "a mount's path is a folder below the pod's own; so are those in the arguments",
-    "credentials": "--kubeconfig with the pod's mounted token and CA, in place of the in-cluster files and environment",
-    "service": "the webhook's Service is of type ExternalName and leads here; its port in the configuration is a forwarder's",
-}
-"""All in which a process differs from the pod's container."""
+
+@functools.cache
+def has_mount_namespaces() -> bool:
+    """Whether we may make a mount namespace."""
+    command = [*UNSHARE, "sh", "-c", "mount -t tmpfs none /run && test -d /var/run && mount -o remount,bind,ro /"]
+    try:
+        return subprocess.run(command, capture_output=True, check=False).returncode == 0
+    except OSError:
+        return False
 
 
 class Pod:
@@ -56,19 +74,19 @@ class Pod:
         self._ports = {port["name"]: free_port() for port in self._container["ports"]}
         self._mounts = {mount["mountPath"]: mount["name"] for mount in self._container["volumeMounts"]}
         self.sync()
+        program = [sys.executable, "-c", f"{prelude}\nfrom mirrorstream.cli import main\nraise SystemExit(main())"]
+        command = [*program, *(self._argument(argument) for argument in self._container["args"])]
         credentials = self._path(TOKEN_FOLDER)
-        kubeconfig = write_kubeconfig(
-            self._folder / "kubeconfig", server, authority=credentials / "ca.crt", token_file=credentials / "token"
-        )
-        command, *arguments = self._container["args"]
-        arguments = [self._argument(argument) for argument in arguments]
-        program = ["-c", f"{prelude}\nfrom mirrorstream.cli import main\nraise SystemExit(main())"]
-        self.process = Process(
-            self.name,
-            [sys.executable, *program, command, *arguments, f"--kubeconfig={kubeconfig}"],
-            self._folder / "log",
-            environment={"PYTHONFAULTHANDLER": "1", **self._environment()},
-        )
+        environment = {**IMAGE_ENVIRONMENT, **self._environment()}
+        if has_mount_namespaces():
+            command = [*UNSHARE, "sh", "-c", LIKE_A_CONTAINER, str(credentials), *command]
+            url = urlsplit(server)
+            environment |= {"KUBERNETES_SERVICE_HOST": str(url.hostname), "KUBERNETES_SERVICE_PORT": str(url.port)}
+        else:
+            authority, token = credentials / "ca.crt", credentials / "token"
+            file = write_kubeconfig(self._folder / "kubeconfig", server, authority=authority, token_file=token)
+            command.append(f"--kubeconfig={file}")
+        self.process = Process(self.name, command, self._folder / "log", environment=environment, inherit=False)
 
     @property
     def component(self) -> str:

@@ -150,6 +150,8 @@ CHANGES: dict[str, tuple[list[Object], str]] = {
     "none": ([replace("/webhooks", [])], A_WEBHOOK),
     "labels": ([{"op": "add", "path": "/metadata/labels/a", "value": "b"}], METADATA),
     "annotations": ([{"op": "add", "path": "/metadata/annotations/a", "value": "b"}], METADATA),
+    "generateName": ([{"op": "add", "path": "/metadata/generateName", "value": "a-"}], METADATA),
+    "managedFields": ([replace("/metadata/managedFields", [{}])], METADATA),
     "finalizers": ([{"op": "add", "path": "/metadata/finalizers", "value": ["example.com/stuck"]}], METADATA),
     "owners": (
         [

@@ -423,4 +423,4 @@ def test_what_is_no_certificate_is_left_out_and_breaks_nothing() -> None:
     odd = b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----"
     merged = bundle.merge(b"text\n" + odd + b"\n# more\n", [FOREIGN], START, "pod-a")
     assert bundle.entries(merged) == [odd, FOREIGN.strip()]
-    assert bundle.without(merged, [b"nothing"]) == merged
+    assert bundle.without(merged, "pod-a") == merged

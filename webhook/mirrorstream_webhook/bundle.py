@@ -39,10 +39,9 @@ def merge(bundle: bytes, own: list[bytes], now: datetime, replica: str) -> bytes
     return _join([*merged, *mine])
 
 
-def without(bundle: bytes, own: list[bytes]) -> bytes:
-    """`bundle` without the certificates in `own`; the same bytes if it has none of them."""
-    mine = [certificate.strip() for certificate in own]
-    kept = [entry for entry in entries(bundle) if entry not in mine]
+def without(bundle: bytes, replica: str) -> bytes:
+    """`bundle` without the authorities of a replica; the same bytes if it has none of them."""
+    kept = [entry for entry in entries(bundle) if _unit(entry) != replica]
     return bundle if len(kept) == len(entries(bundle)) else _join(kept)
 
 

@@ -15,7 +15,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import structlog
-from mirrorstream.authority import Authority
+from mirrorstream.authority import LONGEST_NAME, Authority
 from mirrorstream.certs import CertificatePair
 from mirrorstream.kube.client import JSON_PATCH, ApiError, Client, ClientError
 
@@ -62,7 +62,7 @@ class SelfSigned:
     """Keeps a certificate that every API server accepts.
 
     `serve` is called, from the thread that calls `step`, with the first certificate and with each new one. `replica` tells
-    this replica's authorities from those of others: a container that starts again replaces what it left in the bundle.
+    this replica's authorities from those of others (64 characters of it): a container that starts again replaces what it left.
     """
 
     def __init__(
@@ -76,7 +76,7 @@ class SelfSigned:
         uniform: Callable[[float, float], float] = random.uniform,
     ) -> None:
         self._client, self._name, self._path = client, configuration, f"{CONFIGURATIONS}/{configuration}"
-        self._serve, self._replica, self._now, self._uniform = serve, replica, now, uniform
+        self._serve, self._replica, self._now, self._uniform = serve, replica[:LONGEST_NAME], now, uniform
         self._own: _Own | None = None
         self._next: _Own | None = None
         self._known_since: dict[bytes, datetime] = {}
@@ -194,9 +194,8 @@ class SelfSigned:
 
     def leave(self) -> None:
         """Take our authorities out of the bundle, once nothing that they signed is served any more."""
-        own = [item.pem for item in (self._own, self._next) if item]
         try:
-            self._update(self._get(), lambda bundle: without(bundle, own))
+            self._update(self._get(), lambda bundle: without(bundle, self._replica))
         except ClientError as error:
             if isinstance(error, ApiError) and error.status == 404:
                 return  # uninstalled: there is no bundle any more

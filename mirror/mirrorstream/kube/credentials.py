@@ -8,6 +8,7 @@ import os
 import socket
 from collections.abc import Callable
 from pathlib import Path
+from uuid import uuid4
 
 import yaml
 from kubernetes import client as kubernetes_client
@@ -102,8 +103,8 @@ def _check_yaml(name: str) -> None:
 
 
 def own_name() -> str:
-    """The pod's name; the machine's where there is none to be found."""
-    return os.environ.get("POD_NAME") or socket.gethostname()
+    """The pod's name; elsewhere the machine's, and something that no other process has."""
+    return os.environ.get("POD_NAME") or f"{socket.gethostname()[:40]}-{uuid4().hex[:8]}"
 
 
 def own_namespace() -> str:
