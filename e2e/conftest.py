@@ -13,13 +13,14 @@ from e2e.processes import ProcessError, end_with_parent
 from e2e.simulator.settings import CONTRACT_PORTS
 
 TOGETHER = {
-    "e2e/contract/test_contract.py",
-    "e2e/scenarios/test_certificates.py",
-    "e2e/scenarios/test_disturbances.py",
-    "e2e/scenarios/test_documents.py",
-    "e2e/scenarios/test_installation.py",
+    "e2e/contract/test_contract.py": "contract",
+    "e2e/scenarios/test_disturbances.py": "disturbances",
+    "e2e/scenarios/test_certificates.py": "installations",
+    "e2e/scenarios/test_documents.py": "installations",
+    "e2e/scenarios/test_installation.py": "installations",
 }
-"""Modules whose tests share something that is costly to make."""
+"""Modules whose tests share something that is costly to make, or that start a control plane of their own: those of a group run one
+after the other, so that a machine with few cores does not start them all at once."""
 CHOICE = pytest.StashKey[Choice]()
 SKIP = pytest.StashKey[str]()
 SHARED = pytest.StashKey[Shared]()
@@ -83,7 +84,7 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     class ByModule(LoadScopeScheduling):  # type: ignore[misc]
         def _split_scope(self, nodeid: str) -> str:
             module = nodeid.partition("::")[0]
-            return module if module in TOGETHER else nodeid
+            return TOGETHER.get(module, nodeid)
 
     return ByModule(config, log)
 
