@@ -70,7 +70,7 @@ class Program:
 
     def wait_ready(self) -> None:
         """Wait until it is ready."""
-        wait_for(f"the {self.name} is ready", self.ready, seconds=20)
+        wait_for(f"the {self.name} is ready", self.ready, seconds=60)
 
     def threads(self) -> int:
         """How many threads it has."""
