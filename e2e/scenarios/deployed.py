@@ -29,7 +29,7 @@ from typing import Any, Self
 from urllib.parse import urlsplit
 
 import yaml
-from mirrorstream.kube.client import MERGE_PATCH, ApiError, Client, load_client
+from mirrorstream.kube.client import JSON_PATCH, MERGE_PATCH, ApiError, Client, load_client
 
 from e2e.forwarder import forwarding
 from e2e.kubeconfig import write_kubeconfig
@@ -41,6 +41,7 @@ Object = dict[str, Any]
 PROJECT = Path(__file__).parents[2]
 NAMESPACE = "mirrorstream"
 HOOKS = "/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations"
+SERVICE = f"/api/v1/namespaces/{NAMESPACE}/services/mirrorstream-webhook"
 TOKEN_FOLDER = "/var/run/secrets/kubernetes.io/serviceaccount"
 IMAGE_ENVIRONMENT = {"PATH": "/usr/bin:/bin", "HOME": "/", "PYTHONDONTWRITEBYTECODE": "1", "PYTHONUNBUFFERED": "1"}
 """The Containerfile's, but for its own folder."""
@@ -205,6 +206,17 @@ def _lay_out(folder: Path, content: dict[str, bytes]) -> None:
     temporary.replace(folder / "..data")
 
 
+def lead_service_here(client: Client, port: int) -> None:
+    """Have the API server find the webhook's Service at a port of this machine."""
+    service = {"spec": {"type": "ExternalName", "externalName": "localhost", "clusterIP": None, "clusterIPs": None}}
+    if client.get(SERVICE)["spec"]["type"] != "ExternalName":
+        client.request("PATCH", SERVICE, body=service, content_type=MERGE_PATCH)
+    (webhook,) = client.get(f"{HOOKS}/mirrorstream")["webhooks"]
+    if webhook["clientConfig"]["service"]["port"] != port:
+        patch = [{"op": "replace", "path": "/webhooks/0/clientConfig/service/port", "value": port}]
+        client.request("PATCH", f"{HOOKS}/mirrorstream", body=patch, content_type=JSON_PATCH)
+
+
 class Deployed:
     """An overlay, applied, with its pods running; `kubectl delete -k` at the end. `prelude` is Python that each pod runs first."""
 
@@ -268,11 +280,7 @@ class Deployed:
         if not webhooks:
             return
         self.port = self._exit.enter_context(forwarding(*((pod.port("admission"), pod.ready) for pod in webhooks)))
-        service = {"spec": {"type": "ExternalName", "externalName": "localhost", "clusterIP": None, "clusterIPs": None}}
-        path = f"/api/v1/namespaces/{NAMESPACE}/services/mirrorstream-webhook"
-        self.client.request("PATCH", path, body=service, content_type=MERGE_PATCH)
-        patch = [{"op": "replace", "path": "/webhooks/0/clientConfig/service/port", "value": self.port}]
-        self.client.request("PATCH", f"{HOOKS}/mirrorstream", body=patch, content_type="application/json-patch+json")
+        lead_service_here(self.client, self.port)
 
     def remove(self) -> str:
         """End the pods and remove everything, in the guide's order; what kubectl printed."""

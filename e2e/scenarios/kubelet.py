@@ -10,15 +10,14 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from mirrorstream.kube.client import JSON_PATCH, MERGE_PATCH, ApiError, Client
+from mirrorstream.kube.client import MERGE_PATCH, ApiError, Client
 
 from e2e.forwarder import forwarding
-from e2e.scenarios.deployed import HOOKS, NAMESPACE, Pod
+from e2e.scenarios.deployed import HOOKS, NAMESPACE, Pod, lead_service_here
 from e2e.scenarios.issuers import SECRETS, ServiceCA
 
 Object = dict[str, Any]
 PODS = f"/api/v1/namespaces/{NAMESPACE}/pods"
-SERVICE = f"/api/v1/namespaces/{NAMESPACE}/services/mirrorstream-webhook"
 LOOK_SECONDS = 0.1
 
 
@@ -96,13 +95,7 @@ class Kubelet:
             self._service.close()
             backends = [(pod.port("admission"), pod.ready) for pod in webhooks.values()]
             self._port, self._behind = self._service.enter_context(forwarding(*backends)), set(webhooks)
-        if self.client.get(SERVICE)["spec"]["type"] != "ExternalName":
-            spec = {"type": "ExternalName", "externalName": "localhost", "clusterIP": None, "clusterIPs": None}
-            self.client.request("PATCH", SERVICE, body={"spec": spec}, content_type=MERGE_PATCH)
-        where = self.client.get(f"{HOOKS}/mirrorstream")["webhooks"][0]["clientConfig"]["service"]
-        if where["port"] != self._port:
-            patch = [{"op": "replace", "path": "/webhooks/0/clientConfig/service/port", "value": self._port}]
-            self.client.request("PATCH", f"{HOOKS}/mirrorstream", body=patch, content_type=JSON_PATCH)
+        lead_service_here(self.client, self._port)
 
     def _tell(self, uid: str) -> None:
         """Say in the pod's status whether it is ready."""

@@ -17,9 +17,9 @@ from mirrorstream.kube.client import ApiError
 
 from e2e.documents import PROJECT, Block, not_shown
 from e2e.scenarios.cluster import IMAGE_API
-from e2e.scenarios.deployed import HOOKS
+from e2e.scenarios.deployed import HOOKS, SERVICE
 from e2e.scenarios.installed import Bed
-from e2e.scenarios.kubelet import SERVICE, Kubelet
+from e2e.scenarios.kubelet import Kubelet
 from e2e.scenarios.roles import PULL, grant, group
 from e2e.waiting import wait_for
 
