@@ -43,10 +43,6 @@ class FailingTags:
         self._streams: dict[Key, tuple[Counter[State], float | None]] = {}
         self._counts: Counter[State] = Counter()
 
-    def __contains__(self, key: Key) -> bool:
-        """Whether the stream has failing tags."""
-        return key in self._streams
-
     def put(self, key: Key, states: Iterable[State], oldest: float | None = None) -> None:
         """Say what fails in a stream now: the state of each failing tag, and since when the oldest covered one fails."""
         found = Counter(states)

@@ -89,7 +89,13 @@ class Reconciler:
 
     def on_stream(self, change: Change[ImageStream]) -> None:
         """Queue a stream that changed, if there may be something to do about it."""
-        if change.key in self._streams or change.key in self.failing or (change.new and _interesting(change.new)):
+        if not self._settings.controller.namespaces.cover(change.key[0]):
+            # It is only counted, so a failure that follows another is nothing new.
+            if _failing(change.old) != _failing(change.new):
+                self._queue.add(change.key)
+            return
+        # What was interesting may be in a worker's hands just now, and counted as it was.
+        if change.key in self._streams or _interesting(change.new) or _interesting(change.old):
             retried = change.old and change.new and change.old.annotations.retry != change.new.annotations.retry
             self._queue.add(change.key, urgent=bool(retried))
 
@@ -101,19 +107,28 @@ class Reconciler:
 
     def configure(self, settings: Settings) -> None:
         """Take over a changed configuration."""
-        self._settings = settings
+        before, self._settings = self._settings, settings
         self._queue.initial = settings.controller.retry.initialSeconds
         self._queue.maximum = settings.controller.retry.maximumSeconds
         self._pool.resize(settings.controller.concurrentImports)
         with self._lock:
             for memory in self._streams.values():
                 memory.forget_attempts()
-        self._requeue(spread=True)
+        self._requeue(spread=True, covered_before=before.controller.namespaces.cover)
 
-    def _requeue(self, *, spread: bool) -> None:
-        failing = [key for key in self.informer.all_keys() if (s := self.informer.get(key)) and _interesting(s)]
-        for number, key in enumerate(failing):
-            self._queue.add_after(key, number / SPREAD_PER_SECOND if spread else 0)
+    def _requeue(self, *, spread: bool, covered_before: Callable[[str], bool] = lambda namespace: False) -> None:
+        """Have every stream looked at that rules or configuration may mean something to.
+
+        Of those that are left out only the ones that have just been, and these at once: to forget a stream takes no request.
+        """
+        covers, number = self._settings.controller.namespaces.cover, 0
+        for key in self.informer.all_keys():
+            if covers(key[0]):
+                if _interesting(self.informer.get(key)):
+                    self._queue.add_after(key, number / SPREAD_PER_SECOND if spread else 0)
+                    number += 1
+            elif covered_before(key[0]) and (key in self._streams or _interesting(self.informer.get(key))):
+                self._queue.add(key)
 
     # A look at one stream.
 
@@ -137,7 +152,7 @@ class Reconciler:
         if stream is None or not settings.controller.namespaces.cover(key[0]):
             with self._lock:
                 self._streams.pop(key, None)
-            self.failing.put(key, [State.EXCLUDED for _ in failing_tags(stream)] if stream else ())
+            self.failing.put(key, [State.EXCLUDED] * _failing(stream))
             return
         if policy is None:
             return
@@ -338,8 +353,15 @@ class Reconciler:
                 memory.next_attempt = self._clock() + self._queue.backoff(memory.failures)
 
 
-def _interesting(stream: ImageStream) -> bool:
+def _failing(stream: ImageStream | None) -> int:
+    """How many tags of a stream fail."""
+    return sum(1 for _ in failing_tags(stream)) if stream else 0
+
+
+def _interesting(stream: ImageStream | None) -> bool:
     """Whether there may be something to do, or to tell, about a stream."""
+    if stream is None:
+        return False
     for tag in stream.spec_tags:
         if tag.importable:
             status = stream.status_tag(tag.name)
