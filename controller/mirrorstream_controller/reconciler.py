@@ -5,13 +5,11 @@ mirror holds up no worker, and a stream whose slowest tag takes long is recorded
 """
 
 import math
-import random
 import threading
 import time
 from collections.abc import Callable
 
 import structlog
-from mirrorstream.candidates import Candidate
 from mirrorstream.imagestreams import ImageStream, failing_tags, is_pending, listed_tags
 from mirrorstream.kube.client import ApiError, Client, ClientError
 from mirrorstream.kube.events import EventRecorder
@@ -20,20 +18,13 @@ from mirrorstream.policy import MirrorPolicy
 from mirrorstream.settings import Settings
 
 from mirrorstream_controller.failing import FailingTags, State
-from mirrorstream_controller.importer import FetchedImage, Importer, ImportFailed
 from mirrorstream_controller.memory import StreamMemory
-from mirrorstream_controller.metrics import SERVED, ControllerMetrics
-from mirrorstream_controller.plan import (
-    Action,
-    PlanSettings,
-    Replacement,
-    TagPlan,
-    plan_stream,
-    replacement,
-)
+from mirrorstream_controller.metrics import ControllerMetrics
+from mirrorstream_controller.plan import Action, TagPlan, plan_stream
 from mirrorstream_controller.pool import ImportPool
-from mirrorstream_controller.recorder import Outcome, Recorder, TagResult
-from mirrorstream_controller.reports import Reports, Tried
+from mirrorstream_controller.recorder import Held, Outcome, Recorder, TagResult
+from mirrorstream_controller.reports import Reports
+from mirrorstream_controller.tries import Tries, plan_settings
 from mirrorstream_controller.workqueue import Key, WorkQueue
 
 log = structlog.get_logger(__name__)
@@ -42,16 +33,6 @@ PART_SECONDS = 2.0
 """A stream's first results wait at most this long for the others."""
 SPREAD_PER_SECOND = 50
 """After a change of the rules, failed streams are looked at again at this rate."""
-
-
-def plan_settings(settings: Settings) -> PlanSettings:
-    """The part of the configuration that plans depend on."""
-    return PlanSettings(
-        bypass_not_found=settings.mirrors.bypassNotFound,
-        recorded_reference=settings.controller.recordedReference,
-        stuck_after=settings.controller.stuckAfterSeconds,
-        replace_after=settings.controller.replaceAfterSeconds,
-    )
 
 
 class Reconciler:
@@ -68,14 +49,22 @@ class Reconciler:
         *,
         now: Callable[[], float] = time.time,
         clock: Callable[[], float] = time.monotonic,
-        uniform: Callable[[float, float], float] = random.uniform,
     ) -> None:
-        self._importer = Importer(client)
         self._recorder = Recorder(client)
         self._queue, self._pool, self._metrics = queue, pool, metrics
         self._settings = settings
         self._reports = Reports(events, metrics, lambda: self._settings.mode == "active")
-        self._now, self._clock, self._uniform = now, clock, uniform
+        self._tries = Tries(
+            client,
+            pool,
+            self._reports,
+            metrics,
+            lambda: self._settings,
+            on_served=self._served,
+            on_failed=self._back_off,
+            now=now,
+        )
+        self._now, self._clock = now, clock
         self._lock = threading.Lock()
         self._streams: dict[Key, StreamMemory] = {}
         self._policy: MirrorPolicy | None = None
@@ -177,7 +166,7 @@ class Reconciler:
                 del self._streams[key]
         for plan in due:
             log.info("importing through mirrors", tag=plan.tag, source=plan.source, why=plan.why, candidates=len(plan.candidates))
-            self._submit(key, stream, plan, policy, 0, ())
+            self._tries.start(key, stream.metadata.uid, plan, policy)
         for plan in plans:
             if plan.action is Action.REFUSE:
                 self._refuse(key, stream, memory, plan)
@@ -202,82 +191,27 @@ class Reconciler:
             memory.tried[plan.tag] = (*plan.fingerprint, plan.why)
         self._reports.refused(key, stream.metadata.uid, plan)
 
-    # An import, on one of the pool's threads.
+    # What came of an import, told by one of the pool's threads.
 
-    def _submit(self, key: Key, stream: ImageStream, plan: TagPlan, policy: MirrorPolicy, index: int, tried: Tried) -> None:
-        candidate = plan.candidates[index]
-        self._pool.submit(key[0], candidate.host, lambda: self._try(key, stream, plan, policy, index, tried))
-
-    def _try(self, key: Key, stream: ImageStream, plan: TagPlan, policy: MirrorPolicy, index: int, tried: Tried) -> None:
-        """Import through one candidate; the next one's turn comes when this one does not serve the image."""
-        candidate = plan.candidates[index]
-        with structlog.contextvars.bound_contextvars(namespace=key[0], stream=key[1], tag=plan.tag, candidate=candidate.reference):
-            try:
-                fetched = self._importer.fetch(*key, plan, candidate)
-                results = self._prepare(plan, policy, candidate, fetched)
-            except ImportFailed as error:
-                tried = (*tried, (candidate, error.failure))
-                self._metrics.answers.labels(candidate.host, error.failure.kind).inc()
-                log.info("the mirror does not serve it", failure=str(error.failure.kind), error=error.failure.message)
-                if index + 1 < len(plan.candidates):
-                    self._submit(key, stream, plan, policy, index + 1, tried)
-                else:
-                    self._back_off(key, plan)
-                    self._reports.failed(key, stream.metadata.uid, plan, tried)
-            except ClientError as error:
-                log.warning("the import could not be made", error=str(error))
-                self._back_off(key, plan)
-                self._reports.not_made(key, stream.metadata.uid, plan, error)
-            except Exception:
-                log.exception("the import could not be made")
-                self._back_off(key, plan)
-                self._reports.not_made(key, stream.metadata.uid, plan, None)
-            else:
-                self._metrics.answers.labels(candidate.host, SERVED).inc()
-                self._fetched(key, plan, results)
-
-    def _prepare(
-        self, plan: TagPlan, policy: MirrorPolicy, candidate: Candidate, fetched: list[FetchedImage]
-    ) -> list[TagResult] | Replacement:
-        """Create the Images of what was fetched, unless it must not replace what the tag has. Raises ClientError."""
-        settings = plan_settings(self._settings)
-        name = policy.recorded_name(plan.source, candidate, settings.recorded_reference)
-        only_condition = False
-        if plan.newest_image:
-            ours = self._importer.is_ours(plan.newest_image)
-            decision = replacement(plan, fetched[0].digest, newest_is_ours=ours, settings=settings, now=self._now())
-            if not decision.allowed:
-                return decision
-            only_condition = decision.only_condition
-        results = []
-        for image in fetched:
-            if self._settings.mode == "active" and not only_condition:
-                self._importer.create_images(image, name)
-            reference = f"{name}@{image.digest}"
-            results.append(TagResult(plan, image.tag, image.digest, reference, image.through, candidate.mirror_set, only_condition))
-        return results
-
-    def _fetched(self, key: Key, plan: TagPlan, results: list[TagResult] | Replacement) -> None:
+    def _served(self, key: Key, plan: TagPlan, results: list[TagResult] | Held) -> bool:
+        """Keep what a mirror served until the stream is looked at; whether it is still wanted."""
         with self._lock:
             memory = self._streams.get(key)
             if memory is None or memory.running.get(plan.tag) != plan.fingerprint:
-                return  # the stream or the tag is another one by now
+                return False  # the stream or the tag is another one by now
             del memory.running[plan.tag]
             memory.tried[plan.tag] = plan.fingerprint
-            if isinstance(results, Replacement):
-                memory.held_until[plan.tag] = results.again_at or 0.0
+            if isinstance(results, Held):
+                memory.held_until[plan.tag] = results.until
             elif self._settings.mode == "active":
                 memory.first_result = memory.first_result if memory.results else self._clock()
                 memory.results.extend(results)
             else:
                 memory.held_until[plan.tag] = math.inf
             wait = 0.0 if not memory.running else PART_SECONDS if memory.results else None
-        if isinstance(results, Replacement):
-            self._reports.held(plan)
-        elif self._settings.mode == "observe":
-            self._reports.observed(plan, results)
         if wait is not None:
             self._queue.add_after(key, wait)
+        return True
 
     def _back_off(self, key: Key, plan: TagPlan) -> None:
         with self._lock:

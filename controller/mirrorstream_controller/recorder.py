@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
+from mirrorstream.candidates import Candidate
 from mirrorstream.imagestreams import IMPORT_SUCCESS, ImageStream, followed_tag, imagestream_from, is_pending, listed_tags
 from mirrorstream.kube.client import ApiError, ApiUnreachable, Client
 
@@ -34,6 +35,17 @@ class TagResult:
     """The candidate that served it."""
     mirror_set: str
     only_condition: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """An image that a mirror served and that is not recorded yet: the source had another one, and has not failed for long."""
+
+    plan: TagPlan
+    digest: str
+    candidate: Candidate
+    until: float
+    """When it may replace the other one, in seconds since the epoch."""
 
 
 class Outcome(StrEnum):

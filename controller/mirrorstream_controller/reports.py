@@ -3,10 +3,12 @@
 One place for the words, so that the same outcome reads the same everywhere.
 """
 
+import datetime
+import math
 from collections.abc import Callable
 
 import structlog
-from mirrorstream.attempts import FAILED, IMPORTED, OUTCOME_ANNOTATION, REFUSED, Answer, Attempt, Result, encode_attempt
+from mirrorstream.attempts import FAILED, HELD, IMPORTED, OUTCOME_ANNOTATION, REFUSED, Answer, Attempt, Result, encode_attempt
 from mirrorstream.candidates import Candidate
 from mirrorstream.failures import Failure
 from mirrorstream.imagestreams import WHOLE_REPOSITORY
@@ -15,7 +17,7 @@ from mirrorstream.kube.events import NORMAL, WARNING, EventRecorder, Involved
 
 from mirrorstream_controller.metrics import ControllerMetrics
 from mirrorstream_controller.plan import TagPlan
-from mirrorstream_controller.recorder import TagResult
+from mirrorstream_controller.recorder import Held, TagResult
 
 log = structlog.get_logger(__name__)
 
@@ -42,8 +44,7 @@ class Reports:
         """No candidate serves the image; the same reasons again only raise the Event's count."""
         self._count("failed", plan)
         reasons = "; ".join(f"{candidate.reference}: {failure.kind}: {failure.message}" for candidate, failure in tried)
-        answers = tuple(Answer(c.reference, c.mirror_set, failure.kind, failure.message) for c, failure in tried)
-        attempt = _attempt(plan, Result.FAILED, answers=answers)
+        attempt = _attempt(plan, Result.FAILED, answers=_failed(tried))
         self._say(key, uid, WARNING, FAILED, f"{_what(plan)}: {plan.source} ({_why(plan)}) is in no mirror: {reasons}", attempt)
 
     def not_made(self, key: Key, uid: str, plan: TagPlan, error: ClientError | None) -> None:
@@ -70,10 +71,19 @@ class Reports:
             attempt = _attempt(result.plan, Result.NOT_RECORDED, why, tag=result.tag)
             self._say(key, uid, WARNING, REFUSED, f"tag {result.tag}: {why}", attempt)
 
-    def held(self, plan: TagPlan) -> None:
-        """A mirror has another image than the source had, and the source has not failed for long."""
+    def held(self, key: Key, uid: str, held: Held, tried: Tried) -> None:
+        """A mirror has another image than the source had, and the source has not failed for long; `tried` did not serve any."""
+        plan, candidate = held.plan, held.candidate
         self._count("held", plan)
-        log.info("kept what the source served: it has not failed for long enough", tag=plan.tag)
+        log.info("kept what the source served: it has not failed for long enough", tag=plan.tag, digest=held.digest)
+        # Said the same way after each attempt, so that the Event's count rises.
+        until = datetime.datetime.fromtimestamp(math.ceil(held.until), datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+        why = f"serves another image than the source did, {held.digest}: it replaces that one from {until} on"
+        why += ", if the source still fails then"
+        answers = (*_failed(tried), Answer(candidate.reference, candidate.mirror_set))
+        self._say(
+            key, uid, NORMAL, HELD, f"{_what(plan)}: {candidate.reference} {why}", _attempt(plan, Result.HELD, why, answers=answers)
+        )
 
     def observed(self, plan: TagPlan, results: list[TagResult]) -> None:
         """What would be recorded if this were not an observer."""
@@ -96,6 +106,10 @@ def _what(plan: TagPlan) -> str:
 
 def _why(plan: TagPlan) -> str:
     return plan.failure.kind if plan.failure else "failed"
+
+
+def _failed(tried: Tried) -> tuple[Answer, ...]:
+    return tuple(Answer(c.reference, c.mirror_set, failure.kind, failure.message) for c, failure in tried)
 
 
 def _attempt(plan: TagPlan, result: Result, message: str = "", *, tag: str = "", answers: tuple[Answer, ...] = ()) -> Attempt:

@@ -13,9 +13,9 @@ import msgspec
 from mirrorstream.safetext import one_line, shortened
 
 OUTCOME_ANNOTATION = "mirrorstream.github.io/outcome"
-IMPORTED, FAILED, REFUSED = "ImportedFromMirror", "MirrorImportFailed", "MirrorImportRefused"
+IMPORTED, FAILED, REFUSED, HELD = "ImportedFromMirror", "MirrorImportFailed", "MirrorImportRefused", "MirrorImportHeld"
 """Event reasons; users' alerts may match them, so they never change."""
-REASONS = frozenset({IMPORTED, FAILED, REFUSED})
+REASONS = frozenset({IMPORTED, FAILED, REFUSED, HELD})
 CANDIDATES, REFERENCE_LENGTH, MESSAGE_LENGTH = 16, 512, 300
 """What an annotation holds at most; beyond it, candidates are left out and texts cut."""
 ANNOTATION_LENGTH = 65536
@@ -30,6 +30,8 @@ class Result(StrEnum):
     """No candidate served it."""
     REFUSED = "refused"
     """It must not be imported through a mirror."""
+    HELD = "held"
+    """A candidate served another image than the source had, which is kept until the source has failed for long enough."""
     NOT_RECORDED = "not-recorded"
     """A candidate served it, and the API server refused the write: a quota, say."""
     ERROR = "error"

@@ -4,14 +4,13 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from mirrorstream.attempts import OUTCOME_ANNOTATION, read_attempt
 from mirrorstream.imagestreams import ImageStream, imagestream_from
-from mirrorstream.kube.events import EventRecorder
 from mirrorstream.kube.informer import Change
 from mirrorstream.policy import MirrorPolicy
 from mirrorstream.settings import Settings
 from mirrorstream_controller.failing import State
 from mirrorstream_controller.metrics import ControllerMetrics
-from mirrorstream_controller.pool import ImportPool
 from mirrorstream_controller.reconciler import Reconciler
 from mirrorstream_controller.workqueue import WorkQueue
 
@@ -45,26 +44,65 @@ class Streams:
         return list(self.known)
 
 
+class Platform:
+    """An API server whose importer finds `digest` in every mirror, or nothing if that is empty; Images are the platform's own."""
+
+    def __init__(self) -> None:
+        self.digest = ""
+        self.asked: list[str] = []
+
+    def request(self, method: str, path: str, *, body: Any = None, **more: Any) -> Any:
+        """A dry run."""
+        assert (method, path) == ("POST", "/apis/image.openshift.io/v1/namespaces/ns/imagestreamimports")
+        self.asked.append(body["spec"]["images"][0]["from"]["name"])
+        if not self.digest:
+            return {"status": {"images": [{"status": {"status": "Failure", "reason": "NotFound", "message": "not found"}}]}}
+        return {"status": {"images": [{"status": {"status": "Success"}, "image": {"metadata": {"name": self.digest}}}]}}
+
+    def get(self, path: str) -> Any:
+        """An Image that mirrorstream did not make."""
+        return {"metadata": {"name": path}}
+
+
+class Pool:
+    """Runs imports when it is told to."""
+
+    def __init__(self) -> None:
+        self.imports: list[Callable[[], None]] = []
+
+    def submit(self, namespace: str, host: str, work: Callable[[], None]) -> None:
+        """Take one."""
+        self.imports.append(work)
+
+    def resize(self, size: int) -> None:
+        """Nothing to do."""
+
+    def run(self) -> int:
+        """Run what was asked for; how many that were."""
+        done = 0
+        while self.imports:
+            self.imports.pop(0)()
+            done += 1
+        return done
+
+
 class Bed:
-    """A reconciler with a queue on a clock that stands still until it is moved, and with nobody behind it."""
+    """A reconciler with a queue on a clock that stands still until it is moved."""
 
     def __init__(self, **settings: Any) -> None:
-        nobody: Any = None
         self.time = 1000.0
+        self.platform, self.pool = Platform(), Pool()
+        self.events: list[tuple[str, str, Any]] = []
         self.queue = WorkQueue(clock=lambda: self.time)
         self.streams = Streams()
-        self.reconciler = Reconciler(
-            nobody,
-            self.queue,
-            ImportPool(1),
-            EventRecorder(nobody, "mirrorstream", "test"),
-            ControllerMetrics(),
-            Settings.model_validate(settings),
-            now=lambda: NOW,
-            clock=lambda: self.time,
-        )
+        fakes: list[Any] = [self.platform, self.queue, self.pool, self, ControllerMetrics(), Settings.model_validate(settings)]
+        self.reconciler = Reconciler(*fakes, now=lambda: NOW + self.time - 1000, clock=lambda: self.time)
         informer: Any = self.streams
         self.reconciler.informer = informer
+
+    def event(self, involved: Any, event_type: str, reason: str, message: str, annotations: Any) -> None:
+        """Take an Event as the recorder does."""
+        self.events.append((reason, message, read_attempt(dict(annotations)[OUTCOME_ANNOTATION])))
 
     def see(self, key: Key, new: ImageStream | None) -> None:
         """Have the watch bring a stream."""
@@ -89,6 +127,13 @@ class Bed:
             self.reconciler.reconcile(key)
             self.queue.done(key)
         return found
+
+    def settle(self) -> int:
+        """Look, import and look again until nothing is left to do now; how many imports that took."""
+        imports = 0
+        while self.work() or self.pool.imports:
+            imports += self.pool.run()
+        return imports
 
     def counts(self) -> dict[State, int]:
         """What fails, as the metric says it."""
@@ -174,3 +219,33 @@ def test_streams_that_were_and_are_well_cost_nothing() -> None:
     bed.see(KEY, WELL)
     bed.see(KEY, WELL)
     assert bed.waiting() == []
+
+
+# A mirror with another image than the source had.
+
+
+def held(generation: int = 2) -> ImageStream:
+    """A tag that the platform imported, and that fails now."""
+    failed = failure(generation, f"port {generation}", lastTransitionTime="2027-01-15T08:00:00Z")
+    return imagestream_from(stream({"items": [item(1)], "conditions": [failed]}, {"generation": generation}))
+
+
+def test_what_is_held_is_told_once_for_each_attempt() -> None:
+    """With what whoever waits for it wants to know: which image, from where, and when it will be the tag's."""
+    bed = Bed()
+    bed.platform.digest = "sha256:bb"
+    bed.reconciler.on_policy(POLICY)
+    bed.see(KEY, held())
+    assert bed.settle() == 1
+    ((reason, message, attempt),) = bed.events
+    assert reason == "MirrorImportHeld"
+    assert "m.io/x/team/app:v1 serves another image than the source did, sha256:bb" in message
+    assert "from 2027-01-15T09:00:00Z on" in message
+    assert (attempt.tag, attempt.result, attempt.candidates[0].reference) == ("v1", "held", "m.io/x/team/app:v1")
+    bed.queue.add(KEY)
+    assert bed.settle() == 0
+    assert len(bed.events) == 1, "a look is no attempt"
+    bed.time += 900
+    bed.see(KEY, held(3))
+    assert bed.settle() == 1
+    assert bed.events[1] == bed.events[0], "of what is the same only the count rises"

@@ -9,7 +9,7 @@ from mirrorstream.failures import Failure, FailureClass
 from mirrorstream.kube.client import ApiError
 from mirrorstream_controller.metrics import ControllerMetrics
 from mirrorstream_controller.plan import Action, TagPlan
-from mirrorstream_controller.recorder import TagResult
+from mirrorstream_controller.recorder import Held, TagResult
 from mirrorstream_controller.reports import Reports
 
 KEY = ("ns", "app")
@@ -19,6 +19,7 @@ TRIED = (
     (Candidate("n.io/a:v1", False, "ImageDigestMirrorSet/n"), Failure(FailureClass.TIMEOUT, "timeout")),
 )
 RESULT = TagResult(PLAN, "v1", "sha256:a", "src.io/a@sha256:a", "m.io/a:v1", "ImageDigestMirrorSet/m")
+HELD = Held(PLAN, "sha256:b", TRIED[1][0], 1_800_000_000.2)
 
 
 class Events:
@@ -69,8 +70,17 @@ def reports(events: Events, *, active: bool = True) -> Reports:
             "the API server refused to record the import: quota",
             [],
         ),
+        (
+            lambda r: r.held(KEY, "u", HELD, TRIED[:1]),
+            "MirrorImportHeld",
+            "tag v1: n.io/a:v1 serves another image than the source did, sha256:b: it replaces that one from 2027-01-15T08:00:01Z",
+            "held",
+            "serves another image than the source did, sha256:b: it replaces that one from 2027-01-15T08:00:01Z on, if the source "
+            "still fails then",
+            [("m.io/a:v1", "not-found"), ("n.io/a:v1", "")],
+        ),
     ],
-    ids=["imported", "failed", "refused", "not-made", "not-recorded"],
+    ids=["imported", "failed", "refused", "not-made", "not-recorded", "held"],
 )
 def test_an_outcome(tell: Any, reason: str, says: str, result: str, message: str, answers: list[tuple[str, str]]) -> None:
     """The sentence and the annotation say the same."""
@@ -83,8 +93,11 @@ def test_an_outcome(tell: Any, reason: str, says: str, result: str, message: str
     assert [(answer.reference, answer.failure) for answer in attempt.candidates] == answers
 
 
-def test_an_observer_writes_no_event() -> None:
+@pytest.mark.parametrize(
+    "tell", [lambda r: r.failed(KEY, "u", PLAN, TRIED), lambda r: r.held(KEY, "u", HELD, ())], ids=["failed", "held"]
+)
+def test_an_observer_writes_no_event(tell: Any) -> None:
     """It writes nothing at all."""
     events = Events()
-    reports(events, active=False).failed(KEY, "u", PLAN, TRIED)
+    tell(reports(events, active=False))
     assert not events.seen

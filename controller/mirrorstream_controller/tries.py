@@ -1,0 +1,115 @@
+"""An import through one mirror after another, until one serves the image; on the pool's threads, so that no look at a stream waits.
+
+What comes of it goes to two functions: what to record, or what is held back, to `on_served`, which answers whether anybody still
+wants it; that no mirror served it, or that the import could not be made, to `on_failed`.
+"""
+
+import time
+from collections.abc import Callable
+
+import structlog
+from mirrorstream.candidates import Candidate
+from mirrorstream.kube.client import Client, ClientError
+from mirrorstream.policy import MirrorPolicy
+from mirrorstream.settings import Settings
+
+from mirrorstream_controller.importer import FetchedImage, Importer, ImportFailed
+from mirrorstream_controller.metrics import SERVED, ControllerMetrics
+from mirrorstream_controller.plan import PlanSettings, TagPlan, replacement
+from mirrorstream_controller.pool import ImportPool
+from mirrorstream_controller.recorder import Held, TagResult
+from mirrorstream_controller.reports import Reports, Tried
+from mirrorstream_controller.workqueue import Key
+
+log = structlog.get_logger(__name__)
+
+
+def plan_settings(settings: Settings) -> PlanSettings:
+    """The part of the configuration that plans depend on."""
+    return PlanSettings(
+        bypass_not_found=settings.mirrors.bypassNotFound,
+        recorded_reference=settings.controller.recordedReference,
+        stuck_after=settings.controller.stuckAfterSeconds,
+        replace_after=settings.controller.replaceAfterSeconds,
+    )
+
+
+class Tries:
+    """Starts imports; `settings` answers the configuration as it is now."""
+
+    def __init__(
+        self,
+        client: Client,
+        pool: ImportPool,
+        reports: Reports,
+        metrics: ControllerMetrics,
+        settings: Callable[[], Settings],
+        *,
+        on_served: Callable[[Key, TagPlan, list[TagResult] | Held], bool],
+        on_failed: Callable[[Key, TagPlan], None],
+        now: Callable[[], float] = time.time,
+    ) -> None:
+        self._importer = Importer(client)
+        self._pool, self._reports, self._metrics, self._settings, self._now = pool, reports, metrics, settings, now
+        self._on_served, self._on_failed = on_served, on_failed
+
+    def start(self, key: Key, uid: str, plan: TagPlan, policy: MirrorPolicy) -> None:
+        """Import what `plan` is about, for the stream with this `uid`; returns at once."""
+        self._submit(key, uid, plan, policy, ())
+
+    def _submit(self, key: Key, uid: str, plan: TagPlan, policy: MirrorPolicy, tried: Tried) -> None:
+        candidate = plan.candidates[len(tried)]
+        self._pool.submit(key[0], candidate.host, lambda: self._try(key, uid, plan, policy, candidate, tried))
+
+    def _try(self, key: Key, uid: str, plan: TagPlan, policy: MirrorPolicy, candidate: Candidate, tried: Tried) -> None:
+        """Import through one candidate; the next one's turn comes when this one does not serve the image."""
+        with structlog.contextvars.bound_contextvars(namespace=key[0], stream=key[1], tag=plan.tag, candidate=candidate.reference):
+            try:
+                fetched = self._importer.fetch(*key, plan, candidate)
+                served = self._prepare(plan, policy, candidate, fetched)
+            except ImportFailed as error:
+                tried = (*tried, (candidate, error.failure))
+                self._metrics.answers.labels(candidate.host, error.failure.kind).inc()
+                log.info("the mirror does not serve it", failure=str(error.failure.kind), error=error.failure.message)
+                if len(tried) < len(plan.candidates):
+                    self._submit(key, uid, plan, policy, tried)
+                else:
+                    self._on_failed(key, plan)
+                    self._reports.failed(key, uid, plan, tried)
+            except ClientError as error:
+                log.warning("the import could not be made", error=str(error))
+                self._on_failed(key, plan)
+                self._reports.not_made(key, uid, plan, error)
+            except Exception:
+                log.exception("the import could not be made")
+                self._on_failed(key, plan)
+                self._reports.not_made(key, uid, plan, None)
+            else:
+                self._metrics.answers.labels(candidate.host, SERVED).inc()
+                if not self._on_served(key, plan, served):
+                    log.info("the tag was changed meanwhile")
+                elif isinstance(served, Held):
+                    self._reports.held(key, uid, served, tried)
+                elif self._settings().mode == "observe":
+                    self._reports.observed(plan, served)
+
+    def _prepare(
+        self, plan: TagPlan, policy: MirrorPolicy, candidate: Candidate, fetched: list[FetchedImage]
+    ) -> list[TagResult] | Held:
+        """Create the Images of what was fetched, unless it must not replace what the tag has. Raises ClientError."""
+        settings = plan_settings(self._settings())
+        name = policy.recorded_name(plan.source, candidate, settings.recorded_reference)
+        only_condition = False
+        if plan.newest_image:
+            ours = self._importer.is_ours(plan.newest_image)
+            decision = replacement(plan, fetched[0].digest, newest_is_ours=ours, settings=settings, now=self._now())
+            if not decision.allowed:
+                return Held(plan, fetched[0].digest, candidate, decision.again_at or 0.0)
+            only_condition = decision.only_condition
+        results = []
+        for image in fetched:
+            if self._settings().mode == "active" and not only_condition:
+                self._importer.create_images(image, name)
+            reference = f"{name}@{image.digest}"
+            results.append(TagResult(plan, image.tag, image.digest, reference, image.through, candidate.mirror_set, only_condition))
+        return results
