@@ -43,14 +43,14 @@ class Metrics:
         build.labels(version("mirrorstream"), component).set(1)
         self.api_requests = Counter(
             "mirrorstream_api_requests_total",
-            "Requests to the API server, by HTTP method and status code (none: no answer came)",
-            ["method", "code"],
+            "Requests to the API server, by Kubernetes' verb and by status code (none: no answer came)",
+            ["verb", "code"],
             registry=registry,
         )
         self.api_seconds = Histogram(
             "mirrorstream_api_request_seconds",
             "Seconds until the API server answered; of a watch, until it began",
-            ["method"],
+            ["verb"],
             buckets=REQUEST_BUCKETS,
             registry=registry,
         )
@@ -80,10 +80,10 @@ class Metrics:
             registry=registry,
         )
 
-    def observe_request(self, method: str, code: int, seconds: float) -> None:
+    def observe_request(self, verb: str, code: int, seconds: float) -> None:
         """Count one request to the API server; code 0 is one without an answer."""
-        self.api_requests.labels(method, str(code) if code else "none").inc()
-        self.api_seconds.labels(method).observe(seconds)
+        self.api_requests.labels(verb, str(code) if code else "none").inc()
+        self.api_seconds.labels(verb).observe(seconds)
 
     def reloaded(self, accepted: bool) -> None:
         """Count a change of the configuration file."""

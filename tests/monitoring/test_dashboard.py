@@ -1,6 +1,7 @@
 """The console's dashboard: panels that the console can draw, with queries for metrics that exist."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +49,16 @@ def test_panels_have_numbers_of_their_own_and_no_variables() -> None:
 def test_queries_name_what_exists(query: str, exposed: dict[str, Exposed]) -> None:
     """Metrics and labels."""
     assert check(query, exposed) == []
+
+
+@pytest.mark.parametrize(
+    ("code", "shown"), [("200", False), ("404", False), ("409", False), ("403", True), ("429", True), ("503", True), ("none", True)]
+)
+def test_refused_requests_are_those_that_nobody_expects(code: str, shown: bool) -> None:
+    """An Image that is there already is a 409, one that is gone a 404: both are part of the work."""
+    (query,) = [query for query in QUERIES if "mirrorstream_api_requests_total{" in query]
+    (pattern,) = re.findall(r'code!~"([^"]*)"', query)
+    assert (not re.fullmatch(pattern, code)) is shown
 
 
 def test_every_metric_of_ours_is_shown_or_left_out_on_purpose(exposed: dict[str, Exposed]) -> None:

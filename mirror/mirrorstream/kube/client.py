@@ -21,6 +21,7 @@ from urllib3.connection import HTTPConnection
 from mirrorstream.kube.credentials import Configuration, Loader, find_credentials
 from mirrorstream.kube.errors import ApiError, ApiUnreachable, ClientError, ConfigurationError
 from mirrorstream.kube.limiter import RateLimiter
+from mirrorstream.kube.verbs import verb
 
 __all__ = ["ApiError", "ApiUnreachable", "Client", "ClientError", "ConfigurationError", "Watch", "load_client"]
 
@@ -32,7 +33,7 @@ THROTTLE_LIMIT = 10.0
 JSON, JSON_PATCH, MERGE_PATCH = "application/json", "application/json-patch+json", "application/merge-patch+json"
 
 Observer = Callable[[str, int, float], None]
-"""Called after each request with the HTTP method, the status code (0: no answer) and the seconds it took."""
+"""Called after each request with Kubernetes' verb, the status code (0: no answer) and the seconds it took."""
 
 _KEEPALIVE = [
     *HTTPConnection.default_socket_options,
@@ -57,7 +58,7 @@ class Client:
         user_agent: str = "mirrorstream",
         pool_size: int = 32,
         limiter: RateLimiter | None = None,
-        observe: Observer = lambda method, code, seconds: None,
+        observe: Observer = lambda verb, code, seconds: None,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         self._load = load
@@ -223,7 +224,7 @@ class Client:
         except (urllib3.exceptions.HTTPError, OSError) as error:
             raise ApiUnreachable(f"{self.server}: {method} {path}: {_cause(error)}") from error
         finally:
-            self._observe(method, code, time.monotonic() - started)
+            self._observe(verb(method, path, params), code, time.monotonic() - started)
         return response
 
     def get(self, path: str, params: Mapping[str, str] | None = None, *, timeout: float = REQUEST_TIMEOUT) -> Any:
@@ -295,7 +296,7 @@ def load_client(
     in_cluster: bool = True,
     user_agent: str = "mirrorstream",
     requests_per_second: float | None = None,
-    observe: Observer = lambda method, code, seconds: None,
+    observe: Observer = lambda verb, code, seconds: None,
 ) -> Client:
     """A client for the cluster that `kubeconfig` and `context`, the pod or the user's own configuration name.
 
