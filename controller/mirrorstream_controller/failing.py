@@ -10,7 +10,7 @@ from enum import StrEnum
 
 from mirrorstream.imagestreams import ImageStream, failing_tags
 
-from mirrorstream_controller.memory import StreamMemory
+from mirrorstream_controller.memory import OBSERVED, StreamMemory
 from mirrorstream_controller.plan import Action, TagPlan
 
 Key = tuple[str, str]
@@ -20,7 +20,7 @@ class State(StrEnum):
     """Why a tag still fails; the values label a metric, and alerts name them."""
 
     COVERED = "covered"
-    """A mirror rule covers it, and it is imported as soon as a mirror serves it."""
+    """A mirror rule covers it, and no mirror has served it yet; it is imported as soon as one does, unless this is an observer."""
     HELD = "held"
     """A mirror has another image than the source had, and the source has not failed for long enough."""
     REFUSED = "refused"
@@ -32,7 +32,7 @@ class State(StrEnum):
     EXCLUDED = "excluded"
     """The configuration leaves its namespace out."""
     OBSERVED = "observed"
-    """It would be imported, were this not `mode: observe`."""
+    """A mirror serves it, and it would be imported, were this not `mode: observe`."""
 
 
 class FailingTags:
@@ -65,22 +65,22 @@ class FailingTags:
     def look(
         self, key: Key, stream: ImageStream, plans: Iterable[TagPlan], memory: StreamMemory, *, observing: bool, now: float
     ) -> None:
-        """Count a stream by the plans for it."""
+        """Count a stream by the plans for it. An observer heals nothing: that a tag fails for long is no news there."""
         if stream.opted_out:
             self.put(key, [State.OPTED_OUT for _ in failing_tags(stream)])
             return
         states: list[State] = []
         oldest: float | None = None
         for plan in plans:
-            state = state_of(plan, held_until=memory.held_until.get(plan.tag), observing=observing, now=now)
+            state = state_of(plan, held_until=memory.held_until.get(plan.tag), now=now)
             if state is not None:
                 states.append(state)
-            if state is State.COVERED and (since := memory.failed_since(plan)) is not None:
+            if not observing and state is State.COVERED and (since := memory.failed_since(plan)) is not None:
                 oldest = since if oldest is None else min(oldest, since)
         self.put(key, states, oldest)
 
 
-def state_of(plan: TagPlan, *, held_until: float | None, observing: bool, now: float) -> State | None:
+def state_of(plan: TagPlan, *, held_until: float | None, now: float) -> State | None:
     """The state of the tag that `plan` is about; None if it does not fail."""
     if plan.failure is None:
         return None
@@ -88,6 +88,6 @@ def state_of(plan: TagPlan, *, held_until: float | None, observing: bool, now: f
         return State.REFUSED
     if plan.action is not Action.IMPORT:
         return State.UNCOVERED
-    if observing:
+    if held_until == OBSERVED:
         return State.OBSERVED
     return State.HELD if held_until is not None and now < held_until else State.COVERED

@@ -191,10 +191,12 @@ class Manager:
         none, failing = (), self._reconciler.failing
         text = (
             "Importable tags whose last import failed, by what is done about them (covered: imported once a mirror serves it, "
-            "held, refused, uncovered: by no mirror rule, opted-out, excluded, observed); only the leader has it"
+            "held, refused, uncovered: by no mirror rule, opted-out, excluded, observed: a mirror serves it to an observer); only "
+            "the leader has it"
         )
         yield "mirrorstream_failing_tags", text, ("state",), {(state,): float(count) for state, count in failing.counts().items()}
-        text = "Since when the longest-failing covered tag fails, as a Unix time; absent while none does; only the leader has it"
+        text = "Since when the longest-failing covered tag fails, as a Unix time; absent while none does, and "
+        text += "with mode: observe; only the leader has it"
         oldest = failing.oldest()
         yield "mirrorstream_longest_failing_tag_timestamp_seconds", text, none, {} if oldest is None else {none: oldest}
         for name, text, value in (

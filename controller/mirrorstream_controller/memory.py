@@ -1,11 +1,15 @@
 """What the controller remembers of a stream between two looks at it; all of it may be lost in a restart without harm."""
 
+import math
 from dataclasses import dataclass, field
 
 from mirrorstream.imagestreams import WHOLE_REPOSITORY, ImageStream, is_pending, listed_tags
 
 from mirrorstream_controller.plan import Action, Memory, TagPlan
 from mirrorstream_controller.recorder import TagResult
+
+OBSERVED = math.inf
+"""Until when a tag is held that a mirror serves to an observer."""
 
 
 @dataclass(slots=True)
@@ -22,6 +26,7 @@ class StreamMemory:
     tried: dict[str, tuple[object, ...]] = field(default_factory=dict)
     """The fingerprint of the plan that was last tried, refused or held, by tag."""
     held_until: dict[str, float] = field(default_factory=dict)
+    """For each tag that a mirror serves and that is not recorded all the same: when it may be, or OBSERVED."""
     running: dict[str, tuple[object, ...]] = field(default_factory=dict)
     """The fingerprint of the import that runs, by tag."""
     results: list[TagResult] = field(default_factory=list)

@@ -18,11 +18,11 @@ from mirrorstream.policy import MirrorPolicy
 from mirrorstream.settings import Settings
 
 from mirrorstream_controller.failing import FailingTags, State
-from mirrorstream_controller.memory import StreamMemory
+from mirrorstream_controller.memory import OBSERVED, StreamMemory
 from mirrorstream_controller.metrics import ControllerMetrics
 from mirrorstream_controller.plan import Action, TagPlan, plan_stream
 from mirrorstream_controller.pool import ImportPool
-from mirrorstream_controller.recorder import Held, Outcome, Recorder, TagResult
+from mirrorstream_controller.recorder import Held, Outcome, Recorder, Served, TagResult
 from mirrorstream_controller.reports import Reports
 from mirrorstream_controller.tries import Tries, plan_settings
 from mirrorstream_controller.workqueue import Key, WorkQueue
@@ -193,7 +193,7 @@ class Reconciler:
 
     # What came of an import, told by one of the pool's threads.
 
-    def _served(self, key: Key, plan: TagPlan, results: list[TagResult] | Held) -> bool:
+    def _served(self, key: Key, plan: TagPlan, served: Served) -> bool:
         """Keep what a mirror served until the stream is looked at; whether it is still wanted."""
         with self._lock:
             memory = self._streams.get(key)
@@ -201,13 +201,16 @@ class Reconciler:
                 return False  # the stream or the tag is another one by now
             del memory.running[plan.tag]
             memory.tried[plan.tag] = plan.fingerprint
-            if isinstance(results, Held):
-                memory.held_until[plan.tag] = results.until
-            elif self._settings.mode == "active":
+            if isinstance(served, Held):
+                memory.held_until[plan.tag] = served.until
+            elif isinstance(served, tuple):
                 memory.first_result = memory.first_result if memory.results else self._clock()
-                memory.results.extend(results)
+                memory.results.extend(served)
+            elif self._settings.mode == "observe":
+                memory.held_until[plan.tag] = OBSERVED
             else:
-                memory.held_until[plan.tag] = math.inf
+                # Nobody observes any more, and for this there are no Images.
+                del memory.tried[plan.tag]
             wait = 0.0 if not memory.running else PART_SECONDS if memory.results else None
         if wait is not None:
             self._queue.add_after(key, wait)
@@ -220,6 +223,7 @@ class Reconciler:
                 return
             del memory.running[plan.tag]
             memory.tried[plan.tag] = plan.fingerprint
+            memory.held_until.pop(plan.tag, None)  # what a mirror had before, it does not have now
             if self._clock() >= memory.next_attempt:
                 # Once for all tags of a stream that fail together.
                 memory.failures += 1

@@ -48,6 +48,17 @@ class Held:
     """When it may replace the other one, in seconds since the epoch."""
 
 
+@dataclass(frozen=True, slots=True)
+class Observed:
+    """What would be recorded, were this not an observer: there need be no Images for it."""
+
+    results: tuple[TagResult, ...]
+
+
+Served = tuple[TagResult, ...] | Held | Observed
+"""What a mirror served, and what may be done with it."""
+
+
 class Outcome(StrEnum):
     """What became of a status write."""
 

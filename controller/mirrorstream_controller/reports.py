@@ -5,7 +5,7 @@ One place for the words, so that the same outcome reads the same everywhere.
 
 import datetime
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import structlog
 from mirrorstream.attempts import FAILED, HELD, IMPORTED, OUTCOME_ANNOTATION, REFUSED, Answer, Attempt, Result, encode_attempt
@@ -85,7 +85,7 @@ class Reports:
             key, uid, NORMAL, HELD, f"{_what(plan)}: {candidate.reference} {why}", _attempt(plan, Result.HELD, why, answers=answers)
         )
 
-    def observed(self, plan: TagPlan, results: list[TagResult]) -> None:
+    def observed(self, plan: TagPlan, results: Iterable[TagResult]) -> None:
         """What would be recorded if this were not an observer."""
         for result in results:
             self._count("observed", plan)

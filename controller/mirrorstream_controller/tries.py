@@ -17,7 +17,7 @@ from mirrorstream_controller.importer import FetchedImage, Importer, ImportFaile
 from mirrorstream_controller.metrics import SERVED, ControllerMetrics
 from mirrorstream_controller.plan import PlanSettings, TagPlan, replacement
 from mirrorstream_controller.pool import ImportPool
-from mirrorstream_controller.recorder import Held, TagResult
+from mirrorstream_controller.recorder import Held, Observed, Served, TagResult
 from mirrorstream_controller.reports import Reports, Tried
 from mirrorstream_controller.workqueue import Key
 
@@ -45,7 +45,7 @@ class Tries:
         metrics: ControllerMetrics,
         settings: Callable[[], Settings],
         *,
-        on_served: Callable[[Key, TagPlan, list[TagResult] | Held], bool],
+        on_served: Callable[[Key, TagPlan, Served], bool],
         on_failed: Callable[[Key, TagPlan], None],
         now: Callable[[], float] = time.time,
     ) -> None:
@@ -90,26 +90,26 @@ class Tries:
                     log.info("the tag was changed meanwhile")
                 elif isinstance(served, Held):
                     self._reports.held(key, uid, served, tried)
-                elif self._settings().mode == "observe":
-                    self._reports.observed(plan, served)
+                elif isinstance(served, Observed):
+                    self._reports.observed(plan, served.results)
 
-    def _prepare(
-        self, plan: TagPlan, policy: MirrorPolicy, candidate: Candidate, fetched: list[FetchedImage]
-    ) -> list[TagResult] | Held:
+    def _prepare(self, plan: TagPlan, policy: MirrorPolicy, candidate: Candidate, fetched: list[FetchedImage]) -> Served:
         """Create the Images of what was fetched, unless it must not replace what the tag has. Raises ClientError."""
-        settings = plan_settings(self._settings())
-        name = policy.recorded_name(plan.source, candidate, settings.recorded_reference)
+        settings = self._settings()
+        name = policy.recorded_name(plan.source, candidate, settings.controller.recordedReference)
         only_condition = False
         if plan.newest_image:
             ours = self._importer.is_ours(plan.newest_image)
-            decision = replacement(plan, fetched[0].digest, newest_is_ours=ours, settings=settings, now=self._now())
+            decision = replacement(plan, fetched[0].digest, newest_is_ours=ours, settings=plan_settings(settings), now=self._now())
             if not decision.allowed:
                 return Held(plan, fetched[0].digest, candidate, decision.again_at or 0.0)
             only_condition = decision.only_condition
-        results = []
-        for image in fetched:
-            if self._settings().mode == "active" and not only_condition:
+        results = tuple(
+            TagResult(plan, i.tag, i.digest, f"{name}@{i.digest}", i.through, candidate.mirror_set, only_condition) for i in fetched
+        )
+        if settings.mode != "active":
+            return Observed(results)
+        if not only_condition:
+            for image in fetched:
                 self._importer.create_images(image, name)
-            reference = f"{name}@{image.digest}"
-            results.append(TagResult(plan, image.tag, image.digest, reference, image.through, candidate.mirror_set, only_condition))
         return results

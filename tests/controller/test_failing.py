@@ -1,5 +1,6 @@
 """Which tags count as failing, how, and since when: what an alert is raised by."""
 
+import math
 from typing import Any
 
 import pytest
@@ -34,7 +35,7 @@ def look(
         pytest.param(stream(), {}, ({}, None), id="pending"),
         pytest.param(stream({"conditions": [FAILED]}), {}, ({State.COVERED: 1}, NOW - 600), id="covered"),
         pytest.param(stream({"conditions": [failure()]}), {}, ({State.COVERED: 1}, NOW), id="without-a-time"),
-        pytest.param(stream({"conditions": [FAILED]}), {"observing": True}, ({State.OBSERVED: 1}, None), id="observed"),
+        pytest.param(stream({"conditions": [FAILED]}), {"observing": True}, ({State.COVERED: 1}, None), id="observing"),
         pytest.param(
             stream({"conditions": [failure(message="registry src.io blocked", reason="Forbidden")]}),
             {},
@@ -66,6 +67,12 @@ def test_a_held_tag_is_covered_once_it_has_been_held_for_long_enough() -> None:
     memory = StreamMemory("u", held_until={"v1": NOW + 100})
     assert look(document, memory) == ({State.HELD: 1}, None)
     assert look(document, memory, now=NOW + 100)[0] == {State.COVERED: 1}
+
+
+def test_an_observed_tag_is_one_that_a_mirror_serves() -> None:
+    """Who observes first wants to know what would heal, and what the mirrors lack; neither is for the alert."""
+    memory = StreamMemory("u", held_until={"v1": math.inf})
+    assert look(stream({"conditions": [FAILED]}), memory, observing=True) == ({State.OBSERVED: 1}, None)
 
 
 def test_a_message_that_changes_makes_no_failure_younger() -> None:

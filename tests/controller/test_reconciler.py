@@ -11,7 +11,9 @@ from mirrorstream.policy import MirrorPolicy
 from mirrorstream.settings import Settings
 from mirrorstream_controller.failing import State
 from mirrorstream_controller.metrics import ControllerMetrics
+from mirrorstream_controller.plan import Memory, PlanSettings, plan_stream
 from mirrorstream_controller.reconciler import Reconciler
+from mirrorstream_controller.recorder import Observed, TagResult
 from mirrorstream_controller.workqueue import WorkQueue
 
 from tests.controller.test_plan import NOW, POLICY, Object, failure, item, stream
@@ -249,3 +251,55 @@ def test_what_is_held_is_told_once_for_each_attempt() -> None:
     bed.see(KEY, held(3))
     assert bed.settle() == 1
     assert bed.events[1] == bed.events[0], "of what is the same only the count rises"
+
+
+def test_a_mirror_that_does_not_have_the_other_image_any_more_holds_nothing() -> None:
+    """The tag is tried again after its back-off, and not when the image that was there would have been due."""
+    bed = Bed()
+    bed.platform.digest = "sha256:bb"
+    bed.reconciler.on_policy(POLICY)
+    bed.see(KEY, held())
+    bed.settle()
+    assert bed.counts() == {State.HELD: 1}
+    bed.platform.digest = ""
+    bed.time += 900
+    bed.see(KEY, held(3))
+    assert bed.settle() == 1
+    assert bed.counts() == {State.COVERED: 1}
+    bed.time += 10
+    assert bed.settle() == 1
+
+
+# Observing.
+
+
+def test_an_observer_tells_what_would_heal_from_what_the_mirrors_lack() -> None:
+    """And goes on asking for what they lack."""
+    bed = Bed(mode="observe")
+    bed.reconciler.on_policy(POLICY)
+    bed.see(KEY, FAILED)
+    assert bed.settle() == 1
+    assert bed.counts() == {State.COVERED: 1}
+    assert bed.reconciler.failing.oldest() is None, "nothing that an alert asks for"
+    bed.platform.digest = "sha256:aa"
+    bed.time += 10
+    assert bed.settle() == 1
+    assert bed.counts() == {State.OBSERVED: 1}
+    bed.time += 10_000
+    assert bed.settle() == 0
+    assert bed.events == []
+
+
+def test_what_was_fetched_by_an_observer_is_fetched_again_before_it_is_recorded() -> None:
+    """An observer makes no Image: a tag that points to none cannot be pulled."""
+    bed = Bed(mode="observe")
+    bed.reconciler.on_policy(POLICY)
+    bed.see(KEY, FAILED)
+    bed.work()
+    bed.pool.imports.clear()
+    (plan,) = plan_stream(FAILED, POLICY, PlanSettings(), Memory(), NOW)
+    bed.reconciler.configure(Settings())
+    result = TagResult(plan, "v1", "sha256:aa", "src.io/team/app@sha256:aa", "m.io/x/team/app:v1", "ImageDigestMirrorSet/m")
+    bed.reconciler._served(KEY, plan, Observed((result,)))
+    bed.work()
+    assert len(bed.pool.imports) == 1, "again, and this time with its Image"
