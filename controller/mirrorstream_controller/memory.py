@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 from mirrorstream.imagestreams import WHOLE_REPOSITORY, ImageStream, is_pending, listed_tags
 
-from mirrorstream_controller.plan import Action, Memory, TagPlan
+from mirrorstream_controller.plan import Action, Memory, TagPlan, failed_at, repository_failed_at
 from mirrorstream_controller.recorder import TagResult
 
 OBSERVED = math.inf
@@ -32,7 +32,7 @@ class StreamMemory:
     results: list[TagResult] = field(default_factory=list)
     first_result: float = 0.0
     seen_failing: dict[str, float] = field(default_factory=dict)
-    """When we first saw each tag that is not well failing: a condition's own time is younger whenever its message changed."""
+    """The earliest time at which each tag that is not well is known to fail: a condition whose message changed is younger."""
     failures: int = 0
     next_attempt: float = 0.0
 
@@ -55,8 +55,9 @@ class StreamMemory:
                 if tag.name in self.seen_failing:
                     seen[tag.name] = self.seen_failing[tag.name]
             elif status and status.failure:
-                failing[tag.name] = known or (now, None)
-                seen[tag.name] = self.seen_failing.get(tag.name, now)
+                at = min(failed_at(status.failure, now), now)
+                failing[tag.name] = known or (at, None)
+                seen[tag.name] = min(self.seen_failing.get(tag.name, at), at)
             elif known and status and status.newest and status.newest.generation == known[1]:
                 # Well only because we recorded it: the source has not answered since.
                 failing[tag.name] = known
@@ -64,6 +65,9 @@ class StreamMemory:
             generation = stream.metadata.generation
             before = self.pending.get(WHOLE_REPOSITORY)
             pending[WHOLE_REPOSITORY] = before if before and before[0] == generation else (generation, now)
+            if stream.annotations.repository_check:
+                at = min(repository_failed_at(stream, now), now)
+                seen[WHOLE_REPOSITORY] = min(self.seen_failing.get(WHOLE_REPOSITORY, at), at)
         self.pending, self.failing, self.seen_failing = pending, failing, seen
         return Memory({tag: since for tag, (_, since) in pending.items()}, {tag: since for tag, (since, _) in failing.items()})
 

@@ -125,8 +125,8 @@ def _plan_tag(
         return base if newest else _with(base, why="the platform has nothing to import")
     spellings = (source, normalised(source))
     failure = classify(condition.reason, condition.message, spellings)
-    base = _with(base, failed_at=_seconds(condition, now))
-    since = min(_seconds(condition, now), memory.failing_since.get(tag.name, now))
+    base = _with(base, failed_at=failed_at(condition, now))
+    since = min(failed_at(condition, now), memory.failing_since.get(tag.name, now))
     return _import_or_refuse(base, failure, since, policy, settings, insecure=tag.import_policy.insecure)
 
 
@@ -148,6 +148,7 @@ def _plan_repository(
     if not checked and (waiting := _still_waiting(base, since, settings, now)):
         return waiting
     failure = Failure(FailureClass.UNKNOWN, "the platform's import of the repository left no tag")
+    since = repository_failed_at(stream, since)
     base = _with(base, failed_at=since)
     insecure = stream.annotations.insecure_repository == "true"
     return _import_or_refuse(base, failure, since, policy, settings, insecure=insecure)
@@ -206,12 +207,21 @@ def replacement(plan: TagPlan, digest: str, *, newest_is_ours: bool, settings: P
     return Replacement(allowed=False, again_at=due)
 
 
-def _seconds(condition: Condition, now: float) -> float:
+def failed_at(condition: Condition, now: float) -> float:
     """When the condition was set, in seconds since the epoch; `now` when it does not say."""
+    return _seconds(condition.last_transition_time or "", now)
+
+
+def repository_failed_at(stream: ImageStream, otherwise: float) -> float:
+    """When the platform tried a whole repository and found nothing, in seconds since the epoch; `otherwise` if it does not say."""
+    return _seconds(stream.annotations.repository_check, otherwise)
+
+
+def _seconds(text: str, otherwise: float) -> float:
     try:
-        return datetime.fromisoformat(condition.last_transition_time or "").timestamp()
+        return datetime.fromisoformat(text).timestamp()
     except ValueError:
-        return now
+        return otherwise
 
 
 def _with(plan: TagPlan, action: Action | None = None, why: str | None = None, **changes: object) -> TagPlan:

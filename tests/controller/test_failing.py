@@ -80,7 +80,7 @@ def test_a_message_that_changes_makes_no_failure_younger() -> None:
     memory = StreamMemory("u")
     first = stream({"conditions": [failure(message=f"{REFUSED} port 1", lastTransitionTime="2027-01-15T08:00:00Z")]})
     again = stream({"conditions": [failure(3, f"{REFUSED} port 2", lastTransitionTime="2027-01-15T08:15:00Z")]}, {"generation": 3})
-    assert look(first, memory) == ({State.COVERED: 1}, NOW)
+    assert look(first, memory, now=NOW + 5) == ({State.COVERED: 1}, NOW)
     assert look(stream({"conditions": [failure()]}, {"generation": 3}), memory, now=NOW + 890) == ({}, None), "pending again"
     assert look(again, memory, now=NOW + 900) == ({State.COVERED: 1}, NOW)
 
@@ -99,6 +99,34 @@ def test_an_import_that_is_stuck_fails_from_the_moment_it_counts_as_stuck() -> N
     memory = StreamMemory("u")
     assert look(stream(), memory) == ({}, None)
     assert look(stream(), memory, now=NOW + 200) == ({State.COVERED: 1}, NOW + 180)
+
+
+def whole(checked: str) -> Object:
+    """A whole repository that the platform found nothing in, at the time `checked`."""
+    document = stream(annotations={"openshift.io/image.dockerRepositoryCheck": checked}, dockerImageRepository="src.io/team/app")
+    document["spec"]["tags"] = []
+    return document
+
+
+@pytest.mark.parametrize(
+    ("document", "since"),
+    [
+        pytest.param(stream({"conditions": [FAILED]}), NOW - 600, id="a-tag"),
+        pytest.param(whole("2027-01-15T07:50:00Z"), NOW - 600, id="a-whole-repository"),
+        pytest.param(whole("unreadable"), NOW, id="without-a-time"),
+    ],
+)
+def test_a_new_leader_knows_since_when_it_fails(document: Object, since: float) -> None:
+    """From the stream: the alert's hour does not begin again with each rollout."""
+    assert look(document, StreamMemory("u")) == ({State.COVERED: 1}, since)
+
+
+def test_a_repository_that_is_asked_for_again_in_vain_fails_no_later_for_it() -> None:
+    """An import of the stream's other tags dates the check anew."""
+    memory = StreamMemory("u")
+    assert look(whole("2027-01-15T07:50:00Z"), memory, now=NOW)[1] == NOW - 600
+    assert look(whole("2027-01-15T08:10:00Z"), memory, now=NOW + 601)[1] == NOW - 600
+    assert look(stream({"items": [item()]}), memory, now=NOW + 700) == ({}, None)
 
 
 def test_counts_follow_streams_that_change_and_go() -> None:
