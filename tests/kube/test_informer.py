@@ -10,6 +10,7 @@ import msgspec
 import pytest
 from mirrorstream.kube.client import Client
 from mirrorstream.kube.informer import Change, Informer
+from mirrorstream.kube.watching import silence
 
 from e2e.waiting import wait_for
 from tests.kube.conftest import Request, Script
@@ -242,6 +243,57 @@ def test_what_was_seen_is_not_forgotten_because_it_may_not_be_seen(
     assert names(informer) == {"a": 0}
     wait_for("the last refusal", lambda: len(answers) > 6)
     wait_for("it is settled", lambda: (names(informer) == {"a": 0}) is kept)
+
+
+@pytest.mark.parametrize(
+    ("code", "optional", "fresh"),
+    [(403, True, False), (403, False, False), (404, False, False), (404, True, True), (503, True, False)],
+    ids=["no-right", "no-right-to-what-must-be", "not-served", "not-there", "down"],
+)
+@pytest.mark.parametrize("known", [True, False], ids=["known-before", "never-seen"])
+def test_what_counts_as_hearing_of_a_resource(
+    script: Script, client: Client, informers: Any, code: int, optional: bool, fresh: bool, known: bool
+) -> None:
+    """Only what says how the resource is: after a refusal decisions go on by what was known, and only staleness tells anybody."""
+    cluster = Cluster(script, thing("a", 5))
+    cluster.watches = [lambda r: r.fail(410, "Expired")]
+    time, answers = [0.0], 0
+
+    def refuse(request: Request) -> None:
+        nonlocal answers
+        answers += 1
+        time[0] += 100
+        request.fail(code, "NotFound" if code == 404 else "Forbidden")
+
+    cluster.lists = [*([cluster.whole] if known else []), *[refuse] * 8]
+    informer, _ = informers(
+        client,
+        optional=optional,
+        clock=lambda: time[0],
+        wait=lambda event, seconds: answers > 7 or event.wait(0.001),
+    )
+    wait_for("the last refusal", lambda: answers > 7)
+    informer.stop()
+    assert (informer.staleness() == 0) is fresh
+    assert informer.problem is not None
+    assert silence([informer]) is None, "no restart helps against what it knows"
+
+
+def test_a_right_that_comes_back_ends_the_staleness(script: Script, client: Client, informers: Any) -> None:
+    """Within a minute, the runbook says."""
+    cluster = Cluster(script, thing("a", 5))
+    cluster.lists = [lambda r: r.fail(403, "Forbidden")] * 2
+    waits: list[float] = []
+
+    def wait(event: threading.Event, seconds: float) -> bool:
+        waits.append(seconds)
+        return event.wait(0.001)
+
+    informer, _ = informers(client, wait=wait, uniform=lambda low, high: 1.0)
+    wait_for("it comes", lambda: names(informer) == {"a": 0})
+    assert waits == [60.0, 60.0]
+    assert informer.problem is None
+    assert informer.staleness() < 10
 
 
 def test_stopping_wakes_a_silent_watch(script: Script, client: Client, informers: Any) -> None:

@@ -143,7 +143,10 @@ class Informer(Generic[T]):
         return len(self._objects)
 
     def staleness(self) -> float:
-        """Seconds since the API server last said anything."""
+        """Seconds since the API server last said how things are.
+
+        A refusal is an answer, but no news: what is known grows old, and that is what the administrator has to be told.
+        """
         return self._clock() - self.last_contact
 
     # The thread.
