@@ -133,7 +133,7 @@ QUOTED = [
     "the new configuration is invalid, the old one stays in force",
     "part of a mirror rule cannot be used",
     "would record",
-    "kept what the source served",
+    "serves another image than the source did",
     "no longer the leader, ending",
     "what must not be imported is unknown, so nothing is",
     "not read yet: ",

@@ -24,8 +24,8 @@ def informer_gauges(informers: Iterable[Informer[Any]]) -> Iterable[Live]:
     for name, text, value in (
         (
             "mirrorstream_informer_staleness_seconds",
-            "Seconds since the API server last said how the resource is: bookmarks come every minute when nothing happens; that it may "
-            "not be seen (403) says nothing of it",
+            "Seconds since the API server last said how the resource is: bookmarks come every minute when nothing happens; that it "
+            "may not be seen (403) says nothing of it",
             Informer.staleness,
         ),
         ("mirrorstream_informer_objects", "Objects known of the resource", Informer.count),
