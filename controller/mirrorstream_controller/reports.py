@@ -78,8 +78,10 @@ class Reports:
         log.info("kept what the source served: it has not failed for long enough", tag=plan.tag, digest=held.digest)
         # Said the same way after each attempt, so that the Event's count rises.
         until = datetime.datetime.fromtimestamp(math.ceil(held.until), datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-        why = f"serves another image than the source did, {held.digest}: it replaces that one from {until} on"
-        why += ", if the source still fails then"
+        # The digest comes last: where there is little room, it is what is cut.
+        why = (
+            f"serves another image than the source did; from {until} on, if the source still fails, the tag gets it: {held.digest}"
+        )
         answers = (*_failed(tried), Answer(candidate.reference, candidate.mirror_set))
         self._say(
             key, uid, NORMAL, HELD, f"{_what(plan)}: {candidate.reference} {why}", _attempt(plan, Result.HELD, why, answers=answers)

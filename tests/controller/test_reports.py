@@ -73,10 +73,10 @@ def reports(events: Events, *, active: bool = True) -> Reports:
         (
             lambda r: r.held(KEY, "u", HELD, TRIED[:1]),
             "MirrorImportHeld",
-            "tag v1: n.io/a:v1 serves another image than the source did, sha256:b: it replaces that one from 2027-01-15T08:00:01Z",
+            "tag v1: n.io/a:v1 serves another image than the source did; from 2027-01-15T08:00:01Z on",
             "held",
-            "serves another image than the source did, sha256:b: it replaces that one from 2027-01-15T08:00:01Z on, if the source "
-            "still fails then",
+            "serves another image than the source did; from 2027-01-15T08:00:01Z on, if the source still fails, the tag gets it: "
+            "sha256:b",
             [("m.io/a:v1", "not-found"), ("n.io/a:v1", "")],
         ),
     ],
