@@ -1,27 +1,18 @@
 """The commands from the command line to the exit status, on a simulated cluster, in this process."""
 
-import argparse
 import json
 import sys
-import time
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
-from mirrorstream.cli import main
-from mirrorstream.commands import retry, status
-from mirrorstream.commands.waiting import Clock
-from mirrorstream.kube.client import Client, load_client
+from mirrorstream.commands import status
+from mirrorstream.kube.client import Client
 
 from e2e.simulator.simulator import Simulator
-from e2e.waiting import wait_for
-from tests.cli.builders import DIGEST
+from tests.cli.simulated import DEAD, Run, Waits, arguments, cover, event, heal
 
-Run = Callable[..., int]
-STREAMS = "/apis/image.openshift.io/v1/namespaces/ns/imagestreams"
-DEAD = "localhost:1/team/app:v1"
 _connected: list[Any] = []
 _watched = False
 
@@ -29,38 +20,6 @@ _watched = False
 def _hook(event: str, arguments: tuple[Any, ...]) -> None:
     if event == "socket.connect":
         _connected.append(arguments[1])
-
-
-@pytest.fixture
-def simulator(tmp_path: Path) -> Iterator[Simulator]:
-    """A cluster with a namespace whose only stream fails."""
-    with Simulator() as found:
-        found.write_kubeconfig(tmp_path / "kubeconfig")
-        client = load_client(str(tmp_path / "kubeconfig"), in_cluster=False)
-        client.request("POST", "/api/v1/namespaces", body={"metadata": {"name": "ns"}})
-        tag = {"name": "v1", "from": {"kind": "DockerImage", "name": DEAD}}
-        client.request("POST", STREAMS, body={"metadata": {"name": "app"}, "spec": {"tags": [tag]}})
-        wait_for("the import fails", lambda: (client.get(f"{STREAMS}/app")["status"].get("tags") or [{}])[0].get("conditions"))
-        yield found
-
-
-@pytest.fixture
-def client(simulator: Simulator, tmp_path: Path) -> Client:
-    """A user's client."""
-    return load_client(str(tmp_path / "kubeconfig"), in_cluster=False)
-
-
-@pytest.fixture
-def run(simulator: Simulator, tmp_path: Path) -> Run:
-    """Run a command against the cluster."""
-    return lambda *arguments: main([*arguments, "--kubeconfig", str(tmp_path / "kubeconfig")])
-
-
-def cover(client: Client, source: str = "localhost:1") -> None:
-    """Create a mirror set for the source."""
-    spec = {"imageDigestMirrors": [{"source": source, "mirrors": ["localhost:2/mirror"]}]}
-    body = {"metadata": {"name": "m"}, "spec": spec}
-    client.request("POST", "/apis/config.openshift.io/v1/imagedigestmirrorsets", body=body)
 
 
 def test_a_tag_without_a_mirror_is_told_and_does_not_count(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
@@ -106,43 +65,6 @@ def test_the_namespace_is_the_contexts(
     assert "nope" in capsys.readouterr().err
 
 
-def heal(client: Client, through: str = "localhost:2/mirror/team/app:v1") -> None:
-    """Record an image, as the controller does."""
-    annotations = {"mirrorstream.github.io/imported-through": through}
-    image = {"metadata": {"name": DIGEST, "annotations": annotations}, "dockerImageReference": f"localhost:1/team/app@{DIGEST}"}
-    client.request("POST", "/apis/image.openshift.io/v1/images", body=image)
-    stream = client.get(f"{STREAMS}/app")
-    event = {"created": "2027-01-01T00:00:00Z", "dockerImageReference": f"localhost:1/team/app@{DIGEST}", "image": DIGEST}
-    generation = stream["spec"]["tags"][0]["generation"]
-    stream["status"]["tags"] = [{"tag": "v1", "items": [{**event, "generation": generation}]}]
-    client.request("PUT", f"{STREAMS}/app/status", body=stream)
-
-
-class Waits:
-    """A clock of a test: whoever sleeps lets something happen, and time pass."""
-
-    def __init__(self, *happenings: Callable[[], object]) -> None:
-        self.at, self.happenings = time.time(), list(happenings)
-        self.slept = 0
-
-    def clock(self) -> Clock:
-        """The clock."""
-        return Clock(lambda: self.at, self.sleep, lambda: self.at)
-
-    def sleep(self, seconds: float) -> None:
-        """Pass the time."""
-        self.at += seconds
-        self.slept += 1
-        if self.happenings:
-            self.happenings.pop(0)()
-
-
-def arguments(kubeconfig: Path, **changes: Any) -> Any:
-    """The parsed arguments of a command."""
-    defaults = {"namespace": "ns", "all_namespaces": False, "wait": None, "output": "text", "context": None, "subject": "app:v1"}
-    return argparse.Namespace(**{**defaults, "kubeconfig": str(kubeconfig), **changes})
-
-
 @pytest.mark.parametrize(
     ("heals", "wait", "exit_status"), [(True, 60, 0), (False, 60, 3), (True, None, 3)], ids=["heals", "time-over", "no-waiting"]
 )
@@ -167,94 +89,6 @@ def test_status_does_not_wait_for_what_waiting_does_not_help(client: Client, tmp
     waits = Waits()
     assert status.run(arguments(tmp_path / "kubeconfig", wait=300), waits.clock()) == 0
     assert waits.slept == 0
-
-
-def event(client: Client, outcome: dict[str, Any], name: str = "e", at: str = "2027-01-01T00:00:00Z") -> None:
-    """Write an Event, as the controller does."""
-    stream = client.get(f"{STREAMS}/app")["metadata"]
-    body = {
-        "metadata": {"name": name, "annotations": {"mirrorstream.github.io/outcome": json.dumps(outcome)}},
-        "involvedObject": {"kind": "ImageStream", "namespace": "ns", "name": "app", "uid": stream["uid"]},
-        "reason": "MirrorImportFailed",
-        "message": "m",
-        "lastTimestamp": at,
-        "count": 1,
-    }
-    client.request("POST", "/api/v1/namespaces/ns/events", body=body)
-
-
-@pytest.mark.parametrize("patient", [False, True])
-def test_retry_tells_of_the_heal(client: Client, tmp_path: Path, capsys: pytest.CaptureFixture[str], patient: bool) -> None:
-    """The annotation is what the controller sees."""
-    cover(client)
-    waits = Waits(lambda: None, lambda: heal(client))
-    assert retry.run(arguments(tmp_path / "kubeconfig", wait=300 if patient else None), waits.clock()) == 0
-    assert capsys.readouterr().out == "ns/app:v1  healed  through localhost:2/mirror/team/app:v1\n"
-    assert "mirrorstream.github.io/retry" in client.get(f"{STREAMS}/app")["metadata"]["annotations"]
-
-
-@pytest.mark.parametrize(("patient", "sleeps"), [(False, 2), (True, 100)])
-def test_retry_ends_with_the_attempt_unless_the_user_is_patient(
-    client: Client, tmp_path: Path, capsys: pytest.CaptureFixture[str], patient: bool, sleeps: int
-) -> None:
-    """An attempt from before does not count."""
-    cover(client)
-    answer = {"reference": "localhost:2/mirror/team/app:v1", "mirrorSet": "ImageDigestMirrorSet/m", "failure": "not-found"}
-    outcome = {"tag": "v1", "result": "failed", "source": DEAD, "candidates": [answer]}
-    event(client, outcome, "old")
-    waits = Waits(lambda: None, lambda: event(client, outcome, "new", "2027-01-01T00:00:01Z"))
-    assert retry.run(arguments(tmp_path / "kubeconfig", wait=50 if patient else None), waits.clock()) == 3
-    out = capsys.readouterr().out
-    assert "ns/app:v1  still failing  unreachable: " in out
-    assert "; localhost:2/mirror/team/app:v1: not-found\n" in out
-    assert waits.slept == sleeps
-
-
-@pytest.mark.parametrize(
-    ("path", "verb", "says"),
-    [
-        ("imagestreamimports", "create", "you may not import images into ns/app: no"),
-        ("imagestreams/app", "patch", "you may not patch ns/app, so mirrorstream is not asked to try again: no"),
-        ("imagestreams/app", "get", "no"),
-    ],
-)
-def test_retry_without_the_right_is_one_line(
-    simulator: Simulator, client: Client, run: Run, capsys: pytest.CaptureFixture[str], path: str, verb: str, says: str
-) -> None:
-    """It names what may not be done."""
-    cover(client)
-    fault = {"path": f"{path}$", "verb": verb, "action": {"status": 403, "reason": "Forbidden", "message": "no"}}
-    simulator.server.faults.add(fault)
-    assert run("retry", "-n", "ns", "app:v1") == 1
-    captured = capsys.readouterr()
-    assert captured.err == f"mirrorstream: {says}\n"
-    assert not captured.out
-
-
-@pytest.mark.parametrize(
-    ("subject", "says"),
-    [
-        ("nope", 'imagestreams.image.openshift.io "nope" not found'),
-        ("app:v9", "ns/app has no tag 'v9' in its spec"),
-        ("app:", "'app:' is not STREAM[:TAG]"),
-        ("app@sha256:x", "is not STREAM[:TAG]"),
-        ("other/app", "'other/app' is not in namespace 'ns'"),
-    ],
-)
-def test_retry_of_what_is_not_there(run: Run, capsys: pytest.CaptureFixture[str], subject: str, says: str) -> None:
-    """Exit status 1 and one line."""
-    assert run("retry", "-n", "ns", subject) == 1
-    assert says in capsys.readouterr().err
-
-
-def test_retry_where_nothing_fails(run: Run, client: Client, capsys: pytest.CaptureFixture[str]) -> None:
-    """A tag that is well is not put at risk."""
-    heal(client)
-    assert run("retry", "-n", "ns", "app") == 0
-    assert "nothing fails in ns/app" in capsys.readouterr().out
-    assert "annotations" not in client.get(f"{STREAMS}/app")["metadata"] or (
-        "mirrorstream.github.io/retry" not in client.get(f"{STREAMS}/app")["metadata"]["annotations"]
-    )
 
 
 def test_what_a_tenant_writes_does_nothing_to_a_terminal(run: Run, client: Client, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,0 +1,76 @@
+"""What happens on the simulated cluster of the commands' tests: a namespace `ns` whose stream `app` fails."""
+
+import argparse
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from mirrorstream.commands.waiting import Clock
+from mirrorstream.kube.client import Client
+
+from tests.cli.builders import DIGEST
+
+Run = Callable[..., int]
+STREAMS = "/apis/image.openshift.io/v1/namespaces/ns/imagestreams"
+DEAD = "localhost:1/team/app:v1"
+MIRRORED = "localhost:2/mirror/team/app:v1"
+
+
+def cover(client: Client, source: str = "localhost:1") -> None:
+    """Create a mirror set for the source."""
+    spec = {"imageDigestMirrors": [{"source": source, "mirrors": ["localhost:2/mirror"]}]}
+    body = {"metadata": {"name": "m"}, "spec": spec}
+    client.request("POST", "/apis/config.openshift.io/v1/imagedigestmirrorsets", body=body)
+
+
+def heal(client: Client, through: str = "localhost:2/mirror/team/app:v1") -> None:
+    """Record an image, as the controller does."""
+    annotations = {"mirrorstream.github.io/imported-through": through}
+    image = {"metadata": {"name": DIGEST, "annotations": annotations}, "dockerImageReference": f"localhost:1/team/app@{DIGEST}"}
+    client.request("POST", "/apis/image.openshift.io/v1/images", body=image)
+    stream = client.get(f"{STREAMS}/app")
+    event = {"created": "2027-01-01T00:00:00Z", "dockerImageReference": f"localhost:1/team/app@{DIGEST}", "image": DIGEST}
+    generation = stream["spec"]["tags"][0]["generation"]
+    stream["status"]["tags"] = [{"tag": "v1", "items": [{**event, "generation": generation}]}]
+    client.request("PUT", f"{STREAMS}/app/status", body=stream)
+
+
+class Waits:
+    """A clock of a test: whoever sleeps lets something happen, and time pass."""
+
+    def __init__(self, *happenings: Callable[[], object]) -> None:
+        self.at, self.happenings = time.time(), list(happenings)
+        self.slept = 0
+
+    def clock(self) -> Clock:
+        """The clock."""
+        return Clock(lambda: self.at, self.sleep, lambda: self.at)
+
+    def sleep(self, seconds: float) -> None:
+        """Pass the time."""
+        self.at += seconds
+        self.slept += 1
+        if self.happenings:
+            self.happenings.pop(0)()
+
+
+def arguments(kubeconfig: Path, **changes: Any) -> Any:
+    """The parsed arguments of a command."""
+    defaults = {"namespace": "ns", "all_namespaces": False, "wait": None, "output": "text", "context": None, "subject": "app:v1"}
+    return argparse.Namespace(**{**defaults, "kubeconfig": str(kubeconfig), **changes})
+
+
+def event(client: Client, outcome: dict[str, Any], name: str = "e", at: str = "2027-01-01T00:00:00Z") -> None:
+    """Write an Event, as the controller does."""
+    stream = client.get(f"{STREAMS}/app")["metadata"]
+    body = {
+        "metadata": {"name": name, "annotations": {"mirrorstream.github.io/outcome": json.dumps(outcome)}},
+        "involvedObject": {"kind": "ImageStream", "namespace": "ns", "name": "app", "uid": stream["uid"]},
+        "reason": "MirrorImportFailed",
+        "message": "m",
+        "lastTimestamp": at,
+        "count": 1,
+    }
+    client.request("POST", "/api/v1/namespaces/ns/events", body=body)
