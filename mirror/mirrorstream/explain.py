@@ -183,7 +183,8 @@ def _heading(explanation: Explanation, now: float) -> Iterable[Line]:
             yield line(f"Followed by: {', '.join(tag.followers)}", indent=2)
         return
     bad = Style.BAD if tag.state in BROKEN else Style.GOOD if tag.state is State.HEALED else Style.WARNING
-    yield line("mirrorstream: ", Span(_STANDING[tag.state], bad), f" ({failing_for(tag, now)})" if tag.failure else "", indent=2)
+    standing = "would try to import it through a mirror" if tag.state is State.FAILING and tag.why else _STANDING[tag.state]
+    yield line("mirrorstream: ", Span(standing, bad), f" ({failing_for(tag, now)})" if tag.failure else "", indent=2)
     yield from story_lines(tag, now, 4, briefly=True)
 
 

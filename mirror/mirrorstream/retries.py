@@ -4,13 +4,17 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from mirrorstream.attempts import Result
 from mirrorstream.failures import brief
-from mirrorstream.imagestreams import WHOLE_REPOSITORY, ImageStream, SpecTag, importing_tag
+from mirrorstream.imagestreams import WHOLE_REPOSITORY, ImageStream, SpecTag, importing_tag, listed_tags
 from mirrorstream.safetext import shortened
 from mirrorstream.screen import Line, Span, Style, columns
 from mirrorstream.tagstates import State, TagState
 
 FAILED = (State.FAILING, State.REFUSED, State.UNMIRRORED, State.OPTED_OUT, State.PENDING)
+WELL = (State.HEALED, State.IMPORTED)
+GONE, CHANGED = "no longer in the spec", "no longer a tag that imports an image"
+NOT_AGAIN = "not imported again: the platform's own import did not end"
 MESSAGE_WIDTH = 160
 
 
@@ -99,20 +103,67 @@ def _succeeded(image: Mapping[str, Any]) -> bool:
 
 
 @dataclass(frozen=True, slots=True)
+class Look:
+    """A stream at one time, and how its tags stood, by name."""
+
+    stream: ImageStream
+    states: Mapping[str, TagState]
+
+    def version(self, tag: str) -> tuple[int, int]:
+        """What each import of a tag raises: the newest item's generation, or the condition's."""
+        status = self.stream.status_tag(tag)
+        newest, condition = (status.newest, status.import_condition) if status else (None, None)
+        return newest.generation if newest else 0, condition.generation if condition else 0
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What the platform was asked to import, and what came of that: `imported` by it, or `unended` where no answer came."""
+
+    before: Look
+    tags: tuple[str, ...] = ()
+    imported: frozenset[str] = frozenset()
+    unended: bool = False
+
+    def unmoved(self, found: Look, tag: str) -> bool:
+        """Whether a tag that was well is still what it was: that says nothing of an import that did not end."""
+        well = tag in self.before.states and self.before.states[tag].state in WELL
+        return self.unended and well and found.version(tag) == self.before.version(tag)
+
+
+@dataclass(frozen=True, slots=True)
 class Outcome:
-    """What became of one tag; `platform`: its own import succeeded."""
+    """What became of one tag. `platform`: its own import succeeded; `problem`: why `state` is no outcome of this import."""
 
     state: TagState
     platform: bool = False
+    problem: str = ""
 
     @property
     def well(self) -> bool:
         """Whether the tag was imported, by whomever."""
-        return self.platform or self.state.state in (State.HEALED, State.IMPORTED)
+        return not self.problem and (self.platform or self.state.state in WELL)
 
     def document(self) -> dict[str, Any]:
         """The JSON form."""
-        return {**self.state.document(), "importedByPlatform": self.platform}
+        return {**self.state.document(), "importedByPlatform": self.platform, "problem": self.problem}
+
+
+def outcomes(asked: Asked, found: Look) -> list[Outcome]:
+    """What became of everything that was asked for: one outcome each, or one for each tag of a repository that has tags now."""
+    made: list[Outcome] = []
+    for tag in asked.tags:
+        platform = tag in asked.imported
+        if tag in found.states:
+            problem = NOT_AGAIN if asked.unmoved(found, tag) else ""
+            made.append(Outcome(found.states[tag], platform, problem))
+            continue
+        listed = [name for name in listed_tags(found.stream) if name in found.states] if tag == WHOLE_REPOSITORY else []
+        made += [Outcome(found.states[name], platform) for name in listed]
+        if not listed:
+            there = tag in {spec.name for spec in found.stream.spec_tags}
+            made.append(Outcome(asked.before.states[tag], platform, CHANGED if there else GONE))
+    return made
 
 
 def settled(state: TagState, *, fresh: bool, configured: bool, patient: bool) -> bool:
@@ -128,7 +179,11 @@ def settled(state: TagState, *, fresh: bool, configured: bool, patient: bool) ->
             # Under another configuration it might be none.
             return configured or fresh
         case State.FAILING:
-            return fresh and not patient
+            if state.why:
+                return True
+            # An attempt that imported it is not the end of a tag that fails: it failed again since, or will be seen to be well.
+            served = state.tried is not None and state.tried.attempt.result == Result.IMPORTED
+            return fresh and not patient and not served
         case _:
             return False
 
@@ -140,6 +195,9 @@ def render_outcomes(outcomes: Iterable[Outcome]) -> list[Line]:
 
 def _told(outcome: Outcome) -> tuple[Span | str, ...]:
     state = outcome.state
+    if outcome.problem:
+        head, _, rest = outcome.problem.partition(": ")
+        return (Span(head, Style.BAD), rest)
     if outcome.platform:
         return (Span("imported by the platform", Style.GOOD), state.image)
     if state.through:
@@ -152,7 +210,7 @@ def _told(outcome: Outcome) -> tuple[Span | str, ...]:
         case State.PENDING:
             return (Span("pending", Style.WARNING), state.why)
     why = [f"{state.failure.kind}: {shortened(brief(state.failure.message), MESSAGE_WIDTH)}"] if state.failure else []
-    if state.state is not State.FAILING:
+    if state.why:
         why.append(state.why)
     elif state.tried is None:
         why.append("nothing is known to have been tried through a mirror")

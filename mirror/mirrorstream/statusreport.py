@@ -79,7 +79,7 @@ class StatusReport:
     @property
     def unsettled(self) -> bool:
         """Whether waiting may change the answer: something is being imported, or is tried again and again."""
-        return any(state.state in (State.FAILING, State.PENDING) for state in self.tags)
+        return any(tag.state is State.PENDING or (tag.state is State.FAILING and not tag.why) for tag in self.tags)
 
     def document(self) -> dict[str, Any]:
         """The JSON and YAML form; tags that are well without a mirror are counted only."""
@@ -138,6 +138,8 @@ def _many(count: int, noun: str) -> str:
 
 def _section(state: State, found: list[TagState], now: float) -> list[Line]:
     title, meaning, style = _TITLES[state]
+    if state is State.FAILING and found[0].why:
+        meaning = found[0].why
     lines = [line(Span(title, style), Span(f" ({meaning})", Style.QUIET))]
     if state in BROKEN and len(found) <= DETAILED:
         return [*lines, *(item for tag in found for item in tag_lines(tag, now))]
@@ -194,7 +196,7 @@ def story_lines(tag: TagState, now: float, indent: int, *, briefly: bool = False
     rows: list[tuple[str | Span, ...]] = [] if briefly else [(_label("from"), tag.source)]
     if tag.failure and not briefly:
         rows.append((_label("failure"), shortened(brief(tag.failure.message), MESSAGE_WIDTH)))
-    if tag.why:
+    if tag.why and (briefly or tag.state is not State.FAILING):
         why = tag.why.replace(tag.failure.message, brief(tag.failure.message)) if tag.failure else tag.why
         rows.append((_label("why"), shortened(why, 2 * MESSAGE_WIDTH)))
     if tag.through:

@@ -22,7 +22,7 @@ class State(StrEnum):
     """How a tag stands; FAILING and REFUSED are what `status` exits 3 for."""
 
     FAILING = "failing"
-    """The import fails, a mirror covers the source, and mirrorstream goes on trying."""
+    """The import fails, a mirror covers the source, and mirrorstream goes on trying, unless `why` says that it does not."""
     REFUSED = "refused"
     """The import fails, a mirror covers the source, and the failure must not be bypassed: somebody has to act."""
     UNMIRRORED = "unmirrored"
@@ -38,6 +38,7 @@ class State(StrEnum):
 
 
 BROKEN = (State.FAILING, State.REFUSED)
+OBSERVES = "mirrorstream observes only (mode: observe)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +50,8 @@ class Asking:
     recorded_reference: str = "auto"
     looks_after: Callable[[str], bool] = lambda namespace: True
     """Whether the controller looks after a namespace."""
+    observing: bool = False
+    """Whether the controller only says what it would do."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +64,7 @@ class TagState:
     state: State
     source: str
     why: str = ""
-    """Why mirrorstream does nothing, for the states where it does not."""
+    """Why mirrorstream does nothing, where it does not."""
     since: str | None = None
     """Since when the import fails: RFC 3339 text."""
     failure: Failure | None = None
@@ -200,16 +203,20 @@ class _Look:
             return self._state(tag, State.OPTED_OUT, source, kept_away, candidates=judgement.candidates, **shared)
         if judgement.verdict is Verdict.REFUSE:
             return self._state(tag, State.REFUSED, source, judgement.why, **shared)
-        return self._state(tag, State.FAILING, source, candidates=judgement.candidates, **shared)
+        return self._state(tag, State.FAILING, source, self._idle(), candidates=judgement.candidates, **shared)
 
     def _unseen(self, tag: str, source: str, shared: dict[str, Any]) -> TagState:
         """A failure as it looks to those who may not see the rules."""
         if kept_away := self._kept_away():
             return self._state(tag, State.OPTED_OUT, source, kept_away, candidates=None, **shared)
-        state = self._state(tag, State.FAILING, source, candidates=None, **shared)
+        state = self._state(tag, State.FAILING, source, self._idle(), candidates=None, **shared)
         if state.tried and state.tried.attempt.result == Result.REFUSED:
             return self._state(tag, State.REFUSED, source, state.tried.attempt.message, candidates=None, **shared)
         return state
+
+    def _idle(self) -> str:
+        """Why nobody goes on trying."""
+        return OBSERVES if self.asking.observing else ""
 
     def _kept_away(self) -> str:
         if self.stream.opted_out:

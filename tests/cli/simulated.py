@@ -10,6 +10,7 @@ from typing import Any
 from mirrorstream.commands.waiting import Clock
 from mirrorstream.kube.client import Client
 
+from e2e.simulator.simulator import Simulator
 from tests.cli.builders import DIGEST
 
 Run = Callable[..., int]
@@ -74,3 +75,17 @@ def event(client: Client, outcome: dict[str, Any], name: str = "e", at: str = "2
         "count": 1,
     }
     client.request("POST", "/api/v1/namespaces/ns/events", body=body)
+
+
+def fail(simulator: Simulator, status: int | str, path: str = "", verb: str | None = None, **more: Any) -> None:
+    """Have the API server fail what the command asks."""
+    action = {"reset": True} if status == "reset" else {"status": status, "reason": "x", "message": "not now"}
+    fault = {"path": path, "userAgent": "^kubectl-mirrorstream", "action": action, **({"verb": verb} if verb else {}), **more}
+    simulator.server.faults.add(fault)
+
+
+def configure(client: Client, text: str) -> None:
+    """Write the controller's configuration."""
+    client.request("POST", "/api/v1/namespaces", body={"metadata": {"name": "mirrorstream"}})
+    body = {"metadata": {"name": "mirrorstream-config"}, "data": {"config.yaml": text}}
+    client.request("POST", "/api/v1/namespaces/mirrorstream/configmaps", body=body)

@@ -73,4 +73,4 @@ def test_looking_again(takes: float, seconds: float, needed: float, found: float
     """Until it is so, or the time is over; the last look is at its end."""
     time = Time(takes)
     answer = look_until(time.look, lambda passed: passed >= needed, seconds=seconds, every=1, clock=time.clock())
-    assert (answer, time.slept) == (pytest.approx(found), pytest.approx(slept))
+    assert (answer.found, time.slept) == (pytest.approx(found), pytest.approx(slept))

@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 import yaml
 from mirrorstream.commands import status
-from mirrorstream.kube.client import Client
+from mirrorstream.kube.client import Client, ConfigurationError
 
 from e2e.simulator.simulator import Simulator
-from tests.cli.simulated import DEAD, Run, Waits, arguments, cover, event, heal
+from tests.cli.simulated import DEAD, Run, Waits, arguments, configure, cover, event, fail, heal
 
 _connected: list[Any] = []
 _watched = False
@@ -89,6 +89,44 @@ def test_status_does_not_wait_for_what_waiting_does_not_help(client: Client, tmp
     waits = Waits()
     assert status.run(arguments(tmp_path / "kubeconfig", wait=300), waits.clock()) == 0
     assert waits.slept == 0
+
+
+@pytest.mark.parametrize("failing", [500, 503, 429, "reset"])
+def test_status_outlives_an_api_server_that_is_away(
+    simulator: Simulator, client: Client, tmp_path: Path, capsys: pytest.CaptureFixture[str], failing: int | str
+) -> None:
+    """Once it has answered; a script that waits for five minutes is not ended by one request."""
+    cover(client)
+    waits = Waits(lambda: fail(simulator, failing), simulator.server.faults.clear, lambda: heal(client))
+    assert status.run(arguments(tmp_path / "kubeconfig", wait=60), waits.clock()) == 0
+    out = capsys.readouterr().out
+    assert "1 healed" in out
+    assert "could not be asked" not in out
+
+
+def test_status_says_that_its_answer_is_an_old_one(
+    simulator: Simulator, client: Client, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Where the API server is still away at the end; without a first answer there is nothing to tell."""
+    cover(client)
+    waits = Waits(lambda: fail(simulator, 503))
+    assert status.run(arguments(tmp_path / "kubeconfig", wait=30), waits.clock()) == 3
+    says = "Note: the API server could not be asked in the end, so this is how it stood 30s before: not now\n"
+    assert says in capsys.readouterr().out
+    with pytest.raises(ConfigurationError, match="not now"):
+        status.run(arguments(tmp_path / "kubeconfig", wait=30), Waits().clock())
+
+
+def test_status_does_not_wait_for_an_observer(client: Client, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """And does not say that it goes on trying."""
+    cover(client)
+    configure(client, "mode: observe")
+    waits = Waits()
+    assert status.run(arguments(tmp_path / "kubeconfig", wait=300), waits.clock()) == 3
+    assert waits.slept == 0
+    out = capsys.readouterr().out
+    assert "Failing (mirrorstream observes only (mode: observe))\n" in out
+    assert "goes on trying" not in out
 
 
 def test_what_a_tenant_writes_does_nothing_to_a_terminal(run: Run, client: Client, capsys: pytest.CaptureFixture[str]) -> None:

@@ -5,7 +5,18 @@ from typing import Any
 import pytest
 from mirrorstream.attempts import Journal
 from mirrorstream.imagestreams import ImageStream, imagestream_from
-from mirrorstream.retries import CannotRetry, Outcome, chosen_tags, import_request, imported_tags, render_outcomes, settled
+from mirrorstream.retries import (
+    Asked,
+    CannotRetry,
+    Look,
+    Outcome,
+    chosen_tags,
+    import_request,
+    imported_tags,
+    outcomes,
+    render_outcomes,
+    settled,
+)
 from mirrorstream.screen import layout
 from mirrorstream.tagstates import Asking, State, TagState, tag_states, with_origins
 
@@ -125,12 +136,13 @@ def test_what_the_platform_imported(status: Any, imported: set[str]) -> None:
     assert imported_tags(request, {"status": status}) == imported
 
 
-def state(status: Any = None, known: Journal | None = None, **changes: Any) -> TagState:
+def state(status: Any = None, known: Journal | None = None, *, observing: bool = False, **changes: Any) -> TagState:
     """A tag's state."""
-    (found,) = tag_states(stream(status, **changes), POLICY, known or Journal(), Asking())
+    (found,) = tag_states(stream(status, **changes), POLICY, known or Journal(), Asking(observing=observing))
     return found
 
 
+TRIED, SERVED = journal(attempt("failed", "not-found")), journal(attempt("imported", ""))
 OPTED_OUT: Any = {"mirrorstream.github.io/import": "disabled"}
 
 
@@ -143,8 +155,10 @@ OPTED_OUT: Any = {"mirrorstream.github.io/import": "disabled"}
         pytest.param(state(failure(NOT_FOUND, "NotFound")), False, False, True, False, id="refused-by-default"),
         pytest.param(state(failure(NOT_FOUND, "NotFound")), True, False, True, True, id="refused-again"),
         pytest.param(state(failure()), False, True, False, False, id="not-tried-yet"),
-        pytest.param(state(failure()), True, True, False, True, id="tried"),
-        pytest.param(state(failure()), True, True, True, False, id="tried-but-the-user-is-patient"),
+        pytest.param(state(failure(), TRIED), True, True, False, True, id="tried"),
+        pytest.param(state(failure(), TRIED), True, True, True, False, id="tried-but-the-user-is-patient"),
+        pytest.param(state(failure(), SERVED), True, True, False, False, id="tried-and-served"),
+        pytest.param(state(failure(), observing=True), False, True, True, True, id="observed"),
         pytest.param(state(), True, True, False, False, id="pending"),
     ],
 )
@@ -173,6 +187,9 @@ def test_how_long_to_wait(found: TagState, fresh: bool, configured: bool, patien
         (Outcome(state(failure())), "connection refused; nothing is known to have been tried through a mirror", False),
         (Outcome(state(failure(NOT_FOUND, "NotFound"))), "ns/app:v1  refused  the failure (not-found) must not be", False),
         (Outcome(state(failure(), annotations=OPTED_OUT)), "the stream's annotation mirrorstream.github.io/import says so", False),
+        (Outcome(state(failure(), observing=True)), "refused; mirrorstream observes only (mode: observe)", False),
+        (Outcome(state(item()), problem="not imported again: why"), "ns/app:v1  not imported again  why", False),
+        (Outcome(state(item()), platform=True, problem="gone"), "ns/app:v1  gone\n", False),
         (Outcome(state()), "ns/app:v1  pending  the platform's import is pending", False),
     ],
 )
@@ -189,3 +206,73 @@ def test_one_line_for_each_tag(outcome: Outcome, says: str, well: bool) -> None:
 def test_a_healed_tag_over_an_old_failure_is_well() -> None:
     """The state decides, not what was before."""
     assert state(item(), journal(attempt("failed", "timeout"))).state is State.IMPORTED
+
+
+def look(found: ImageStream) -> Look:
+    """A stream and its states."""
+    return Look(found, {one.tag: one for one in tag_states(found, POLICY, Journal(), Asking())})
+
+
+def repository(*tags: Any, listed: tuple[str, ...] = (), source: str = "src.io/team/app") -> Look:
+    """A stream of a whole repository, with tags of its spec besides, and those that were listed."""
+    document = {
+        "metadata": {"name": "app", "namespace": "ns", "annotations": {"openshift.io/image.dockerRepositoryCheck": "x"}},
+        "spec": {"dockerImageRepository": source, "tags": list(tags)},
+        "status": {"tags": [{"tag": name, **item()} for name in listed]},
+    }
+    return look(imagestream_from(document))
+
+
+def imports(name: str) -> Any:
+    """A tag of the spec."""
+    return {"name": name, "from": {"kind": "DockerImage", "name": f"src.io/team/app:{name}"}}
+
+
+WHOLE = repository()
+
+
+@pytest.mark.parametrize(
+    ("asked", "found", "told"),
+    [
+        pytest.param(Asked(look(stream(failure())), ("v1",)), look(stream(failure())), [("v1", "failing", "")], id="the-same"),
+        pytest.param(
+            Asked(look(stream(failure())), ("v1",)), repository(), [("v1", "failing", "no longer in the spec")], id="a-deleted-tag"
+        ),
+        pytest.param(
+            Asked(look(stream(failure())), ("v1",)),
+            repository({"name": "v1", "from": {"kind": "ImageStreamTag", "name": "x"}}),
+            [("v1", "failing", "no longer a tag that imports an image")],
+            id="a-changed-tag",
+        ),
+        pytest.param(Asked(WHOLE, ("",)), WHOLE, [("", "failing", "")], id="a-repository-in-vain"),
+        pytest.param(
+            Asked(WHOLE, ("",)), repository(listed=("a", "b")), [("a", "imported", ""), ("b", "imported", "")], id="a-repository"
+        ),
+        pytest.param(
+            Asked(WHOLE, ("",), frozenset({""})),
+            repository(imports("a"), listed=("a",)),
+            [("a", "imported", "")],
+            id="a-repository-that-the-platform-imported",
+        ),
+        pytest.param(
+            Asked(WHOLE, ("",)), look(stream(item())), [("", "failing", "no longer in the spec")], id="a-deleted-repository"
+        ),
+        pytest.param(
+            Asked(look(stream(item())), ("v1",), unended=True),
+            look(stream(item())),
+            [("v1", "imported", "not imported again: the platform's own import did not end")],
+            id="well-before-and-not-imported-again",
+        ),
+        pytest.param(
+            Asked(look(stream(item())), ("v1",), unended=True), look(stream(item(3))), [("v1", "imported", "")], id="imported-again"
+        ),
+        pytest.param(
+            Asked(look(stream(failure())), ("v1",), unended=True), look(stream(item())), [("v1", "imported", "")], id="healed"
+        ),
+    ],
+)
+def test_everything_that_was_asked_for_has_an_outcome(asked: Asked, found: Look, told: list[tuple[str, str, str]]) -> None:
+    """No answer would be taken for a success."""
+    made = outcomes(asked, found)
+    assert [(one.state.tag, str(one.state.state), one.problem) for one in made] == told
+    assert all(one.platform is (asked.imported == {""}) for one in made)

@@ -114,10 +114,10 @@ class _Cluster(_Source):
 
     def stream(self, namespace: str, name: str) -> tuple[ImageStream, list[TagState]]:
         reader = Reader(self.client, namespace, self.notes)
+        journal = reader.journal(name)  # before the stream: see commands/status.py
         stream = reader.stream(name)
         asking, configured = reader.asking()
         seen = self._load(asking)
-        journal = reader.journal(name)
         self.events = journal.sentences((namespace, name), stream.metadata.uid)
         states = list(tag_states(stream, self.policy if seen else None, journal, asking))
         if not configured and any(state.state in BROKEN for state in states):

@@ -11,6 +11,7 @@ import msgspec
 from mirrorstream.attempts import Journal, decode_event
 from mirrorstream.imagestreams import IMPORTED_THROUGH_ANNOTATION, ImageStream, decode_imagestream
 from mirrorstream.kube.client import ApiError, Client
+from mirrorstream.kube.errors import ClientError, is_transient
 from mirrorstream.kube.lists import METADATA_ONLY, read_all
 from mirrorstream.objects import KINDS
 from mirrorstream.policy import MirrorPolicy
@@ -151,6 +152,7 @@ class Reader:
             bypass_not_found=settings.mirrors.bypassNotFound,
             recorded_reference=settings.controller.recordedReference,
             looks_after=settings.controller.namespaces.cover,
+            observing=settings.mode == "observe",
         )
         return asking, True
 
@@ -159,9 +161,16 @@ class Reader:
         wanted = {state.digest: state for state in states if state.state is State.IMPORTED and state.digest}
         if not wanted:
             return {}
-        if len(wanted) > FEW and (listed := self._all_images(wanted)) is not None:
-            return listed
-        return self._each_image(list(wanted.values()))
+        try:
+            if len(wanted) > FEW and (listed := self._all_images(wanted)) is not None:
+                return listed
+            return self._each_image(list(wanted.values()))
+        except ClientError as error:
+            if not is_transient(error):
+                raise
+            # The least of the answer, and the last that is asked for, perhaps after minutes of waiting.
+            self.note(f"which tags were healed is not known: {error}")
+            return {}
 
     def _all_images(self, wanted: Mapping[str, TagState]) -> dict[str, str] | None:
         try:

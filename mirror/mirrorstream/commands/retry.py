@@ -1,6 +1,7 @@
 """`mirrorstream retry`: `oc import-image`, then asking mirrorstream to try again, and waiting for what comes of it."""
 
 import argparse
+import dataclasses
 import datetime
 from urllib.parse import quote
 
@@ -9,15 +10,27 @@ from mirrorstream.commands.reading import API, Reader
 from mirrorstream.commands.status import FAILING, connect
 from mirrorstream.commands.waiting import Clock, look_until
 from mirrorstream.imagestreams import RETRY_ANNOTATION
-from mirrorstream.kube.client import MERGE_PATCH, ApiError, ApiUnreachable, Client, ConfigurationError
-from mirrorstream.kube.errors import ClientError
-from mirrorstream.retries import CannotRetry, Outcome, chosen_tags, import_request, imported_tags, render_outcomes, settled
+from mirrorstream.kube.client import MERGE_PATCH, ApiError, Client, ConfigurationError
+from mirrorstream.kube.errors import ClientError, is_transient
+from mirrorstream.retries import (
+    Asked,
+    CannotRetry,
+    Look,
+    Outcome,
+    chosen_tags,
+    import_request,
+    imported_tags,
+    outcomes,
+    render_outcomes,
+    settled,
+)
 from mirrorstream.statusreport import notes
 from mirrorstream.tagstates import TagState, tag_states, with_origins
 
 DEFAULT_SECONDS = 60.0
 LOOK_SECONDS = 0.5
-CONFLICT_RETRIES = 5
+TRIES = 5
+"""So often a request is made that meets a conflict, or an API server that is away."""
 SECONDS_FOR_EACH = 20.0
 """The platform gives up on a registry that drops packets after 15 s, and imports one after another."""
 LONGEST_IMPORT = 600.0
@@ -30,15 +43,15 @@ def run(args: argparse.Namespace, clock: Clock | None = None) -> int:
     namespace = namespace or default or ""
     try:
         retry = _Retry(client, namespace, stream, patient=args.wait is not None, clock=clock or Clock())
-        outcomes = retry.carry_out(tag, DEFAULT_SECONDS if args.wait is None else args.wait)
+        found = retry.carry_out(tag, DEFAULT_SECONDS if args.wait is None else args.wait)
     except (CannotRetry, ClientError) as error:
         raise ConfigurationError(str(error)) from error
     if args.output == "text":
-        print_lines([*render_outcomes(outcomes), *notes(retry.reader.notes)])
+        print_lines([*render_outcomes(found), *notes(retry.reader.notes)])
     else:
-        document = {"namespace": namespace, "stream": stream, "tags": [o.document() for o in outcomes], "notes": retry.reader.notes}
+        document = {"namespace": namespace, "stream": stream, "tags": [o.document() for o in found], "notes": retry.reader.notes}
         print_document(document, args.output)
-    return 0 if all(outcome.well for outcome in outcomes) else FAILING
+    return 0 if all(outcome.well for outcome in found) else FAILING
 
 
 def _subject(args: argparse.Namespace) -> tuple[str, str, str | None]:
@@ -65,72 +78,94 @@ class _Retry:
 
     def carry_out(self, tag: str | None, seconds: float) -> list[Outcome]:
         """Import and wait; what became of each tag. Raises CannotRetry, ConfigurationError, ClientError."""
-        before = self._look()
-        known = {state.tag: _mark(state) for state in before}
-        tags, imported = self._import(tag)
-        if not tags:
+        asked = self._import(tag)
+        waiting = [name for name in asked.tags if name not in asked.imported]
+        known: dict[str, tuple[str, int]] = {}
+        if not asked.tags:
             return []
-        if set(tags) != imported:
+        if waiting and not self._asking.observing:
+            # The platform's import may have lasted for minutes; what mirrorstream tried meanwhile is no answer.
+            known = {name: _mark(state) for name, state in self._look_again(asked.before).states.items()}
             self._ask_again()
 
-        def done(states: list[TagState]) -> bool:
-            return all(self._settled(state, known) for state in states if state.tag in tags and state.tag not in imported)
+        def done(found: Look) -> bool:
+            return all(self._settled(asked, found, name, known) for name in waiting)
 
+        seconds = seconds if waiting else 0
         say_waiting(seconds, "the outcome")
-        found = look_until(self._look, done, seconds=seconds, every=LOOK_SECONDS, clock=self._clock)
-        chosen = with_origins([state for state in found if state.tag in tags], self.reader.origins(found))
-        return [Outcome(state, platform=state.tag in imported) for state in chosen]
+        looked = look_until(self._look, done, seconds=seconds, every=LOOK_SECONDS, clock=self._clock, found=asked.before)
+        if looked.note:
+            self.reader.note(looked.note)
+        made = outcomes(asked, looked.found)
+        states = with_origins((o.state for o in made), self.reader.origins(o.state for o in made if not o.problem))
+        return [dataclasses.replace(outcome, state=state) for outcome, state in zip(made, states, strict=True)]
 
-    def _look(self) -> list[TagState]:
+    def _look(self) -> Look:
+        journal = self.reader.journal(self._stream)  # before the stream: see commands/status.py
         stream = self.reader.stream(self._stream)
-        return list(tag_states(stream, self._policy, self.reader.journal(self._stream), self._asking))
+        return Look(stream, {state.tag: state for state in tag_states(stream, self._policy, journal, self._asking)})
 
-    def _settled(self, state: TagState, known: dict[str, tuple[str, int]]) -> bool:
-        fresh = state.tried is not None and _mark(state) != known.get(state.tag)
+    def _look_again(self, before: Look) -> Look:
+        try:
+            return self._look()
+        except ClientError as error:
+            if not is_transient(error):
+                raise
+            return before
+
+    def _settled(self, asked: Asked, found: Look, tag: str, known: dict[str, tuple[str, int]]) -> bool:
+        state = found.states.get(tag)
+        if state is None:
+            return True  # no longer in the spec, or a repository that has tags now
+        if asked.unmoved(found, tag):
+            return False
+        fresh = state.tried is not None and _mark(state) != known.get(tag)
         return settled(state, fresh=fresh, configured=self._configured, patient=self._patient)
 
-    def _import(self, tag: str | None) -> tuple[tuple[str, ...], set[str]]:
-        """Have the platform import; the tags, and those of them that it imported."""
-        for attempt in range(1, CONFLICT_RETRIES + 1):
-            stream = self.reader.stream(self._stream)
-            states = tag_states(stream, self._policy, self.reader.journal(self._stream), self._asking)
-            tags = chosen_tags(stream, states, tag)
+    def _import(self, tag: str | None) -> Asked:
+        """Have the platform import."""
+        for attempt in range(1, TRIES + 1):
+            before = self._look()
+            stream = before.stream
+            tags = chosen_tags(stream, before.states.values(), tag)
             if not tags:
                 self.reader.note(f"nothing fails in {self._namespace}/{self._stream}; name a tag to import it again all the same")
-                return (), set()
+                return Asked(before)
             request = import_request(stream, tags, stream.metadata.resource_version)
             timeout = min(LONGEST_IMPORT, SECONDS_FOR_EACH * (len(tags) + 1))
             try:
                 answer = self._client.request("POST", f"{self._root}/imagestreamimports", body=request, timeout=timeout)
-            except ApiError as error:
-                if error.status == 403:
+            except ClientError as error:
+                if isinstance(error, ApiError) and error.status == 403:
                     why = f"you may not import images into {self._namespace}/{self._stream}"
                     raise ConfigurationError(f"{why}: {error.message}") from error
-                if error.status == 409 and attempt < CONFLICT_RETRIES:
+                if isinstance(error, ApiError) and error.status == 409 and attempt < TRIES:
                     continue
-                if error.status < 500:
+                if not is_transient(error):
                     raise
-                self.reader.note(f"the platform's own import did not end: {error}")
-                return tags, set()
-            except ApiUnreachable as error:
                 # A firewall that drops packets can hold the platform up for minutes; the mirrors need not wait for it.
                 self.reader.note(f"the platform's own import did not end: {error}")
-                return tags, set()
-            return tags, imported_tags(request, answer)
+                return Asked(before, tags, unended=True)
+            return Asked(before, tags, frozenset(imported_tags(request, answer)))
         raise AssertionError("the last attempt returns or raises")
 
     def _ask_again(self) -> None:
         """Tell mirrorstream: an import that fails in the same way as before writes nothing that it could see."""
         stamp = datetime.datetime.fromtimestamp(self._clock.now(), datetime.UTC).isoformat(timespec="milliseconds")
         body = {"metadata": {"annotations": {RETRY_ANNOTATION: stamp}}}
-        try:
-            path = f"{self._root}/imagestreams/{quote(self._stream, safe='')}"
-            self._client.request("PATCH", path, body=body, content_type=MERGE_PATCH)
-        except ApiError as error:
-            if error.status != 403:
-                raise
-            why = f"you may not patch {self._namespace}/{self._stream}, so mirrorstream is not asked to try again"
-            raise ConfigurationError(f"{why}: {error.message}") from error
+        path = f"{self._root}/imagestreams/{quote(self._stream, safe='')}"
+        for attempt in range(1, TRIES + 1):
+            try:
+                self._client.request("PATCH", path, body=body, content_type=MERGE_PATCH)
+            except ClientError as error:
+                if isinstance(error, ApiError) and error.status == 403:
+                    why = f"you may not patch {self._namespace}/{self._stream}, so mirrorstream is not asked to try again"
+                    raise ConfigurationError(f"{why}: {error.message}") from error
+                if attempt == TRIES or not is_transient(error):
+                    raise
+                self._clock.sleep(LOOK_SECONDS)
+            else:
+                return
 
 
 def _mark(state: TagState) -> tuple[str, int]:

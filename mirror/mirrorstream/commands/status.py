@@ -23,13 +23,16 @@ def run(args: argparse.Namespace, clock: Clock | None = None) -> int:
     waiting = args.wait is not None
     say_waiting(args.wait or 0, "everything to heal")
     try:
-        report, reader = look_until(
+        looked = look_until(
             lambda: look(client, namespace),
             lambda found: not found[0].unsettled,
             seconds=args.wait or 0.0,
             every=LOOK_SECONDS,
             clock=clock,
         )
+        report, reader = looked.found
+        if looked.note:
+            reader.note(looked.note)
         tags = tuple(with_origins(report.tags, reader.origins(report.tags)))
     except ClientError as error:
         raise ConfigurationError(str(error)) from error
@@ -52,10 +55,11 @@ def connect(args: argparse.Namespace) -> tuple[Client, str | None]:
 def look(client: Client, namespace: str | None) -> tuple[StatusReport, Reader]:
     """How everything stands now, but for what came through a mirror. Raises ClientError."""
     reader = Reader(client, namespace)
+    # Before the streams: what an Event tells of has happened by then, so no tag looks failing with a success as its last attempt.
+    journal = reader.journal()
     streams = reader.streams()
     asking, configured = reader.asking()
     policy, rules = reader.rules(asking)
-    journal = reader.journal()
     tags = tuple(state for stream in streams for state in tag_states(stream, policy, journal, asking))
     if not configured and any(tag.state in BROKEN for tag in tags):
         reader.note(DEFAULTS_NOTE)

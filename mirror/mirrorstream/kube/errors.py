@@ -30,3 +30,8 @@ class ApiError(ClientError):
         self.message = message
         self.details = details or {}
         self.retry_after = retry_after
+
+
+def is_transient(error: ClientError) -> bool:
+    """Whether the same request may well succeed a little later: nobody answered, or an API server that is busy or broken did."""
+    return not isinstance(error, ApiError) or error.status == 429 or error.status >= 500
