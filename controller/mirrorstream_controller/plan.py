@@ -176,8 +176,18 @@ def _import_or_refuse(
         bypass_not_found=settings.bypass_not_found,
         recorded_reference=settings.recorded_reference,
     )
-    action = {Verdict.IMPORT: Action.IMPORT, Verdict.REFUSE: Action.REFUSE, Verdict.UNMIRRORED: Action.NOTHING}[judgement.verdict]
-    return _with(base, action, judgement.why, failure=failure, failing_since=since, candidates=judgement.candidates)
+    return _with(
+        base, _ACTIONS[judgement.verdict], judgement.why, failure=failure, failing_since=since, candidates=judgement.candidates
+    )
+
+
+_ACTIONS = {
+    Verdict.IMPORT: Action.IMPORT,
+    Verdict.REFUSE: Action.REFUSE,
+    # As without any mirror: who configured it so wants no Event about every tag. `status` says why.
+    Verdict.LEFT_OUT: Action.NOTHING,
+    Verdict.UNMIRRORED: Action.NOTHING,
+}
 
 
 @dataclass(frozen=True, slots=True)

@@ -30,6 +30,10 @@ class Candidate:
         return self.reference.partition("/")[0]
 
 
+THE_SOURCE = "it is the source itself"
+"""The reason for a mirror that is none."""
+
+
 @dataclass(frozen=True, slots=True)
 class LeftOut:
     """A mirror that is not tried, and why."""

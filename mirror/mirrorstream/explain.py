@@ -191,6 +191,7 @@ def _heading(explanation: Explanation, now: float) -> Iterable[Line]:
 _STANDING = {
     State.FAILING: "finds it in no mirror yet, and goes on trying",
     State.REFUSED: "must not import it through a mirror",
+    State.HELD: "keeps the image of before for now",
     State.UNMIRRORED: "has no mirror for it",
     State.OPTED_OUT: "is kept away from it",
     State.HEALED: "imported it through a mirror",

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
-from mirrorstream.attempts import Answer
+from mirrorstream.attempts import Answer, Result
 from mirrorstream.failures import FailureClass, brief
 from mirrorstream.references import parse_reference
 from mirrorstream.safetext import shortened
@@ -53,11 +53,12 @@ class MissingImage:
 def missing_images(states: Iterable[TagState]) -> list[MissingImage]:
     """The images that failing tags want and no mirror is known to have, by name; one that is missing is never unknown, too.
 
-    Of tags that are refused or opted out nothing is said: nobody asked a mirror for them.
+    Of tags that are refused or opted out nothing is said: nobody asked a mirror for them. Nor of what a mirror served: it is held, or
+    something else kept it from being recorded.
     """
     found: dict[tuple[str, bool], MissingImage] = {}
     for state in states:
-        if state.state not in (State.FAILING, State.UNMIRRORED):
+        if not (state.state in (State.FAILING, State.UNMIRRORED) or state.left_out) or _served(state):
             continue
         absence, why = _absence(state)
         image = normalised(state.source)
@@ -72,7 +73,17 @@ def missing_images(states: Iterable[TagState]) -> list[MissingImage]:
     return [found[key] for key in sorted(found)]
 
 
+def _served(state: TagState) -> bool:
+    """Whether a mirror that counts had the image at the last attempt, and yet it was not recorded."""
+    if state.tried is None or state.tried.attempt.result == Result.IMPORTED:
+        return False
+    counts = None if state.candidates is None else {candidate.reference for candidate in state.candidates}
+    return any(not a.failure and (counts is None or a.reference in counts) for a in state.tried.attempt.candidates)
+
+
 def _absence(state: TagState) -> tuple[Absence, str]:
+    if state.left_out:
+        return Absence.UNKNOWN, state.why
     if state.state is State.UNMIRRORED:
         return Absence.MISSING, "no mirror rule covers it"
     if state.tried is None:

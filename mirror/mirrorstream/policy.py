@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from typing import Any
 
-from mirrorstream.candidates import Candidate, LeftOut, PullSource
+from mirrorstream.candidates import THE_SOURCE, Candidate, LeftOut, PullSource
 from mirrorstream.mirrorlists import merge_mirror_lists
 from mirrorstream.objects import DIGEST, TAG, ImportRegistry, MirrorEntry, PolicyWarning, RuleObjects, read_objects, read_scopes
 from mirrorstream.references import Reference, has_registry_host, parse_exact, parse_reference, written_name
@@ -139,7 +139,7 @@ class MirrorPolicy:
         if text is None:
             return f"{mirror.location} in place of {mirror.scope} does not make a valid reference"
         if text == str(parsed):
-            return "it is the source itself"
+            return THE_SOURCE
         if not parsed.digest and mirror.kind == DIGEST and not self._tags_through_digest_mirrors:
             return "a digest mirror, and mirrors.tagsThroughDigestMirrors is off"
         blocking = self._rule_for(parse_reference(text).name)

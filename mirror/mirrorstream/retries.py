@@ -11,7 +11,7 @@ from mirrorstream.safetext import shortened
 from mirrorstream.screen import Line, Span, Style, columns
 from mirrorstream.tagstates import State, TagState
 
-FAILED = (State.FAILING, State.REFUSED, State.UNMIRRORED, State.OPTED_OUT, State.PENDING)
+FAILED = (State.FAILING, State.REFUSED, State.HELD, State.UNMIRRORED, State.OPTED_OUT, State.PENDING)
 WELL = (State.HEALED, State.IMPORTED)
 GONE, CHANGED = "no longer in the spec", "no longer a tag that imports an image"
 NOT_AGAIN = "not imported again: the platform's own import did not end"
@@ -178,6 +178,8 @@ def settled(state: TagState, *, fresh: bool, configured: bool, patient: bool) ->
         case State.REFUSED:
             # Under another configuration it might be none.
             return configured or fresh
+        case State.HELD:
+            return fresh and not patient
         case State.FAILING:
             if state.why:
                 return True
@@ -207,6 +209,8 @@ def _told(outcome: Outcome) -> tuple[Span | str, ...]:
             return (Span("imported", Style.GOOD), state.image)
         case State.REFUSED:
             return (Span("refused", Style.BAD), shortened(state.why, 2 * MESSAGE_WIDTH))
+        case State.HELD:
+            return (Span("held", Style.WARNING), shortened(state.why, 2 * MESSAGE_WIDTH))
         case State.PENDING:
             return (Span("pending", Style.WARNING), state.why)
     why = [f"{state.failure.kind}: {shortened(brief(state.failure.message), MESSAGE_WIDTH)}"] if state.failure else []

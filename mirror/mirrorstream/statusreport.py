@@ -22,7 +22,8 @@ LABEL_WIDTH = len("followed by:")
 
 _TITLES = {
     State.FAILING: ("Failing", "no mirror has served it yet; mirrorstream goes on trying", Style.BAD),
-    State.REFUSED: ("Refused", "a mirror must not stand in here, so somebody has to act", Style.BAD),
+    State.REFUSED: ("Refused", "no mirror may stand in here, so somebody has to act", Style.BAD),
+    State.HELD: ("Held", "keeps its image until the source has failed for long enough: a mirror has another one", Style.WARNING),
     State.UNMIRRORED: ("Failing without a mirror", "no rule covers the source", Style.WARNING),
     State.OPTED_OUT: ("Failing, and left to the platform", "opted out", Style.WARNING),
     State.PENDING: ("Not imported yet", "the platform has not finished", Style.WARNING),
@@ -117,6 +118,7 @@ def _headline(report: StatusReport) -> Line:
     words = {
         State.FAILING: "failing",
         State.REFUSED: "refused",
+        State.HELD: "held",
         State.UNMIRRORED: "failing without a mirror",
         State.OPTED_OUT: "opted out",
         State.PENDING: "not imported yet",
@@ -232,7 +234,7 @@ def _tried(tag: TagState, now: float, indent: int) -> list[Line]:
     if attempt.result == Result.REFUSED and tag.state is State.REFUSED:
         return []  # the reason stands above
     lines = [line(_label("tried"), f"  {attempt.result}", f" {when}" if when else "", indent=indent)]
-    if attempt.message and attempt.message != tag.why:
+    if attempt.message and not tag.why.endswith(attempt.message):
         lines.append(line(shortened(attempt.message, MESSAGE_WIDTH), indent=indent + 2))
     rows: list[tuple[str | Span, ...]] = []
     for answer in attempt.candidates:

@@ -11,7 +11,7 @@ from enum import StrEnum
 from typing import Any
 
 from mirrorstream.attempts import Journal, Result, Tried, tried_document
-from mirrorstream.candidates import Candidate
+from mirrorstream.candidates import Candidate, LeftOut
 from mirrorstream.failures import Failure, FailureClass, classify
 from mirrorstream.imagestreams import WHOLE_REPOSITORY, Condition, ImageStream, SpecTag, followers, is_pending, listed_tags
 from mirrorstream.policy import MirrorPolicy
@@ -19,12 +19,14 @@ from mirrorstream.verdicts import Verdict, judge, normalised
 
 
 class State(StrEnum):
-    """How a tag stands; FAILING and REFUSED are what `status` exits 3 for."""
+    """How a tag stands; `status` exits 3 for those that are BROKEN."""
 
     FAILING = "failing"
     """The import fails, a mirror covers the source, and mirrorstream goes on trying, unless `why` says that it does not."""
     REFUSED = "refused"
-    """The import fails, a mirror covers the source, and the failure must not be bypassed: somebody has to act."""
+    """The import fails, a mirror covers the source, and must not or cannot stand in: somebody has to act."""
+    HELD = "held"
+    """The import fails, a mirror has another image, and the tag keeps its own until the source has failed for long enough."""
     UNMIRRORED = "unmirrored"
     """The import fails, and no mirror covers the source: not mirrorstream's business."""
     OPTED_OUT = "opted-out"
@@ -37,7 +39,7 @@ class State(StrEnum):
     """Its image came from the platform's own import, or it is not known whence."""
 
 
-BROKEN = (State.FAILING, State.REFUSED)
+BROKEN = (State.FAILING, State.REFUSED, State.HELD)
 OBSERVES = "mirrorstream observes only (mode: observe)"
 
 
@@ -70,6 +72,8 @@ class TagState:
     failure: Failure | None = None
     candidates: tuple[Candidate, ...] | None = ()
     """What the rules have it imported through; None where the rules may not be seen."""
+    left_out: tuple[LeftOut, ...] = ()
+    """The mirrors that cannot be used, where there is no other."""
     tried: Tried | None = None
     image: str = ""
     """The reference that the tag points to."""
@@ -201,18 +205,26 @@ class _Look:
             return self._state(tag, State.UNMIRRORED, source, judgement.why, **shared)
         if kept_away:
             return self._state(tag, State.OPTED_OUT, source, kept_away, candidates=judgement.candidates, **shared)
-        if judgement.verdict is Verdict.REFUSE:
-            return self._state(tag, State.REFUSED, source, judgement.why, **shared)
-        return self._state(tag, State.FAILING, source, self._idle(), candidates=judgement.candidates, **shared)
+        if judgement.verdict in (Verdict.REFUSE, Verdict.LEFT_OUT):
+            return self._state(tag, State.REFUSED, source, judgement.why, left_out=judgement.left_out, **shared)
+        return self._waiting(self._state(tag, State.FAILING, source, self._idle(), candidates=judgement.candidates, **shared))
 
     def _unseen(self, tag: str, source: str, shared: dict[str, Any]) -> TagState:
         """A failure as it looks to those who may not see the rules."""
         if kept_away := self._kept_away():
             return self._state(tag, State.OPTED_OUT, source, kept_away, candidates=None, **shared)
-        state = self._state(tag, State.FAILING, source, self._idle(), candidates=None, **shared)
+        state = self._waiting(self._state(tag, State.FAILING, source, self._idle(), candidates=None, **shared))
         if state.tried and state.tried.attempt.result == Result.REFUSED:
             return self._state(tag, State.REFUSED, source, state.tried.attempt.message, candidates=None, **shared)
         return state
+
+    def _waiting(self, state: TagState) -> TagState:
+        """`state`, HELD if a mirror's image waits until the source has failed for long enough."""
+        attempt = state.tried.attempt if state.tried else None
+        if attempt is None or attempt.result != Result.HELD or not state.image or self.asking.observing:
+            return state
+        served = next((f"{answer.reference} " for answer in attempt.candidates if not answer.failure), "")
+        return dataclasses.replace(state, state=State.HELD, why=f"{served}{attempt.message}")
 
     def _idle(self) -> str:
         """Why nobody goes on trying."""

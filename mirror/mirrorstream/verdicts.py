@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from enum import StrEnum
 
-from mirrorstream.candidates import Candidate
+from mirrorstream.candidates import THE_SOURCE, Candidate, LeftOut
 from mirrorstream.failures import Failure
 from mirrorstream.policy import MirrorPolicy
 from mirrorstream.references import ReferenceError, parse_reference, written_name
@@ -14,6 +14,8 @@ class Verdict(StrEnum):
 
     IMPORT = "import"
     REFUSE = "refuse"
+    LEFT_OUT = "left-out"
+    """A rule covers the source, but none of its mirrors can be used: nothing to import through, and not what was meant."""
     UNMIRRORED = "unmirrored"
 
 
@@ -24,6 +26,8 @@ class Judgement:
     verdict: Verdict
     why: str
     candidates: tuple[Candidate, ...] = ()
+    left_out: tuple[LeftOut, ...] = ()
+    """The mirrors that cannot be used, where there is no other."""
 
 
 def judge(
@@ -39,7 +43,11 @@ def judge(
 
     `insecure` is the tag's import policy, or the stream's for a whole repository: the allow-list depends on it.
     """
-    candidates = tuple(policy.import_candidates(source)) if parses(source) else ()
+    candidates, left_out = policy.assess(source) if parses(source) else ([], [])
+    unusable = tuple(mirror for mirror in left_out if mirror.reason != THE_SOURCE)
+    if not candidates and unusable:
+        reasons = "; ".join(f"{mirror.reference}: {mirror.reason}" for mirror in unusable)
+        return Judgement(Verdict.LEFT_OUT, f"every mirror is left out: {reasons}", left_out=unusable)
     if not candidates:
         # Said first: whoever has no mirror for an image did not ask for anything, and wants no Event about it.
         return Judgement(Verdict.UNMIRRORED, "no mirror covers the source")

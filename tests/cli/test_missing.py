@@ -12,10 +12,11 @@ from mirrorstream.screen import layout
 from mirrorstream.tagstates import Asking, tag_states
 
 from e2e.imageset import SCHEMA, check, check_imageset
-from tests.cli.builders import FIRST, NOT_FOUND, POLICY, SECOND, SOURCE, attempt, failure, item, journal, stream
+from tests.cli.builders import FIRST, IDMS, NOT_FOUND, POLICY, SECOND, SOURCE, attempt, failure, item, journal, stream
 
 GONE, OPEN = Absence.MISSING, Absence.UNKNOWN
 EMPTY = MirrorPolicy.from_objects([])
+TAGS_ONLY = MirrorPolicy.from_objects([IDMS], tags_through_digest_mirrors=False)
 DIGEST = "sha256:" + "b" * 64
 CHECKED = {"openshift.io/image.dockerRepositoryCheck": "2027-01-15T07:00:00Z"}
 
@@ -38,6 +39,8 @@ def missing(known: Journal, policy: MirrorPolicy | None = POLICY, found: Any = N
         pytest.param(journal(attempt(Result.IMPORTED, "")), POLICY, OPEN, f"{FIRST} served it before", id="served-before"),
         pytest.param(journal(attempt("failed", "not-found")), None, GONE, "the mirror does not", id="rules-unseen"),
         pytest.param(Journal(), None, OPEN, "nothing is known", id="rules-unseen-and-no-event"),
+        pytest.param(Journal(), TAGS_ONLY, OPEN, "every mirror is left out", id="every-mirror-is-left-out"),
+        pytest.param(journal(attempt("not-recorded")), POLICY, OPEN, FIRST, id="not-recorded-by-an-older-version"),
         pytest.param(journal(attempt("failed")), None, OPEN, "not known", id="an-event-without-candidates"),
     ],
 )
@@ -47,6 +50,21 @@ def test_what_is_missing_and_what_is_not_known(known: Journal, policy: MirrorPol
     assert (image.image, image.absence, image.tags) == (SOURCE, absence, ("ns/app:v1",))
     assert why in image.why
     assert image.document()["state"] == str(absence)
+
+
+@pytest.mark.parametrize(
+    "known",
+    [
+        journal(attempt("held", "", message="serves another image")),
+        journal(attempt("not-recorded", "not-found", "", message="the API server refused to record the import: a quota")),
+    ],
+    ids=["held", "not-recorded"],
+)
+def test_an_image_that_a_mirror_served_is_not_missing(known: Journal) -> None:
+    """Whatever kept it from being recorded."""
+    found = stream({**item(1), "conditions": failure()["conditions"]})
+    assert not missing(known, found=found)
+    assert not missing(known, None, found)
 
 
 @pytest.mark.parametrize(

@@ -142,6 +142,8 @@ def state(status: Any = None, known: Journal | None = None, *, observing: bool =
     return found
 
 
+OLD_IMAGE: Any = {**item(1), "conditions": failure()["conditions"]}
+HELD = journal(attempt("held", "", message="serves another image"))
 TRIED, SERVED = journal(attempt("failed", "not-found")), journal(attempt("imported", ""))
 OPTED_OUT: Any = {"mirrorstream.github.io/import": "disabled"}
 
@@ -159,6 +161,9 @@ OPTED_OUT: Any = {"mirrorstream.github.io/import": "disabled"}
         pytest.param(state(failure(), TRIED), True, True, True, False, id="tried-but-the-user-is-patient"),
         pytest.param(state(failure(), SERVED), True, True, False, False, id="tried-and-served"),
         pytest.param(state(failure(), observing=True), False, True, True, True, id="observed"),
+        pytest.param(state(OLD_IMAGE, HELD), True, True, False, True, id="held"),
+        pytest.param(state(OLD_IMAGE, HELD), False, True, False, False, id="held-before"),
+        pytest.param(state(OLD_IMAGE, HELD), True, True, True, False, id="held-but-the-user-is-patient"),
         pytest.param(state(), True, True, False, False, id="pending"),
     ],
 )
@@ -188,6 +193,7 @@ def test_how_long_to_wait(found: TagState, fresh: bool, configured: bool, patien
         (Outcome(state(failure(NOT_FOUND, "NotFound"))), "ns/app:v1  refused  the failure (not-found) must not be", False),
         (Outcome(state(failure(), annotations=OPTED_OUT)), "the stream's annotation mirrorstream.github.io/import says so", False),
         (Outcome(state(failure(), observing=True)), "refused; mirrorstream observes only (mode: observe)", False),
+        (Outcome(state(OLD_IMAGE, HELD)), f"ns/app:v1  held  {FIRST} serves another image\n", False),
         (Outcome(state(item()), problem="not imported again: why"), "ns/app:v1  not imported again  why", False),
         (Outcome(state(item()), platform=True, problem="gone"), "ns/app:v1  gone\n", False),
         (Outcome(state()), "ns/app:v1  pending  the platform's import is pending", False),

@@ -44,7 +44,7 @@ def test_the_whole_answer() -> None:
         "      m.io/x/team/app:v1  not-found\n"
         "      n.io/y/team/app:v1  timeout\n"
         "\n"
-        "Refused (a mirror must not stand in here, so somebody has to act)\n"
+        "Refused (no mirror may stand in here, so somebody has to act)\n"
         "  ns/app:v1  for 1h, not-found\n"
         "    from:         src.io/team/app:v1\n"
         "    failure:      not found\n"
@@ -77,6 +77,28 @@ def test_without_an_event_the_rules_say_what_would_be_tried() -> None:
 def test_a_mirror_that_came_later_is_said() -> None:
     """The Event does not know of it."""
     assert "      not yet: n.io/y/team/app:v1\n" in text(report(state(failure(), journal(attempt(Result.FAILED, "not-found")))))
+
+
+HELD = attempt(Result.HELD, "not-found", "", message="serves another image than the source did, sha256:b: it replaces it from T on")
+
+
+def test_a_held_tag_says_until_when() -> None:
+    """It has an image, so nothing is broken by it; the source is."""
+    held = state({**item(1), "conditions": failure()["conditions"]}, journal(HELD))
+    assert text(report(held)).startswith(
+        "Namespace ns: 1 held; 1 tag in 1 stream\n"
+        "\n"
+        "Held (keeps its image until the source has failed for long enough: a mirror has another one)\n"
+        "  ns/app:v1  for 1h, unreachable\n"
+        "    from:         src.io/team/app:v1\n"
+        "    failure:      dial tcp 10.0.0.1:443: connect: connection refused\n"
+        "    why:          n.io/y/team/app:v1 serves another image than the source did, sha256:b: it replaces it from T on\n"
+        "    tried:        held 2m ago, 3 times alike\n"
+        "      m.io/x/team/app:v1  not-found\n"
+        "      n.io/y/team/app:v1  served it\n"
+        f"    still has:    src.io/team/app@{DIGEST}\n"
+    )
+    assert (report(held).broken, report(held).unsettled) == (True, False)
 
 
 def test_many_failures_get_a_line_each() -> None:

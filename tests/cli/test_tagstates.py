@@ -134,6 +134,51 @@ def test_whole_repositories(annotations: Any, status: list[Any], found: list[tup
     assert [(tag.tag, tag.state) for tag in states(imagestream_from(document))] == found
 
 
+OLD_IMAGE = {**item(1), "conditions": failure()["conditions"]}
+HELD = attempt(Result.HELD, "not-found", "", message="serves another image than the source did: it replaces that one from 09:00 on")
+
+
+@pytest.mark.parametrize("policy", [POLICY, None], ids=["rules", "rules-unseen"])
+@pytest.mark.parametrize(
+    ("status", "known", "state"),
+    [
+        (OLD_IMAGE, [HELD], State.HELD),
+        (OLD_IMAGE, [HELD, attempt(Result.FAILED, "not-found", "timeout")], State.FAILING),
+        (failure(), [HELD], State.FAILING),
+        (item(), [HELD], State.IMPORTED),
+    ],
+    ids=["held", "and-then-no-mirror-had-it", "no-image-to-keep", "well"],
+)
+def test_a_tag_that_keeps_its_image_for_a_while(
+    policy: MirrorPolicy | None, status: Any, known: list[Attempt], state: State
+) -> None:
+    """Nothing is missing until the source has failed for long enough; which mirror has what, and when, is said."""
+    (tag,) = states(stream(status), policy, journal(*known))
+    assert tag.state is state
+    if state is State.HELD:
+        assert tag.why == f"{SECOND} {HELD.message}"
+
+
+TAGS_ONLY = MirrorPolicy.from_objects([IDMS], tags_through_digest_mirrors=False)
+BLOCKED = MirrorPolicy.from_objects([IDMS], blocked_registries=["m.io", "n.io"])
+
+
+@pytest.mark.parametrize(
+    ("policy", "why"),
+    [
+        (TAGS_ONLY, f"every mirror is left out: {FIRST}: a digest mirror, and mirrors.tagsThroughDigestMirrors is off; {SECOND}: "),
+        (BLOCKED, f"every mirror is left out: {FIRST}: m.io is blocked; {SECOND}: n.io is blocked"),
+    ],
+    ids=["tagsThroughDigestMirrors", "blocked"],
+)
+def test_mirrors_that_are_all_left_out_are_not_none(policy: MirrorPolicy, why: str) -> None:
+    """A rule covers the image, so somebody meant it to be mirrored, and has to act."""
+    (tag,) = states(stream(failure()), policy)
+    assert tag.state is State.REFUSED
+    assert tag.why.startswith(why)
+    assert [tag.state for tag in states(stream(failure(), annotations=OPTED_OUT), policy)] == [State.OPTED_OUT]
+
+
 def test_what_the_platform_imported_whole_is_well() -> None:
     """It adds every tag to the spec."""
     assert [tag.state for tag in states(stream(item(), dockerImageRepository="src.io/team/app"))] == [State.IMPORTED]

@@ -57,6 +57,14 @@ def plans(
     return plan_stream(imagestream_from(document), policy, settings or PlanSettings(), memory or Memory(), NOW)
 
 
+def test_mirrors_that_are_all_left_out_are_as_none() -> None:
+    """Nobody wants an Event about each tag of a cluster where digest mirrors do not count for tags."""
+    policy = MirrorPolicy.from_objects([IDMS], tags_through_digest_mirrors=False)
+    (plan,) = plans(stream({"conditions": [failure()]}), policy=policy)
+    assert (plan.action, plan.candidates) == (Action.NOTHING, ())
+    assert plan.why.startswith("every mirror is left out: m.io/x/team/app:v1: a digest mirror")
+
+
 @pytest.mark.parametrize(
     ("document", "action"),
     [
@@ -148,7 +156,7 @@ def test_a_pending_import_counts_as_failed_after_a_while(since: float, after: fl
             "src.io is not in spec.allowedRegistriesForImport",
         ),
         ({"allowedRegistriesForImport": [{"domainName": "src.io"}]}, Action.IMPORT, ""),
-        ({"registrySources": {"blockedRegistries": ["m.io"]}}, Action.NOTHING, "no mirror"),
+        ({"registrySources": {"blockedRegistries": ["m.io"]}}, Action.NOTHING, "every mirror is left out: "),
     ],
 )
 def test_the_image_config_is_obeyed(config: Object, action: Action, why: str) -> None:
