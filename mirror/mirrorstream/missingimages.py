@@ -34,6 +34,8 @@ class MissingImage:
     repository: bool = False
     """A whole repository, of which no tag is known."""
     answers: tuple[Answer, ...] = ()
+    covered: bool = False
+    """Whether a mirror rule is known to cover it."""
 
     def document(self) -> dict[str, Any]:
         """The JSON form."""
@@ -53,8 +55,8 @@ class MissingImage:
 def missing_images(states: Iterable[TagState]) -> list[MissingImage]:
     """The images that failing tags want and no mirror is known to have, by name; one that is missing is never unknown, too.
 
-    Of tags that are refused or opted out nothing is said: nobody asked a mirror for them. Nor of what a mirror served: it is held, or
-    something else kept it from being recorded.
+    Of tags that are refused or opted out nothing is said: nobody asked a mirror for them. Nor of what a mirror served, and is held
+    or could not be recorded.
     """
     found: dict[tuple[str, bool], MissingImage] = {}
     for state in states:
@@ -69,7 +71,8 @@ def missing_images(states: Iterable[TagState]) -> list[MissingImage]:
         tags = (*(known.tags if known else ()), state.name)
         if known and (known.absence is Absence.MISSING or absence is Absence.UNKNOWN):
             absence, why, answers = known.absence, known.why, known.answers
-        found[image, state.tag == ""] = MissingImage(image, absence, why, tags, state.tag == "", answers)
+        covered = bool(state.candidates or state.left_out)
+        found[image, state.tag == ""] = MissingImage(image, absence, why, tags, state.tag == "", answers, covered)
     return [found[key] for key in sorted(found)]
 
 
@@ -125,9 +128,11 @@ def render_missing(images: Iterable[MissingImage], where: str) -> list[Line]:
     return lines
 
 
-def imageset(images: Iterable[MissingImage]) -> tuple[dict[str, Any], list[str]]:
+def imageset(images: Iterable[MissingImage], *, uncovered: bool = False) -> tuple[dict[str, Any], list[str]]:
     """An oc-mirror v2 ImageSetConfiguration with the images that are missing, and what had to be left out of it.
 
+    `uncovered`: also those that no rule is known to cover. Whoever may create a stream can name such an image, so an administrator
+    who mirrors what is missing everywhere would fetch what any tenant chose.
     A digest names its image alone: a tag in front of it is dropped.
     """
     names, left_out = [], []
@@ -136,6 +141,10 @@ def imageset(images: Iterable[MissingImage]) -> tuple[dict[str, Any], list[str]]
             left_out.append(f"{image.image} is left out: {image.why}")
         elif image.repository:
             left_out.append(f"{image.image} is left out: oc-mirror takes images, and which tags this repository has is not known")
+        elif not image.covered and not uncovered:
+            left_out.append(
+                f"{image.image} is left out: no mirror rule is known to cover it, so any tenant could have named it (--uncovered)"
+            )
         elif not parses(image.image):
             left_out.append(f"{image.image} is left out: it is no valid reference")
         else:

@@ -26,7 +26,18 @@ def test_what_is_no_duration(text: str) -> None:
 
 @pytest.mark.parametrize(
     "arguments",
-    [["status", "-n", "a", "-A"], ["status", "-o", "imageset"], ["status", "--wait", "x"], ["retry"], ["completion", "x"]],
+    [
+        ["status", "-n", ""],
+        ["missing", "-n", "a/b"],
+        ["retry", "-n", "A", "app"],
+        ["explain", "-n", "a.b", "x/y"],
+        ["status", "-n", "a" * 64],
+        ["status", "-n", "a", "-A"],
+        ["status", "-o", "imageset"],
+        ["status", "--wait", "x"],
+        ["retry"],
+        ["completion", "x"],
+    ],
 )
 def test_wrong_usage(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     """Exit status 2, and the plugin's own name in the usage."""

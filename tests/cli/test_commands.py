@@ -11,7 +11,7 @@ from mirrorstream.commands import status
 from mirrorstream.kube.client import Client, ConfigurationError
 
 from e2e.simulator.simulator import Simulator
-from tests.cli.simulated import DEAD, Run, Waits, arguments, configure, cover, event, fail, heal
+from tests.cli.simulated import DEAD, STREAMS, Run, Waits, arguments, configure, cover, event, fail, heal
 
 _connected: list[Any] = []
 _watched = False
@@ -26,9 +26,8 @@ def test_a_tag_without_a_mirror_is_told_and_does_not_count(run: Run, capsys: pyt
     """It is not mirrorstream's; `missing` counts it, since it is what is to be mirrored."""
     assert run("status", "-n", "ns") == 0
     assert "1 failing without a mirror" in capsys.readouterr().out
-    assert run("missing", "-n", "ns", "-o", "imageset") == 3
-    document = yaml.safe_load(capsys.readouterr().out)
-    assert document["mirror"]["additionalImages"] == [{"name": DEAD}]
+    assert run("missing", "-n", "ns", "-o", "json") == 3
+    assert [image["state"] for image in json.loads(capsys.readouterr().out)["images"]] == ["missing"]
 
 
 def test_a_failing_tag_is_exit_status_3(run: Run, client: Client, capsys: pytest.CaptureFixture[str]) -> None:
@@ -46,9 +45,10 @@ def test_a_failing_tag_is_exit_status_3(run: Run, client: Client, capsys: pytest
 def test_the_namespace_is_the_contexts(
     run: Run, client: Client, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As for kubectl; `-A` means all, and a namespace that is not there is seen to be empty."""
+    """As for kubectl; `-A` means all."""
     monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
     cover(client)
+    client.request("POST", "/api/v1/namespaces", body={"metadata": {"name": "default"}})
     assert run("status") == 0
     assert capsys.readouterr().out.startswith("Namespace default: there is no ImageStream\n")
     assert run("status", "-A") == 3
@@ -60,9 +60,44 @@ def test_the_namespace_is_the_contexts(
     path.write_text(yaml.safe_dump(document))
     assert run("status") == 3
     assert capsys.readouterr().out.startswith("Namespace ns: 1 failing")
-    assert run("status", "--context", "other") == 0
+    assert run("status", "--context", "other") == 1
+    assert capsys.readouterr().err == "mirrorstream: there is no namespace 'elsewhere'\n"
     assert run("status", "--context", "nope") == 1
     assert "nope" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", ["status", "missing"])
+def test_a_namespace_that_does_not_exist_is_an_error(run: Run, capsys: pytest.CaptureFixture[str], command: str) -> None:
+    """A slip of the pen must not look like a namespace where all is well."""
+    assert run(command, "-n", "typo") == 1
+    assert capsys.readouterr() == ("", "mirrorstream: there is no namespace 'typo'\n")
+
+
+def test_whether_an_empty_namespace_exists_may_be_hidden(
+    run: Run, simulator: Simulator, client: Client, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Then it is said that nobody knows."""
+    client.request("DELETE", f"{STREAMS}/app")
+    assert run("status", "-n", "ns") == 0
+    assert "Note" not in capsys.readouterr().out
+    fail(simulator, 403, "namespaces/ns$")
+    assert run("status", "-n", "ns") == 0
+    assert "Note: you may not get namespace 'ns', so whether it exists is not known\n" in capsys.readouterr().out
+
+
+def test_the_image_set_is_not_for_tenants_to_choose(run: Run, client: Client, capsys: pytest.CaptureFixture[str]) -> None:
+    """Anybody can have a tag fail; what no rule covers is taken in only if the administrator says so."""
+    for flags, images in (([], None), (["--uncovered"], [{"name": DEAD}])):
+        assert run("missing", "-A", "-o", "imageset", *flags) == 3
+        captured = capsys.readouterr()
+        assert yaml.safe_load(captured.out)["mirror"].get("additionalImages") == images
+        assert ("is left out" in captured.err) is (not flags)
+    cover(client, "localhost:1/else")
+    assert run("missing", "-n", "ns", "-o", "imageset") == 3
+    left_out = (
+        f"mirrorstream: {DEAD} is left out: no mirror rule is known to cover it, so any tenant could have named it (--uncovered)\n"
+    )
+    assert capsys.readouterr().err.startswith(left_out)
 
 
 @pytest.mark.parametrize(

@@ -107,7 +107,7 @@ def test_a_whole_repository_is_none_that_oc_mirror_can_fetch() -> None:
 
 
 def _image(name: str, absence: Absence = Absence.MISSING) -> MissingImage:
-    return MissingImage(name, absence, "why", ("ns/app:v1",))
+    return MissingImage(name, absence, "why", ("ns/app:v1",), covered=True)
 
 
 def test_the_image_set_is_one_that_oc_mirror_takes() -> None:
@@ -123,6 +123,17 @@ def test_the_image_set_is_one_that_oc_mirror_takes() -> None:
     names = check_imageset(yaml.safe_load(yaml.safe_dump(document)))
     assert names == ["docker.io/library/busybox:latest", f"src.io/app@{DIGEST}"]
     assert [text.partition(" is left out")[0] for text in left_out] == ["src.io/unknown:v1", "NOT VALID\n  - name: evil"]
+
+
+@pytest.mark.parametrize(("policy", "covered"), [(POLICY, True), (None, False), (EMPTY, False)], ids=["rule", "unseen", "no-rule"])
+def test_only_what_a_rule_covers_is_for_the_image_set(policy: MirrorPolicy | None, covered: bool) -> None:
+    """An Event may say anything, so where the rules are not seen it covers nothing."""
+    (image,) = missing(journal(attempt("failed", "not-found", "not-found")), policy)
+    assert image.absence is GONE
+    for uncovered in (False, True):
+        document, left_out = imageset([image], uncovered=uncovered)
+        assert check_imageset(document) == ([SOURCE] if covered or uncovered else [])
+        assert bool(left_out) is not (covered or uncovered)
 
 
 def test_an_empty_image_set_is_valid() -> None:

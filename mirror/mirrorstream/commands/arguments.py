@@ -4,6 +4,8 @@ import argparse
 import re
 
 _DURATION = re.compile(r"(?:(\d+)h)?(?:(\d+)m)?(?:(\d+(?:\.\d+)?)s)?", re.ASCII)
+_LABEL = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?", re.ASCII)
+LABEL_LENGTH = 63
 _SECONDS = re.compile(r"\d+(?:\.\d+)?", re.ASCII)
 
 
@@ -16,6 +18,13 @@ def duration(text: str) -> float:
         raise argparse.ArgumentTypeError(f"{text!r} is not a duration such as 90s, 5m or 1h30m")
     hours, minutes, seconds = match.groups()
     return int(hours or 0) * 3600 + int(minutes or 0) * 60 + float(seconds or 0)
+
+
+def namespace(text: str) -> str:
+    """A name that a namespace may have: a DNS label. Raises ArgumentTypeError."""
+    if len(text) > LABEL_LENGTH or _LABEL.fullmatch(text) is None:
+        raise argparse.ArgumentTypeError(f"{text!r} is not the name of a namespace")
+    return text
 
 
 def add_cluster(parser: argparse.ArgumentParser) -> None:
@@ -33,7 +42,9 @@ def add_output(parser: argparse.ArgumentParser, *more: str) -> None:
 
 def _add_scope(parser: argparse.ArgumentParser) -> None:
     where = parser.add_mutually_exclusive_group()
-    where.add_argument("-n", "--namespace", metavar="NS", help="the namespace (default: the context's, as for kubectl)")
+    where.add_argument(
+        "-n", "--namespace", type=namespace, metavar="NS", help="the namespace (default: the context's, as for kubectl)"
+    )
     where.add_argument("-A", "--all-namespaces", action="store_true", help="all namespaces")
 
 
@@ -51,13 +62,20 @@ def add_missing(parser: argparse.ArgumentParser) -> None:
     """`mirrorstream missing`."""
     _add_scope(parser)
     add_output(parser, "imageset")
+    parser.add_argument(
+        "--uncovered",
+        action="store_true",
+        help="with -o imageset: also images that no mirror rule covers, which any tenant may name",
+    )
     add_cluster(parser)
 
 
 def add_retry(parser: argparse.ArgumentParser) -> None:
     """`mirrorstream retry`."""
     parser.add_argument("subject", metavar="STREAM[:TAG]", help="the stream, all of whose failing tags are tried again, or one tag")
-    parser.add_argument("-n", "--namespace", metavar="NS", help="the namespace (default: the context's, as for kubectl)")
+    parser.add_argument(
+        "-n", "--namespace", type=namespace, metavar="NS", help="the namespace (default: the context's, as for kubectl)"
+    )
     parser.add_argument(
         "--wait",
         type=duration,
@@ -79,7 +97,7 @@ def add_explain(parser: argparse.ArgumentParser) -> None:
         help="read objects from files instead of a cluster; repeatable",
     )
     parser.add_argument("--as-pod", action="store_true", help="what the webhook would do with the image in a pod of -n")
-    parser.add_argument("-n", "--namespace", metavar="NS", help="the pod's namespace, with --as-pod")
+    parser.add_argument("-n", "--namespace", type=namespace, metavar="NS", help="the pod's namespace, with --as-pod")
     parser.add_argument(
         "--service-account", metavar="SA", default="default", help="the pod's service account, with --as-pod (default: default)"
     )

@@ -24,7 +24,7 @@ def run(args: argparse.Namespace) -> int:
         where = f"Namespace {namespace}" if namespace else "All namespaces"
         print_lines([*render_missing(images, where), *notes(reader.notes)])
     elif args.output == "imageset":
-        document, left_out = imageset(images)
+        document, left_out = imageset(images, uncovered=args.uncovered)
         # On stderr, so that stdout is what oc-mirror reads.
         for text in (*left_out, *reader.notes):
             print(f"mirrorstream: {one_line(text)}", file=sys.stderr)  # noqa: T201

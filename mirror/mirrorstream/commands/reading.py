@@ -10,7 +10,7 @@ import msgspec
 
 from mirrorstream.attempts import Journal, decode_event
 from mirrorstream.imagestreams import IMPORTED_THROUGH_ANNOTATION, ImageStream, decode_imagestream
-from mirrorstream.kube.client import ApiError, Client
+from mirrorstream.kube.client import ApiError, Client, ConfigurationError
 from mirrorstream.kube.errors import ClientError, is_transient
 from mirrorstream.kube.lists import METADATA_ONLY, read_all
 from mirrorstream.objects import KINDS
@@ -100,6 +100,19 @@ class Reader:
         return read_all(
             self.client, self._path(API, "imagestreams"), decode_imagestream, on_malformed=self._malformed("ImageStream")
         )
+
+    def check_namespace(self) -> None:
+        """A namespace without a stream is looked at itself. Raises ConfigurationError if there is none, ClientError."""
+        if not self.namespace:
+            return
+        try:
+            self.client.get(f"/api/v1/namespaces/{quote(self.namespace, safe='')}")
+        except ApiError as error:
+            if error.status == 404:
+                raise ConfigurationError(f"there is no namespace {self.namespace!r}") from error
+            if error.status != 403:
+                raise
+            self.note(f"you may not get namespace {self.namespace!r}, so whether it exists is not known")
 
     def stream(self, name: str) -> ImageStream:
         """One stream. Raises ClientError."""

@@ -58,6 +58,8 @@ def look(client: Client, namespace: str | None) -> tuple[StatusReport, Reader]:
     # Before the streams: what an Event tells of has happened by then, so no tag looks failing with a success as its last attempt.
     journal = reader.journal()
     streams = reader.streams()
+    if not streams:
+        reader.check_namespace()
     asking, configured = reader.asking()
     policy, rules = reader.rules(asking)
     tags = tuple(state for stream in streams for state in tag_states(stream, policy, journal, asking))
