@@ -1,6 +1,7 @@
 """The one program: `mirrorstream` and, as a plugin of oc and kubectl, `kubectl-mirrorstream`."""
 
 import argparse
+import io
 import os
 import sys
 from collections.abc import Sequence
@@ -171,6 +172,10 @@ def _flag(name: str) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one subcommand; its exit status: 0, 1 on an error with one line on stderr, 2 on usage (raised by argparse)."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            # Texts of a cluster have any characters; a terminal or a pipe may know fewer.
+            stream.reconfigure(errors="replace")
     program = Path(sys.argv[0]).name
     words = list(sys.argv[1:] if arguments is None else arguments)
     if program.startswith(COMPLETER) or words[:1] == ["__complete"]:

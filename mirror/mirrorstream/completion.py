@@ -24,8 +24,12 @@ def complete(parser: argparse.ArgumentParser, words: Sequence[str]) -> list[str]
             expects = None
         elif text.startswith("-") and text != "-":
             name, equals, _ = text.partition("=")
-            given.add(name)
             action = _option(parser, name)
+            if action is None and (short := _option(parser, name[:2])) is not None and name[1] != "-":
+                # A short option with its value behind it, or several short ones, of which only the last could want one.
+                name, equals = name[:2], "=" if _takes_value(short) else ""
+                action = short
+            given.add(name)
             expects = action if action is not None and _takes_value(action) and not equals else None
         else:
             positional = _positionals(parser)
@@ -43,6 +47,9 @@ def complete(parser: argparse.ArgumentParser, words: Sequence[str]) -> list[str]
         if equals:
             action = _option(parser, name)
             return [f"{name}={found}" for found in _values(action, value) if found != FILES] if action else []
+        short = _option(parser, word[:2]) if len(word) > 2 and word[1] != "-" else None
+        if short is not None and _takes_value(short):
+            return [f"{word[:2]}{found}" for found in _values(short, word[2:]) if found != FILES]
         return sorted(o for o in _options(parser, given) if o.startswith(word))
     positional = _positionals(parser)
     return _values(positional[position], word) if position < len(positional) else []
@@ -93,13 +100,29 @@ _SCRIPTS = {
     "bash": """\
 # bash completion for mirrorstream: source <(mirrorstream completion bash)
 _mirrorstream() {
-    local IFS=$'\\n' word answer directive
-    word="${COMP_WORDS[COMP_CWORD]}"
+    local IFS=$'\\n' word answer directive i joined prefix
+    local words=()
+    # To bash, '=' and ':' are words of their own.
+    for ((i = 1; i <= COMP_CWORD; i++)); do
+        word="${COMP_WORDS[i]}"
+        if [[ ${#words[@]} -gt 0 && ($word == [=:] || $joined) ]]; then
+            words[${#words[@]}-1]+="$word"
+        else
+            words+=("$word")
+        fi
+        joined=
+        [[ $word == [=:] ]] && joined=1
+    done
+    word="${words[${#words[@]}-1]}"
     COMPREPLY=()
-    answer=$("${COMP_WORDS[0]}" __complete "${COMP_WORDS[@]:1:COMP_CWORD}" 2>/dev/null) || return
+    answer=$("${COMP_WORDS[0]}" __complete "${words[@]}" 2>/dev/null) || return
     directive="${answer##*:}"
     answer="${answer%:*}"
     COMPREPLY=($answer)
+    if [[ $word == *=* && $COMP_WORDBREAKS == *=* ]]; then
+        prefix="${word%%=*}="
+        COMPREPLY=("${COMPREPLY[@]#"$prefix"}")
+    fi
     if [[ $directive == 0 && ${#COMPREPLY[@]} == 0 ]]; then
         compopt -o filenames 2>/dev/null
         COMPREPLY=($(compgen -f -- "$word"))

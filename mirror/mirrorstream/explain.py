@@ -45,7 +45,7 @@ class Explanation:
     candidates: tuple[ExplainedCandidate, ...]
     leftOut: tuple[LeftOut, ...]  # noqa: N815
     refused: str | None
-    importAllowed: bool  # noqa: N815
+    importAllowed: bool | None  # noqa: N815
     stream: str | None = None
     state: str | None = None
     tag: TagState | None = None
@@ -68,11 +68,14 @@ class Answer:
     notes: tuple[str, ...] = field(default=())
     events: tuple[str, ...] = field(default=())
     """What Events say that no program can read: those of older versions."""
+    rules_known: bool = True
+    """Whether the asking user may see the mirror rules; if not, explanations say nothing of them."""
 
     def document(self) -> dict[str, Any]:
         """The JSON and YAML form."""
         return {
             "explanations": [explanation.document() for explanation in self.explanations],
+            "rulesKnown": self.rules_known,
             "warnings": [asdict(warning) for warning in self.warnings],
             "notes": list(self.notes),
             "events": list(self.events),
@@ -80,15 +83,18 @@ class Answer:
 
 
 def explain_reference(
-    policy: MirrorPolicy,
+    policy: MirrorPolicy | None,
     reference: str,
     *,
+    recorded_reference: str = "auto",
     insecure: bool = False,
     stream: str | None = None,
     state: str | None = None,
     tag: TagState | None = None,
 ) -> Explanation:
-    """Explain one pull spec under `policy`. Raises ReferenceError."""
+    """Explain one pull spec under `policy`; None where it may not be seen. Raises ReferenceError."""
+    if policy is None:
+        return Explanation(str(parse_reference(reference)), "", (), (), (), (), None, None, stream, state, tag)
     scope, objects = policy.covering_objects(reference)
     candidates, left_out = policy.assess(reference)
     origins = policy.mirror_origins(reference)
@@ -101,7 +107,7 @@ def explain_reference(
             ExplainedSource(s.reference, s.insecure, s.blocked, () if s.reference == normalised else origins.get(s.reference, ()))
             for s in policy.pull_sources(reference)
         ),
-        candidates=tuple(_candidate(policy, reference, candidate) for candidate in candidates),
+        candidates=tuple(_candidate(policy, reference, candidate, recorded_reference) for candidate in candidates),
         leftOut=tuple(left_out),
         refused=policy.refusal(reference),
         importAllowed=policy.import_allowed(reference, insecure=insecure),
@@ -111,13 +117,18 @@ def explain_reference(
     )
 
 
-def _candidate(policy: MirrorPolicy, reference: str, candidate: Candidate) -> ExplainedCandidate:
-    recorded = f"{policy.recorded_name(reference, candidate)}@DIGEST"
+def _candidate(policy: MirrorPolicy, reference: str, candidate: Candidate, recorded_reference: str) -> ExplainedCandidate:
+    recorded = f"{policy.recorded_name(reference, candidate, recorded_reference)}@DIGEST"
     return ExplainedCandidate(candidate.reference, candidate.insecure, candidate.mirror_set, recorded)
 
 
 def explain_stream(
-    policy: MirrorPolicy, stream: ImageStream, states: Mapping[str, TagState], only_tag: str | None = None
+    policy: MirrorPolicy | None,
+    stream: ImageStream,
+    states: Mapping[str, TagState],
+    only_tag: str | None = None,
+    *,
+    recorded_reference: str = "auto",
 ) -> list[Explanation]:
     """Explain every importable tag of `stream` (or `only_tag`), and its whole repository. Raises ReferenceError.
 
@@ -132,6 +143,7 @@ def explain_stream(
             explain_reference(
                 policy,
                 tag.from_.name,
+                recorded_reference=recorded_reference,
                 insecure=tag.import_policy.insecure,
                 stream=f"{name}:{tag.name}",
                 state=_state(stream, tag.name),
@@ -141,7 +153,10 @@ def explain_stream(
     if stream.spec.docker_image_repository and only_tag is None:
         state = "imported" if stream.status.tags else "no tag was imported"
         repository = stream.spec.docker_image_repository
-        found.append(explain_reference(policy, repository, stream=name, state=state, tag=states.get(WHOLE_REPOSITORY)))
+        whole = states.get(WHOLE_REPOSITORY)
+        found.append(
+            explain_reference(policy, repository, recorded_reference=recorded_reference, stream=name, state=state, tag=whole)
+        )
     return found
 
 
@@ -162,7 +177,8 @@ def render(answer: Answer, now: float) -> list[Line]:
     for explanation in answer.explanations:
         lines += [blank()] if lines else []
         lines += _heading(explanation, now)
-        lines += [line(text.lstrip(), indent=len(text) - len(text.lstrip())) for text in _render(explanation)]
+        told = _render(explanation) if answer.rules_known else ["  Mirror rules: not to be seen by you"]
+        lines += [line(text.lstrip(), indent=len(text) - len(text.lstrip())) for text in told]
     if answer.events:
         lines += [blank(), line("Events of an older version say:"), *(line(text, indent=2) for text in answer.events)]
     if answer.warnings:

@@ -80,6 +80,8 @@ def _broken(item: Line, width: int | None, colour: bool) -> list[str]:
         return [(" " * item.indent + "".join(_paint(text, style, colour) for text, style in pieces)).rstrip()]
     width = max(width, LEAST_WIDTH)
     hang = item.hang if item.hang is not None and item.hang <= width // 2 else item.indent + HANGING
+    if hang + max((len(word.strip()) for text, _ in pieces for word in _words(text)), default=0) > width:
+        hang = min(hang, item.indent + HANGING)
     rows: list[list[tuple[str, Style]]] = [[]]
     used = item.indent
     for text, style in pieces:

@@ -1,6 +1,8 @@
 """The commands from the command line to the exit status, on a simulated cluster, in this process."""
 
 import json
+import os
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -162,6 +164,73 @@ def test_status_does_not_wait_for_an_observer(client: Client, tmp_path: Path, ca
     out = capsys.readouterr().out
     assert "Failing (mirrorstream observes only (mode: observe))\n" in out
     assert "goes on trying" not in out
+
+
+@pytest.mark.parametrize("subject", [DEAD, "ns/app:v1"])
+def test_explain_obeys_the_controllers_configuration(
+    run: Run, client: Client, capsys: pytest.CaptureFixture[str], subject: str
+) -> None:
+    """Otherwise the answer would be that of another installation; where it cannot be read, that is said."""
+    cover(client)
+    defaults = "Note: decided with the default configuration, since ConfigMap mirrorstream/mirrorstream-config cannot be read\n"
+    assert run("explain", subject) == 0
+    out = capsys.readouterr().out
+    assert "and records localhost:1/team/app@DIGEST" in out
+    assert defaults in out
+    configure(client, "controller: {recordedReference: mirror}")
+    assert run("explain", subject) == 0
+    out = capsys.readouterr().out
+    assert "and records localhost:2/mirror/team/app@DIGEST" in out
+    assert defaults not in out
+    path = "/api/v1/namespaces/mirrorstream/configmaps/mirrorstream-config"
+    client.request("PUT", path, body={**client.get(path), "data": {"config.yaml": "mirrors: {tagsThroughDigestMirrors: false}"}})
+    assert run("explain", subject) == 0
+    out = capsys.readouterr().out
+    assert "The controller has nothing to import it through." in out
+    assert "a digest mirror, and mirrors.tagsThroughDigestMirrors is off" in out
+
+
+def test_explain_does_not_claim_that_there_is_no_rule(
+    run: Run, simulator: Simulator, client: Client, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Where a kind of mirror set may not be listed; what Events say is told all the same."""
+    cover(client)
+    answer = {"reference": "localhost:2/mirror/team/app:v1", "mirrorSet": "ImageDigestMirrorSet/m", "failure": "not-found"}
+    event(client, {"tag": "v1", "result": "failed", "source": DEAD, "candidates": [answer]})
+    fail(simulator, 403, "imagedigestmirrorsets")
+    assert run("explain", "ns/app:v1") == 0
+    out = capsys.readouterr().out
+    assert "localhost:2/mirror/team/app:v1  not-found" in out
+    assert "  Mirror rules: not to be seen by you\n" in out
+    for claim in ("Rule: none", "nothing to import it through", "A node pulls from"):
+        assert claim not in out
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1", "utf-8"])
+def test_no_encoding_is_an_error(client: Client, tmp_path: Path, encoding: str) -> None:
+    """A terminal or a pipe may know few characters: those it does not know are replaced."""
+    cover(client)
+    answer = {"reference": "localhost:2/中:v1", "mirrorSet": "m", "failure": "unknown", "message": "läuft nicht …"}
+    event(client, {"tag": "v1", "result": "failed", "source": DEAD, "candidates": [answer]})
+    for more in ([], ["-o", "yaml"]):
+        done = subprocess.run(
+            [
+                str(Path(sys.executable).parent / "mirrorstream"),
+                "status",
+                "-n",
+                "ns",
+                "--kubeconfig",
+                str(tmp_path / "kubeconfig"),
+                *more,
+            ],
+            env={**os.environ, "PYTHONIOENCODING": encoding, "PYTHONUTF8": "0"},
+            capture_output=True,
+            check=False,
+        )
+        assert (done.returncode, b"Traceback" in done.stderr) == (3, False), done
+        if more:
+            (tag,) = yaml.safe_load(done.stdout.decode(encoding))["tags"]
+            assert tag["tried"]["candidates"][0]["reference"] == "localhost:2/中:v1"
 
 
 def test_what_a_tenant_writes_does_nothing_to_a_terminal(run: Run, client: Client, capsys: pytest.CaptureFixture[str]) -> None:

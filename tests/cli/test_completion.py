@@ -21,6 +21,10 @@ PROGRAM = Path(sys.executable).parent / "mirrorstream"
         (["status", "-o", ""], ["text", "json", "yaml"]),
         (["missing", "-o", "i"], ["imageset"]),
         (["missing", "--output=j"], ["--output=json"]),
+        (["missing", "--output="], ["--output=text", "--output=json", "--output=yaml", "--output=imageset"]),
+        (["missing", "-oj"], ["-ojson"]),
+        (["status", "-nns", "-oj"], ["-ojson"]),
+        (["status", "-Ao"], []),
         (["status", "--all"], ["--all-namespaces"]),
         (["status", "-A", "--all"], []),
         (["status", "--wait", ""], []),
@@ -66,7 +70,7 @@ def _ask(shell: str, text: str, folder: Path) -> list[str]:
     asked = {
         "bash": f"source ./script; COMP_WORDS=({' '.join(repr(w) for w in words)}); COMP_CWORD={len(words) - 1}; _mirrorstream; "
         'printf "%s\\n" "${COMPREPLY[@]}"',
-        "zsh": f"compdef() {{ }}; _files() {{ ls -d $words[-1]* }}; compadd() {{ print -l ${{(P)2}} }}; source ./script; "
+        "zsh": f"compdef() {{ }}; _files() {{ ls -d $words[-1]* }}; compadd() {{ print -l -- ${{(P)2}} }}; source ./script; "
         f"words=({' '.join(repr(w) for w in words)}); CURRENT={len(words)}; _mirrorstream",
         "fish": f"source ./script; complete -C {text!r} | string replace -r '\\t.*' ''",
     }
@@ -86,6 +90,14 @@ def test_in_a_real_shell(shell: str, tmp_path: Path) -> None:
     (tmp_path / "config file.yaml").touch()
     assert _ask(shell, "mirrorstream st", tmp_path) == ["status"]
     assert sorted(_ask(shell, "mirrorstream status -o ", tmp_path)) == ["json", "text", "yaml"]
+    assert _ask(shell, "mirrorstream status -oj", tmp_path) == ["-ojson"]
+    if shell == "bash":
+        # Bash takes '=' and ':' for ends of words, and replaces only what is behind the last one.
+        assert _ask(shell, "mirrorstream status --output = j", tmp_path) == ["json"]
+        assert sorted(_ask(shell, "mirrorstream status --output =", tmp_path)) == ["json", "text", "yaml"]
+        assert _ask(shell, "mirrorstream retry app : v1 --output = y", tmp_path) == ["yaml"]
+    else:
+        assert _ask(shell, "mirrorstream status --output=j", tmp_path) == ["--output=json"]
     assert [name.replace("\\", "") for name in _ask(shell, "mirrorstream status --kubeconfig conf", tmp_path)] == [
         "config file.yaml"
     ]

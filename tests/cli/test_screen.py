@@ -32,6 +32,15 @@ def test_references_stay_whole() -> None:
     assert text == "from\n    registry.example.com/" + "a" * 80 + "\n"
 
 
+def test_a_word_that_fits_further_left_goes_there() -> None:
+    """A reference behind a label would stick out of a terminal of the usual width, though there is room for it."""
+    reference = "registry.example.com:5000/" + "a" * 41
+    rows = [("from:       ", reference), ("failure:    ", "connection refused")]
+    for text in layout(columns(rows, 4), width=80).splitlines():
+        assert len(text) <= 80
+    assert layout(columns(rows, 4), width=80) == (f"    from:\n        {reference}\n    failure:      connection refused\n")
+
+
 def test_colours_are_the_only_escape_sequences() -> None:
     """Whatever a tenant writes into an Event."""
     lines = [line(Span("\x1b[5mbad\x1b]0;t\x07", Style.BAD), "\x1b[2J ok\n"), blank()]

@@ -17,11 +17,13 @@ from tests.kube.conftest import Request, Script
     [
         (None, "no such file"),
         ("a: [", "not valid YAML"),
+        ("contexts: 7", "contexts: expected a list of mappings"),
+        ("users: [7]", "users: expected a list of mappings"),
         ("- a", "expected a mapping at the top, found list"),
         ("apiVersion: v1\nkind: Config\ncontexts: []\nclusters: []\nusers: []", "kubeconfig"),
         ("apiVersion: v1\nkind: Config\ncurrent-context: x\ncontexts: []\nclusters: []\nusers: []", "x"),
     ],
-    ids=["missing", "broken", "not-a-mapping", "no-context", "unknown-context"],
+    ids=["missing", "broken", "no-list", "no-mappings", "not-a-mapping", "no-context", "unknown-context"],
 )
 def test_an_unusable_kubeconfig_is_one_clear_line(tmp_path: Path, content: str | None, says: str) -> None:
     """It names the file."""

@@ -111,6 +111,7 @@ def test_programs_get_a_document(sets: str, capsys: pytest.CaptureFixture[str], 
         (["quay.io/Bad:x"], SETS, "'quay.io/Bad:x': repository name must be lowercase"),
         (["openshift/nope"], SETS, "the files have no ImageStream openshift/nope"),
         (["openshift/httpd:9"], SETS, "has no tag '9' that imports an image"),
+        (["openshift/httpd:"], SETS, "'openshift/httpd:' is neither an image"),
         (["jenkins"], SETS, "is neither an image (with its registry's host) nor NAMESPACE/STREAM[:TAG]"),
     ],
 )
@@ -168,7 +169,25 @@ def test_on_a_cluster(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
         )
         assert main(["explain", IMAGE, "--kubeconfig", kubeconfig]) == 0
         out = capsys.readouterr().out
-        assert "Rule: none covers this image" in out
-        assert "Note: you are not allowed to list imagetagmirrorsets.config.openshift.io" in out
+        assert out.startswith(
+            f"{IMAGE}\n  Mirror rules: not to be seen by you\n\nNote: you may not list imagetagmirrorsets.config.openshift.io"
+        )
+        assert main(["explain", IMAGE, "--kubeconfig", kubeconfig, "-o", "json"]) == 0
+        document = json.loads(capsys.readouterr().out)
+        assert document["rulesKnown"] is False
+        (found,) = document["explanations"]
+        assert (found["pullSources"], found["candidates"], found["refused"], found["importAllowed"]) == ([], [], None, None)
         assert main(["explain", "openshift/nope", "--kubeconfig", kubeconfig]) == 1
         assert 'imagestreams.image.openshift.io "nope" not found' in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("subject", "hint"), [("httpd:2.4", True), ("busybox@sha256:" + "a" * 64, False), ("docker.io/library/httpd:2.4", False)]
+)
+def test_a_stream_without_its_namespace_is_hinted_at(
+    sets: str, capsys: pytest.CaptureFixture[str], subject: str, hint: bool
+) -> None:
+    """It is an image of Docker Hub to every tool, and seldom what was meant."""
+    assert main(["explain", subject, "--file", sets]) == 0
+    says = f"Note: {subject} was taken for an image of docker.io; a stream's tag is NAMESPACE/{subject}\n"
+    assert (says in capsys.readouterr().out) is hint

@@ -12,7 +12,7 @@ import yaml
 
 from mirrorstream.attempts import Journal
 from mirrorstream.commands.output import print_document, print_lines
-from mirrorstream.commands.reading import DEFAULTS_NOTE, USER_AGENT, Reader, cluster_objects
+from mirrorstream.commands.reading import DEFAULTS_NOTE, USER_AGENT, Reader
 from mirrorstream.explain import Answer, Explanation, explain_reference, explain_stream, render
 from mirrorstream.imagestreams import ImageStream, imagestream_from, importing_tag
 from mirrorstream.kube.client import Client, ConfigurationError, load_client
@@ -20,8 +20,7 @@ from mirrorstream.kube.errors import ClientError
 from mirrorstream.objects import KINDS
 from mirrorstream.policy import MirrorPolicy
 from mirrorstream.references import ReferenceError, has_registry_host
-from mirrorstream.sources import IMAGE_CONFIG, PATHS
-from mirrorstream.tagstates import BROKEN, Asking, TagState, tag_states, with_origins
+from mirrorstream.tagstates import Asking, TagState, tag_states, with_origins
 
 READABLE = (*KINDS, "Image", "ImageStream", "ClusterImagePolicy", "ImagePolicy")
 """The kinds that files may have."""
@@ -39,12 +38,19 @@ def run(args: argparse.Namespace) -> int:
         source = _Files(args.file) if args.file else _Cluster(load_client(args.kubeconfig, args.context, user_agent=USER_AGENT))
         if is_reference(args.subject):
             source.load()
-            explanations: list[Explanation] = [explain_reference(source.policy, args.subject)]
+            explanations: list[Explanation] = [
+                explain_reference(source.policy, args.subject, recorded_reference=source.asking.recorded_reference)
+            ]
+            if "/" not in args.subject and "@" not in args.subject:
+                hint = f"a stream's tag is NAMESPACE/{args.subject}"
+                source.notes.append(f"{args.subject} was taken for an image of docker.io; {hint}")
         else:
             explanations = _explain_stream(source, args.subject)
     except (ReferenceError, ClientError) as error:
         raise ConfigurationError(str(error)) from error
-    answer = Answer(tuple(explanations), source.policy.warnings, tuple(source.notes), tuple(source.events))
+    warnings = source.policy.warnings if source.policy else ()
+    known = source.policy is not None
+    answer = Answer(tuple(explanations), warnings, tuple(source.notes), tuple(source.events), rules_known=known)
     if args.output == "text":
         print_lines(render(answer, time.time()))
     else:
@@ -56,7 +62,9 @@ def run(args: argparse.Namespace) -> int:
 class _Source:
     """Where rules and streams come from."""
 
-    policy: MirrorPolicy = field(init=False)
+    policy: MirrorPolicy | None = field(init=False)
+    """None where a kind of mirror set may not be seen."""
+    asking: Asking = field(init=False)
     notes: list[str] = field(default_factory=list)
     events: list[str] = field(default_factory=list)
 
@@ -77,7 +85,7 @@ class _Files(_Source):
     _objects: list[dict[str, Any]] = field(default_factory=list)
 
     def __init__(self, names: list[str]) -> None:
-        self.notes, self.events, self.names = [], [], names
+        self.asking, self.notes, self.events, self.names = Asking(), [], [], names
 
     def load(self) -> None:
         self._objects = [item for name in self.names for item in read_file(name)]
@@ -103,32 +111,29 @@ class _Cluster(_Source):
         self.notes, self.events, self.client = [], [], client
 
     def load(self) -> None:
-        self._load(Asking())
+        self._configure(Reader(self.client, None, self.notes))
 
-    def _load(self, asking: Asking) -> bool:
-        """Read the rules; whether every kind of mirror set may be seen."""
-        before = len(self.notes)
-        objects = list(cluster_objects(self.client, PATHS, self.notes))
-        self.policy = MirrorPolicy.from_objects(objects, tags_through_digest_mirrors=asking.tags_through_digest_mirrors)
-        return not any(IMAGE_CONFIG not in note for note in self.notes[before:])
+    def _configure(self, reader: Reader) -> None:
+        """Read the configuration and the rules, on which every answer depends."""
+        self.asking, configured = reader.asking()
+        self.policy, _ = reader.rules(self.asking)
+        if not configured:
+            reader.note(DEFAULTS_NOTE)
 
     def stream(self, namespace: str, name: str) -> tuple[ImageStream, list[TagState]]:
         reader = Reader(self.client, namespace, self.notes)
         journal = reader.journal(name)  # before the stream: see commands/status.py
         stream = reader.stream(name)
-        asking, configured = reader.asking()
-        seen = self._load(asking)
+        self._configure(reader)
         self.events = journal.sentences((namespace, name), stream.metadata.uid)
-        states = list(tag_states(stream, self.policy if seen else None, journal, asking))
-        if not configured and any(state.state in BROKEN for state in states):
-            reader.note(DEFAULTS_NOTE)
+        states = list(tag_states(stream, self.policy, journal, self.asking))
         return stream, with_origins(states, reader.origins(states))
 
 
 def _explain_stream(source: _Source, subject: str) -> list[Explanation]:
     namespace, slash, rest = subject.partition("/")
-    name, _, tag = rest.partition(":")
-    if not slash or not namespace or not name or "/" in name:
+    name, colon, tag = rest.partition(":")
+    if not slash or not namespace or not name or "/" in name or (colon and not tag):
         raise ConfigurationError(f"{subject!r} is neither an image (with its registry's host) nor NAMESPACE/STREAM[:TAG]")
     stream, states = source.stream(namespace, name)
     if tag and tag in {t.name for t in stream.spec_tags}:
@@ -136,7 +141,9 @@ def _explain_stream(source: _Source, subject: str) -> list[Explanation]:
         if importing and importing.name != tag:
             source.notes.append(f"{tag} follows {importing.name}, which is explained here")
             tag = importing.name
-    found = explain_stream(source.policy, stream, {state.tag: state for state in states}, tag or None)
+    by_name = {state.tag: state for state in states}
+    recorded = source.asking.recorded_reference
+    found = explain_stream(source.policy, stream, by_name, tag or None, recorded_reference=recorded)
     if tag and not found:
         raise ConfigurationError(f"ImageStream {namespace}/{name} has no tag {tag!r} that imports an image")
     if not found:

@@ -20,7 +20,8 @@ def print_document(document: Any, output: str) -> None:
         json.dump(plain, sys.stdout, indent=2)
         sys.stdout.write("\n")
     else:
-        yaml.safe_dump(plain, sys.stdout, sort_keys=False, allow_unicode=True)
+        every_character = (sys.stdout.encoding or "").lower().startswith("utf")
+        yaml.safe_dump(plain, sys.stdout, sort_keys=False, allow_unicode=every_character)
 
 
 def print_lines(lines: Iterable[Line]) -> None:

@@ -100,6 +100,10 @@ def _check_yaml(name: str) -> None:
         raise ConfigurationError(f"kubeconfig {name}: not valid YAML: {' '.join(str(error).split())}") from error
     if not isinstance(document, dict):
         raise ConfigurationError(f"kubeconfig {name}: expected a mapping at the top, found {type(document).__name__}")
+    for key in ("clusters", "contexts", "users"):
+        entries = document.get(key) or []
+        if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
+            raise ConfigurationError(f"kubeconfig {name}: {key}: expected a list of mappings")
 
 
 def own_name() -> str:
