@@ -11,10 +11,10 @@ from datetime import datetime
 from enum import StrEnum
 
 from mirrorstream.candidates import Candidate
-from mirrorstream.failures import Failure, FailureClass, classify
-from mirrorstream.imagestreams import WHOLE_REPOSITORY, Condition, ImageStream, SpecTag, is_pending, listed_tags
+from mirrorstream.failures import Failure, FailureClass
+from mirrorstream.imagestreams import WHOLE_REPOSITORY, Condition, ImageStream, SpecTag
 from mirrorstream.policy import MirrorPolicy
-from mirrorstream.verdicts import Verdict, judge, normalised
+from mirrorstream.verdicts import PlatformImport, Verdict, judge, repository_import, tag_import
 
 
 class Action(StrEnum):
@@ -90,68 +90,65 @@ def plan_stream(
     """
     if stream.opted_out:
         return ()
-    plans = [_plan_tag(stream, tag, policy, settings, memory, now) for tag in stream.spec_tags if tag.importable]
+    statuses = stream.status_by_tag()
+    plans = [
+        _plan_tag(stream, tag, tag_import(tag, statuses.get(tag.name)), policy, settings, memory, now)
+        for tag in stream.spec_tags
+        if tag.importable
+    ]
     repository = _plan_repository(stream, policy, settings, memory, now)
     return (*plans, repository) if repository else tuple(plans)
 
 
 def _plan_tag(
-    stream: ImageStream, tag: SpecTag, policy: MirrorPolicy, settings: PlanSettings, memory: Memory, now: float
+    stream: ImageStream,
+    tag: SpecTag,
+    platform: PlatformImport,
+    policy: MirrorPolicy,
+    settings: PlanSettings,
+    memory: Memory,
+    now: float,
 ) -> TagPlan:
-    assert tag.from_ is not None  # noqa: S101  importable tags have a source
-    status = stream.status_tag(tag.name)
-    condition = status.failure if status else None
-    newest = status.newest if status else None
-    source = tag.from_.name
+    condition, newest = platform.condition, platform.newest
     base = TagPlan(
         tag=tag.name,
         action=Action.NOTHING,
         why="imported",
-        source=source,
+        source=platform.source,
         generation=tag.generation if tag.generation is not None else stream.metadata.generation,
         import_mode=tag.import_policy.import_mode,
         reference_policy=tag.reference_policy.type,
         newest_image=newest.image if newest else "",
         condition_generation=condition.generation if condition else None,
     )
-    if is_pending(tag, status):
+    if platform.pending:
         since = memory.pending_since.get(tag.name, now)
         if waiting := _still_waiting(base, since, settings, now):
             return waiting
         failure = Failure(FailureClass.STUCK, f"no answer from the platform's import for {now - since:.0f} s")
         base = _with(base, failed_at=since + settings.stuck_after)
-        return _import_or_refuse(base, failure, since, policy, settings, insecure=tag.import_policy.insecure)
-    if condition is None:
+        return _import_or_refuse(base, failure, since, policy, settings, insecure=platform.insecure)
+    if condition is None or platform.failure is None:
         return base if newest else _with(base, why="the platform has nothing to import")
-    spellings = (source, normalised(source))
-    failure = classify(condition.reason, condition.message, spellings)
     base = _with(base, failed_at=failed_at(condition, now))
     since = min(failed_at(condition, now), memory.failing_since.get(tag.name, now))
-    return _import_or_refuse(base, failure, since, policy, settings, insecure=tag.import_policy.insecure)
+    return _import_or_refuse(base, platform.failure, since, policy, settings, insecure=platform.insecure)
 
 
 def _plan_repository(
     stream: ImageStream, policy: MirrorPolicy, settings: PlanSettings, memory: Memory, now: float
 ) -> TagPlan | None:
-    """Decide about `spec.dockerImageRepository`.
-
-    The platform tries it once, writes no condition and never tries again, so a stream that has been checked and has no tag in
-    its status is the only sign of a failure. Once there are tags, nothing more is done. (A stream that has tags of other
-    repositories in its spec by hand may have them in its status.)
-    """
-    source = stream.spec.docker_image_repository
-    if not source or listed_tags(stream):
+    """Decide about `spec.dockerImageRepository`; once there are tags of it, nothing more is done."""
+    platform = repository_import(stream)
+    if platform is None or platform.failure is None:
         return None
-    base = TagPlan(WHOLE_REPOSITORY, Action.NOTHING, "", source, stream.metadata.generation)
-    checked = bool(stream.annotations.repository_check)
+    base = TagPlan(WHOLE_REPOSITORY, Action.NOTHING, "", platform.source, stream.metadata.generation)
     since = memory.pending_since.get(WHOLE_REPOSITORY, now)
-    if not checked and (waiting := _still_waiting(base, since, settings, now)):
+    if platform.pending and (waiting := _still_waiting(base, since, settings, now)):
         return waiting
-    failure = Failure(FailureClass.UNKNOWN, "the platform's import of the repository left no tag")
     since = repository_failed_at(stream, since)
     base = _with(base, failed_at=since)
-    insecure = stream.annotations.insecure_repository == "true"
-    return _import_or_refuse(base, failure, since, policy, settings, insecure=insecure)
+    return _import_or_refuse(base, platform.failure, since, policy, settings, insecure=platform.insecure)
 
 
 def _still_waiting(base: TagPlan, since: float, settings: PlanSettings, now: float) -> TagPlan | None:

@@ -68,7 +68,8 @@ class Reports:
         for result in results:
             # An Event each: whoever asks about a tag finds it.
             self._count("refused", result.plan)
-            attempt = _attempt(result.plan, Result.NOT_RECORDED, why, tag=result.tag)
+            served = Answer(result.through, result.mirror_set)
+            attempt = _attempt(result.plan, Result.NOT_RECORDED, why, tag=result.tag, answers=(served,))
             self._say(key, uid, WARNING, REFUSED, f"tag {result.tag}: {why}", attempt)
 
     def held(self, key: Key, uid: str, held: Held, tried: Tried) -> None:

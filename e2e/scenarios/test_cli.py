@@ -127,6 +127,30 @@ def test_status_waits_until_everything_has_healed(ns: Namespace, start: Start, r
     assert {name: one["state"] for name, one in found.tags().items()} == {"app:v1": "healed"}
 
 
+def test_a_held_tag_is_neither_broken_nor_missing(ns: Namespace, start: Start, run: Run) -> None:
+    """It keeps what the source served; every command says so, and nobody waits for it."""
+    upstream = ns.cluster.put("other", f"{ns.name}/app", "v1", seed=f"{ns.name}/upstream")
+    ns.put("good", "app:v1", seed="stale")
+    ns.digest_mirrors()
+    start(controller={"replaceAfterSeconds": 600})
+    ns.create("app", tag("v1", ns.source("app:v1", "other")))
+    ns.wait_healed("app", "v1", upstream)
+    dead = {"kind": "DockerImage", "name": ns.source("app:v1")}
+    ns.change("app", lambda stream: stream["spec"]["tags"][0].update({"from": dead}))
+    ns.wait_event("app", "MirrorImportHeld")
+    found = run("status", "-n", ns.name, "--wait", "1m", "-o", "json")
+    assert found.status == 3, found
+    held = found.tags()["app:v1"]
+    assert (held["state"], held["image"].partition("@")[2]) == ("held", upstream)
+    assert f"{ns.mirror()}/app:v1 serves another image than the source did" in held["why"]
+    assert run("missing", "-n", ns.name).status == 0
+    retried = run("retry", "-n", ns.name, "app:v1")
+    ns.wrote("app")
+    assert retried.status == 3
+    assert retried.out.startswith(f"{ns.name}/app:v1  held  {ns.mirror()}/app:v1 serves another image"), retried
+    assert "keeps the image of before for now" in run("explain", f"{ns.name}/app:v1").out
+
+
 def test_missing_names_what_is_to_be_mirrored(ns: Namespace, start: Start, run: Run) -> None:
     """What no mirror has, apart from what a mirror could not be asked about; and the file for oc-mirror."""
     start()
@@ -150,7 +174,10 @@ def test_missing_names_what_is_to_be_mirrored(ns: Namespace, start: Start, run: 
     assert "could not say: unreachable" in images[ns.source("half:v1")]["why"]
     made = run("missing", "-n", ns.name, "-o", "imageset")
     assert made.status == 3
-    assert check_imageset(made.document) == sorted([lacking, unmirrored])
+    assert check_imageset(made.document) == [lacking]
+    assert f"{unmirrored} is left out: no mirror rule is known to cover it" in made.err
+    everything = run("missing", "-n", ns.name, "-o", "imageset", "--uncovered")
+    assert check_imageset(everything.document) == sorted([lacking, unmirrored])
     assert f"{ns.source('half:v1')} is left out" in made.err
     assert ns.source("half:v1") not in made.out
     assert "no mirror rule covers it" in run("missing", "-n", ns.name).out
@@ -210,11 +237,24 @@ def test_retry_tells_what_the_platform_imports_and_what_is_refused(ns: Namespace
         ns.wrote(stream)
         assert outcome.status == 3, outcome
         assert says in outcome.out
+
+
+def test_retry_of_a_whole_repository_tells_what_became_of_it(ns: Namespace, start: Start, run: Run) -> None:
+    """One line while it fails, and one for each of its tags once it has some."""
+    ns.digest_mirrors()
+    start(controller={"retry": {"initialSeconds": 200, "maximumSeconds": 300}})
+    ns.create("whole", dockerImageRepository=ns.source("whole"))
+    ns.wait_event("whole", "MirrorImportFailed")
+    failing = run("retry", "-n", ns.name, "whole")
+    assert failing.status == 3, failing
+    assert failing.out.startswith(f"{ns.name}/whole  still failing  unknown: the platform's import of the repository left no tag; ")
     ns.put("good", "whole:one")
     ns.put("good", "whole:two")
-    healed = run("retry", "-n", ns.name, "whole", "--wait", "30s", "-o", "json")
+    healed = run("retry", "-n", ns.name, "whole", "--wait", "30s")
     ns.wrote("whole")
-    assert healed.status == 0, healed
+    assert (healed.status, healed.out.splitlines()[:2]) == (
+        0, [f"{ns.name}/whole:{name}  healed  through {ns.mirror()}/whole:{name}" for name in ("one", "two")],
+    ), healed  # fmt: skip
 
 
 def test_explain_tells_the_whole_story(ns: Namespace, start: Start, run: Run) -> None:
@@ -286,6 +326,8 @@ def test_a_viewer_gets_a_useful_answer_by_reads_alone(ns: Namespace, authorized:
     story = viewer("explain", f"{ns.name}/app:v2")
     assert story.status == 0, story
     assert f"{ns.mirror()}/app:v2  not-found" in story.out
+    assert "Mirror rules: not to be seen by you" in story.out
+    assert "Rule: none" not in story.out
     everywhere = viewer("status", "-A")
     assert (everywhere.status, everywhere.out) == (1, "")
     assert everywhere.err.count("\n") == 1

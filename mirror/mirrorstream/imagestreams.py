@@ -4,7 +4,7 @@ A cluster can hold tens of thousands of streams, each with a managedFields and a
 Decoding straight into slotted structs keeps none of that: 10,000 streams fit in 60 MB.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import msgspec
@@ -177,6 +177,10 @@ class ImageStream(_Projection, frozen=True, gc=False, rename="camel"):
         """The status of the tag `name`, if the platform has written any."""
         return next((tag for tag in self.status.tags or () if tag.tag == name), None)
 
+    def status_by_tag(self) -> dict[str, StatusTag]:
+        """As `status_tag`, for whoever asks about many."""
+        return {tag.tag: tag for tag in reversed(self.status.tags or [])}
+
 
 decode_imagestream = msgspec.json.Decoder(ImageStream).decode
 """An ImageStream from its JSON. Raises msgspec.ValidationError. Made here, before any thread: see `Client.request`."""
@@ -217,8 +221,9 @@ def followed_tag(stream_name: str, namespace: str, tag: SpecTag) -> str | None:
 
 def failing_tags(stream: ImageStream) -> Iterable[str]:
     """The importable tags whose last import failed."""
+    statuses = stream.status_by_tag()
     for tag in stream.spec_tags:
-        status = stream.status_tag(tag.name) if tag.importable else None
+        status = statuses.get(tag.name) if tag.importable else None
         if status and status.failure and not is_pending(tag, status):
             yield tag.name
 
@@ -244,13 +249,27 @@ def _name(source: str) -> str:
 
 def followers(stream: ImageStream, tag: str) -> list[str]:
     """The tags of the same stream that follow `tag`, directly or through others, by name."""
+    return followers_of(follows(stream), tag)
+
+
+def follows(stream: ImageStream) -> dict[str, list[str]]:
+    """For each tag that others of the same stream follow directly, their names; for whoever asks about many tags of a stream."""
     metadata = stream.metadata
-    follows = {t.name: followed_tag(metadata.name, metadata.namespace, t) for t in stream.spec_tags}
+    found: dict[str, list[str]] = {}
+    for tag in stream.spec_tags:
+        target = followed_tag(metadata.name, metadata.namespace, tag)
+        if target is not None:
+            found.setdefault(target, []).append(tag.name)
+    return found
+
+
+def followers_of(direct: Mapping[str, list[str]], tag: str) -> list[str]:
+    """As `followers`, by what `follows` found."""
     found: set[str] = set()
-    reached = {tag}
+    reached = [tag]
     while reached:
-        reached = {name for name, target in follows.items() if target in reached and name not in found and name != tag}
-        found |= reached
+        reached = [name for target in reached for name in direct.get(target, ()) if name not in found and name != tag]
+        found.update(reached)
     return sorted(found)
 
 

@@ -12,10 +12,19 @@ from typing import Any
 
 from mirrorstream.attempts import Journal, Result, Tried, tried_document
 from mirrorstream.candidates import Candidate, LeftOut
-from mirrorstream.failures import Failure, FailureClass, classify
-from mirrorstream.imagestreams import WHOLE_REPOSITORY, Condition, ImageStream, SpecTag, followers, is_pending, listed_tags
+from mirrorstream.failures import Failure, FailureClass
+from mirrorstream.imagestreams import (
+    WHOLE_REPOSITORY,
+    ImageStream,
+    SpecTag,
+    StatusTag,
+    TagEvent,
+    followers_of,
+    follows,
+    listed_tags,
+)
 from mirrorstream.policy import MirrorPolicy
-from mirrorstream.verdicts import Verdict, judge, normalised
+from mirrorstream.verdicts import PlatformImport, Verdict, judge, repository_import, tag_import
 
 
 class State(StrEnum):
@@ -115,7 +124,7 @@ def tag_states(stream: ImageStream, policy: MirrorPolicy | None, journal: Journa
 
     Whether a tag that is well came through a mirror stands in its Image: see `with_origins`.
     """
-    look = _Look(stream, policy, journal, asking)
+    look = _Look(stream, policy, journal, asking, stream.status_by_tag(), follows(stream))
     for tag in stream.spec_tags:
         if tag.importable:
             yield look.tag(tag)
@@ -126,18 +135,31 @@ def tag_states(stream: ImageStream, policy: MirrorPolicy | None, journal: Journa
     for name in listed:
         if name not in asked_for:
             yield look.listed(name, repository)
-    if not listed:
-        yield look.repository(repository)
+    whole = repository_import(stream)
+    if whole is not None:
+        yield look.repository(whole)
 
 
 def with_origins(states: Iterable[TagState], through: Mapping[str, str]) -> list[TagState]:
-    """The same states, those HEALED whose image's digest `through` has; it names the reference that served it."""
+    """The same states, those HEALED whose image's digest `through` has; it names the reference that served it.
+
+    An Image is one for all tags that have it, and names the reference that served it first. Where a tag's own Event tells, that is
+    what served the tag; whether anything did is the Image's to say, since whoever owns a namespace may write Events.
+    """
     return [
-        dataclasses.replace(state, state=State.HEALED, through=through[state.digest])
+        dataclasses.replace(
+            state,
+            state=State.HEALED,
+            through=(state.tried.attempt.through if state.tried else "") or through[state.digest],
+        )
         if state.state is State.IMPORTED and through.get(state.digest)
         else state
         for state in states
     ]
+
+
+def _image(newest: TagEvent | None) -> dict[str, Any]:
+    return {"image": newest.docker_image_reference, "digest": newest.image} if newest else {}
 
 
 def _tried_as_stuck(tried: Tried) -> bool:
@@ -151,44 +173,36 @@ class _Look:
     policy: MirrorPolicy | None
     journal: Journal
     asking: Asking
+    statuses: Mapping[str, StatusTag]
+    follows: Mapping[str, list[str]]
 
     def tag(self, tag: SpecTag) -> TagState:
-        assert tag.from_ is not None  # noqa: S101  importable tags have a source
-        status = self.stream.status_tag(tag.name)
-        newest = status.newest if status else None
-        source = tag.from_.name
-        image, digest = (newest.docker_image_reference, newest.image) if newest else ("", "")
-        shared: dict[str, Any] = {"image": image, "digest": digest, "followers": tuple(followers(self.stream, tag.name))}
-        condition = status.failure if status else None
-        if is_pending(tag, status):
+        platform = tag_import(tag, self.statuses.get(tag.name))
+        source = platform.source
+        shared: dict[str, Any] = {**_image(platform.newest), "followers": tuple(followers_of(self.follows, tag.name))}
+        if platform.pending:
             pending = self._state(tag.name, State.PENDING, source, "the platform's import is pending", **shared)
             if pending.tried is None or not _tried_as_stuck(pending.tried):
                 return pending
-            failure = Failure(FailureClass.STUCK, "no answer from the platform's import")
-            return self._failed(tag.name, source, failure, None, insecure=tag.import_policy.insecure, shared=shared)
-        if condition is None:
-            if newest is None:
-                return self._state(tag.name, State.PENDING, source, "the platform has not imported it yet", **shared)
-            return self._state(tag.name, State.IMPORTED, source, **shared)
-        failure = classify(condition.reason, condition.message, (source, normalised(source)))
-        return self._failed(tag.name, source, failure, condition, insecure=tag.import_policy.insecure, shared=shared)
+            stuck = Failure(FailureClass.STUCK, "no answer from the platform's import")
+            return self._failed(tag.name, dataclasses.replace(platform, failure=stuck, condition=None), stuck, shared)
+        if platform.failure is not None:
+            return self._failed(tag.name, platform, platform.failure, shared)
+        if platform.newest is None:
+            return self._state(tag.name, State.PENDING, source, "the platform has not imported it yet", **shared)
+        return self._state(tag.name, State.IMPORTED, source, **shared)
 
     def listed(self, name: str, repository: str) -> TagState:
-        status = self.stream.status_tag(name)
-        newest = status.newest if status else None
-        image, digest = (newest.docker_image_reference, newest.image) if newest else ("", "")
-        return self._state(name, State.IMPORTED, repository, image=image, digest=digest)
+        status = self.statuses.get(name)
+        return self._state(name, State.IMPORTED, repository, **_image(status.newest if status else None))
 
-    def repository(self, source: str) -> TagState:
-        if not self.stream.annotations.repository_check:
-            return self._state(WHOLE_REPOSITORY, State.PENDING, source, "the platform's import is pending")
-        failure = Failure(FailureClass.UNKNOWN, "the platform's import of the repository left no tag")
-        insecure = self.stream.annotations.insecure_repository == "true"
-        return self._failed(WHOLE_REPOSITORY, source, failure, None, insecure=insecure, shared={})
+    def repository(self, platform: PlatformImport) -> TagState:
+        if platform.pending or platform.failure is None:
+            return self._state(WHOLE_REPOSITORY, State.PENDING, platform.source, "the platform's import is pending")
+        return self._failed(WHOLE_REPOSITORY, platform, platform.failure, {})
 
-    def _failed(
-        self, tag: str, source: str, failure: Failure, condition: Condition | None, *, insecure: bool, shared: dict[str, Any]
-    ) -> TagState:
+    def _failed(self, tag: str, platform: PlatformImport, failure: Failure, shared: dict[str, Any]) -> TagState:
+        source, condition = platform.source, platform.condition
         shared = {**shared, "failure": failure, "since": (condition.last_transition_time or None) if condition else None}
         if self.policy is None:
             return self._unseen(tag, source, shared)
@@ -196,7 +210,7 @@ class _Look:
             self.policy,
             source,
             failure,
-            insecure=insecure,
+            insecure=platform.insecure,
             bypass_not_found=self.asking.bypass_not_found,
             recorded_reference=self.asking.recorded_reference,
         )

@@ -4,7 +4,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from mirrorstream.candidates import THE_SOURCE, Candidate, LeftOut
-from mirrorstream.failures import Failure
+from mirrorstream.failures import Failure, FailureClass, classify
+from mirrorstream.imagestreams import Condition, ImageStream, SpecTag, StatusTag, TagEvent, is_pending, listed_tags
 from mirrorstream.policy import MirrorPolicy
 from mirrorstream.references import ReferenceError, parse_reference, written_name
 
@@ -17,6 +18,44 @@ class Verdict(StrEnum):
     LEFT_OUT = "left-out"
     """A rule covers the source, but none of its mirrors can be used: nothing to import through, and not what was meant."""
     UNMIRRORED = "unmirrored"
+
+
+@dataclass(frozen=True, slots=True)
+class PlatformImport:
+    """How the platform's own import of a tag, or of a whole repository, stands; `failure` is what its condition tells."""
+
+    source: str
+    pending: bool
+    insecure: bool
+    failure: Failure | None = None
+    condition: Condition | None = None
+    newest: TagEvent | None = None
+
+
+def tag_import(tag: SpecTag, status: StatusTag | None) -> PlatformImport:
+    """How the import of an importable tag stands; while it is pending, an older failure counts for nothing."""
+    source = tag.from_.name if tag.from_ else ""
+    condition, newest = (status.failure, status.newest) if status else (None, None)
+    pending = is_pending(tag, status)
+    failure = None
+    if condition is not None and not pending:
+        failure = classify(condition.reason, condition.message, (source, normalised(source)))
+    return PlatformImport(source, pending, tag.import_policy.insecure, failure, condition, newest)
+
+
+def repository_import(stream: ImageStream) -> PlatformImport | None:
+    """How the import of the stream's whole repository stands; None if there is none, or there are tags of it.
+
+    The platform tries it once, writes no condition and never tries again, so a stream that has been checked and has no tag in
+    its status is the only sign of a failure. (A stream that has tags of other repositories in its spec by hand may have them in
+    its status.)
+    """
+    source = stream.spec.docker_image_repository
+    if not source or listed_tags(stream):
+        return None
+    failure = Failure(FailureClass.UNKNOWN, "the platform's import of the repository left no tag")
+    insecure = stream.annotations.insecure_repository == "true"
+    return PlatformImport(source, not stream.annotations.repository_check, insecure, failure)
 
 
 @dataclass(frozen=True, slots=True)

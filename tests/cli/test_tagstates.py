@@ -1,11 +1,13 @@
 """How a tag stands: every state, for those who see everything and for those who do not."""
 
+import time
 from typing import Any
 
+import msgspec
 import pytest
-from mirrorstream.attempts import Attempt, Journal, Result
+from mirrorstream.attempts import Answer, Attempt, Journal, Result
 from mirrorstream.failures import FailureClass
-from mirrorstream.imagestreams import ImageStream, imagestream_from
+from mirrorstream.imagestreams import ImageStream, StatusTag, imagestream_from
 from mirrorstream.policy import MirrorPolicy
 from mirrorstream.tagstates import Asking, State, TagState, tag_states, with_origins
 
@@ -192,6 +194,38 @@ def test_what_was_never_asked_for_has_no_state() -> None:
         {"name": "c"},
     ]
     assert [tag.tag for tag in states(stream(item(), *others))] == ["v1"]
+
+
+def test_tags_with_one_image_each_say_through_what_they_came() -> None:
+    """An Image's annotation names the first mirror that served it, for whichever tag; a tag's own Event knows better."""
+    more: Any = {"name": "v2", "from": {"kind": "DockerImage", "name": SOURCE}, "generation": 2}
+    document = stream(item(), more)
+    both = msgspec.structs.replace(
+        document.status,
+        tags=[
+            StatusTag("v1", document.status.tags[0].items),  # type: ignore[index]
+            StatusTag("v2", document.status.tags[0].items),
+        ],
+    )  # type: ignore[index]
+    served = Attempt("v2", "imported", SOURCE, candidates=(Answer(FIRST, failure="not-found"), Answer(SECOND)))
+    found = with_origins(states(msgspec.structs.replace(document, status=both), known=journal(served)), {DIGEST: FIRST})
+    assert [(tag.tag, tag.through) for tag in found] == [("v1", FIRST), ("v2", SECOND)]
+
+
+def test_large_streams_do_not_take_long() -> None:
+    """3,000 tags, each with one that follows it; a look for each of them at every other takes seconds."""
+    names = [f"v{number}" for number in range(3000)]
+    tags: list[Any] = [{"name": name, "from": {"kind": "DockerImage", "name": SOURCE}, "generation": 2} for name in names]
+    tags += [{"name": f"f{name}", "from": {"kind": "ImageStreamTag", "name": name}} for name in names]
+    document = {
+        "metadata": {"name": "app", "namespace": "ns", "uid": "u"},
+        "spec": {"tags": tags},
+        "status": {"tags": [{"tag": name, **failure()} for name in names]},
+    }
+    found = imagestream_from(document)
+    began = time.process_time()
+    assert [tag.followers for tag in states(found)] == [(f"f{name}",) for name in names]
+    assert time.process_time() - began < 1
 
 
 def test_healed_is_what_its_image_says() -> None:

@@ -68,7 +68,7 @@ def reports(events: Events, *, active: bool = True) -> Reports:
             "tag v1: the API server refused to record the import: quota",
             "not-recorded",
             "the API server refused to record the import: quota",
-            [],
+            [("m.io/a:v1", "")],
         ),
         (
             lambda r: r.held(KEY, "u", HELD, TRIED[:1]),
