@@ -9,9 +9,9 @@ from mirrorstream.candidates import Candidate, LeftOut
 from mirrorstream.imagestreams import WHOLE_REPOSITORY, ImageStream
 from mirrorstream.policy import MirrorPolicy, PolicyWarning
 from mirrorstream.references import parse_reference
-from mirrorstream.screen import Line, Span, Style, blank, line
+from mirrorstream.screen import Line, Span, Style, blank, columns, line
 from mirrorstream.statusreport import failing_for, notes, story_lines
-from mirrorstream.tagstates import BROKEN, State, TagState
+from mirrorstream.tagstates import BROKEN, OBSERVES, State, TagState
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,8 +177,7 @@ def render(answer: Answer, now: float) -> list[Line]:
     for explanation in answer.explanations:
         lines += [blank()] if lines else []
         lines += _heading(explanation, now)
-        told = _render(explanation) if answer.rules_known else ["  Mirror rules: not to be seen by you"]
-        lines += [line(text.lstrip(), indent=len(text) - len(text.lstrip())) for text in told]
+        lines += _render(explanation) if answer.rules_known else [line("Mirror rules: not to be seen by you", indent=2)]
     if answer.events:
         lines += [blank(), line("Events of an older version say:"), *(line(text, indent=2) for text in answer.events)]
     if answer.warnings:
@@ -192,16 +191,20 @@ def _heading(explanation: Explanation, now: float) -> Iterable[Line]:
         yield line(Span(explanation.reference, Style.TITLE))
         return
     yield line(Span(explanation.stream, Style.TITLE), f"  from {explanation.reference}")
-    yield line(f"State: {explanation.state}", indent=2)
     tag = explanation.tag
     if tag is None or tag.state in (State.PENDING, State.IMPORTED):
+        yield line(f"State: {explanation.state}", indent=2)
         if tag and tag.followers:
             yield line(f"Followed by: {', '.join(tag.followers)}", indent=2)
         return
+    if tag.failure:
+        yield line("State: the import fails", f" since {tag.since}" if tag.since else "", indent=2)
+    else:
+        yield line(f"State: {explanation.state}", indent=2)
     bad = Style.BAD if tag.state in BROKEN else Style.GOOD if tag.state is State.HEALED else Style.WARNING
-    standing = "would try to import it through a mirror" if tag.state is State.FAILING and tag.why else _STANDING[tag.state]
+    standing = "only observes" if tag.why == OBSERVES else _STANDING[tag.state]
     yield line("mirrorstream: ", Span(standing, bad), f" ({failing_for(tag, now)})" if tag.failure else "", indent=2)
-    yield from story_lines(tag, now, 4, briefly=True)
+    yield from story_lines(tag, now, 4, source=False)
 
 
 _STANDING = {
@@ -214,42 +217,35 @@ _STANDING = {
 }
 
 
-def _render(explanation: Explanation) -> Iterable[str]:
+def _render(explanation: Explanation) -> Iterable[Line]:
     if explanation.scope:
-        yield f"  Rule: {explanation.scope}  ({', '.join(explanation.objects) or 'Image/cluster'})"
+        yield line(f"Rule: {explanation.scope}  ({', '.join(explanation.objects) or 'Image/cluster'})", indent=2)
     else:
-        yield "  Rule: none covers this image"
-    yield "  A node pulls from, in this order:"
+        yield line("Rule: none covers this image", indent=2)
+    yield line("A node pulls from, in this order:", indent=2)
     yield from _numbered(
         (source.reference, _flags(", ".join(source.objects) or "the source", source.insecure, source.blocked))
         for source in explanation.pullSources
     )
     if explanation.refused:
-        yield f"  The platform refuses it, and so does the controller: {explanation.refused}"
+        yield line(f"The platform refuses it, and so does the controller: {explanation.refused}", indent=2)
     elif not explanation.importAllowed:
-        yield "  Not in spec.allowedRegistriesForImport of the Image config: the controller does not import it."
+        yield line("Not in spec.allowedRegistriesForImport of the Image config: the controller does not import it.", indent=2)
     elif explanation.candidates:
-        yield "  If its import fails, the controller imports through, in this order:"
+        yield line("If its import fails, the controller imports through, in this order:", indent=2)
         yield from _numbered((c.reference, _flags(c.mirrorSet, c.insecure, False)) for c in explanation.candidates)
         recorded = list(dict.fromkeys(candidate.recordedAs for candidate in explanation.candidates))
-        yield f"  and records {' or '.join(recorded)}"
+        yield line(f"and records {' or '.join(recorded)}", indent=2)
     else:
-        yield "  The controller has nothing to import it through."
+        yield line("The controller has nothing to import it through.", indent=2)
     if explanation.leftOut:
-        yield "  Left out:"
-        yield from _columns("    - ", [(left.reference, f"{left.mirror_set}: {left.reason}") for left in explanation.leftOut])
+        yield line("Left out:", indent=2)
+        yield from columns([(f"- {left.reference}", f"{left.mirror_set}: {left.reason}") for left in explanation.leftOut], 4)
+
+
+def _numbered(rows: Iterable[tuple[str, str]]) -> list[Line]:
+    return columns([(f"{number}. {reference}", text) for number, (reference, text) in enumerate(rows, 1)], 4)
 
 
 def _flags(text: str, insecure: bool, blocked: bool) -> str:
     return ", ".join([text, *(["insecure"] if insecure else []), *(["blocked: not contacted"] if blocked else [])])
-
-
-def _numbered(rows: Iterable[tuple[str, str]]) -> Iterable[str]:
-    rows = list(rows)
-    width = max((len(row[0]) for row in rows), default=0)
-    return (f"    {number}. {reference:<{width}}  {text}" for number, (reference, text) in enumerate(rows, 1))
-
-
-def _columns(indent: str, rows: list[tuple[str, str]]) -> Iterable[str]:
-    width = max((len(row[0]) for row in rows), default=0)
-    return (f"{indent}{reference:<{width}}  {text}" for reference, text in rows)

@@ -11,7 +11,7 @@ from mirrorstream.failures import brief
 from mirrorstream.policy import PolicyWarning
 from mirrorstream.safetext import shortened
 from mirrorstream.screen import Line, Span, Style, blank, columns, line, period
-from mirrorstream.tagstates import BROKEN, State, TagState
+from mirrorstream.tagstates import BROKEN, OBSERVES, State, TagState
 
 DETAILED = 20
 """So many broken tags are told at length; of more, each gets one line."""
@@ -193,13 +193,13 @@ def tag_lines(tag: TagState, now: float, indent: int = 2) -> list[Line]:
     return [*lines, *story_lines(tag, now, indent + 2)]
 
 
-def story_lines(tag: TagState, now: float, indent: int, *, briefly: bool = False) -> list[Line]:
-    """What there is to know of a tag, one thing a line; `briefly` leaves out source and failure, which stand above."""
-    rows: list[tuple[str | Span, ...]] = [] if briefly else [(_label("from"), tag.source)]
-    if tag.failure and not briefly:
+def story_lines(tag: TagState, now: float, indent: int, *, source: bool = True) -> list[Line]:
+    """What there is to know of a tag, one thing a line; without `source` where that stands above."""
+    rows: list[tuple[str | Span, ...]] = [(_label("from"), tag.source)] if source else []
+    if tag.failure:
         rows.append((_label("failure"), shortened(brief(tag.failure.message), MESSAGE_WIDTH)))
-    if tag.why and (briefly or tag.state is not State.FAILING):
-        why = tag.why.replace(tag.failure.message, brief(tag.failure.message)) if tag.failure else tag.why
+    if tag.why and tag.why != OBSERVES:
+        why = tag.why.removesuffix(f": {tag.failure.message}") if tag.failure else tag.why  # that has been said
         rows.append((_label("why"), shortened(why, 2 * MESSAGE_WIDTH)))
     if tag.through:
         rows.append((_label("through"), Span(tag.through, Style.GOOD)))
@@ -207,7 +207,7 @@ def story_lines(tag: TagState, now: float, indent: int, *, briefly: bool = False
     if tag.failure or tag.tried:
         lines += _tried(tag, now, indent)
     more: list[tuple[str | Span, ...]] = []
-    if tag.image and tag.failure and not briefly:
+    if tag.image and tag.failure:
         more.append((_label("still has"), tag.image))
     if tag.followers:
         more.append((_label("followed by"), ", ".join(tag.followers)))

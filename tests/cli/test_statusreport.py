@@ -48,7 +48,7 @@ def test_the_whole_answer() -> None:
         "  ns/app:v1  for 1h, not-found\n"
         "    from:         src.io/team/app:v1\n"
         "    failure:      not found\n"
-        "    why:          the failure (not-found) must not be bypassed: not found\n"
+        "    why:          the failure (not-found) must not be bypassed\n"
         "\n"
         "Not imported yet (the platform has not finished)\n"
         "  ns/app:v1  from src.io/team/app:v1\n"
