@@ -4,7 +4,7 @@ import contextlib
 import socket
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 
 Backend = tuple[int, Callable[[], bool]]
 """A port on this machine, and whether what listens there says that it is ready."""
@@ -24,7 +24,7 @@ class _Forwarder:
             threading.Thread(target=work, daemon=True).start()
 
     def _check(self) -> None:
-        self._ready = [port for port, ready in self._backends if _says(ready)]
+        self._ready = [port for port, ready in list(self._backends) if _says(ready)]
 
     def _watch(self) -> None:
         while not self._stopped.wait(CHECK_SECONDS):
@@ -78,10 +78,15 @@ def _pump(source: socket.socket, target: socket.socket) -> None:
             side.shutdown(socket.SHUT_RDWR)
 
 
-@contextmanager
-def forwarding(*backends: Backend) -> Iterator[int]:
+def forwarding(*backends: Backend) -> AbstractContextManager[int]:
     """A forwarder for as long as the context lasts; its port."""
-    forwarder = _Forwarder(list(backends))
+    return forwarding_to(list(backends))
+
+
+@contextmanager
+def forwarding_to(backends: list[Backend]) -> Iterator[int]:
+    """The same, to a list that may change meanwhile."""
+    forwarder = _Forwarder(backends)
     try:
         yield forwarder.port
     finally:

@@ -5,6 +5,7 @@
 
 import contextlib
 import datetime
+import signal
 import threading
 from pathlib import Path
 from types import TracebackType
@@ -12,7 +13,7 @@ from typing import Any, Self
 
 from mirrorstream.kube.client import MERGE_PATCH, ApiError, Client
 
-from e2e.forwarder import forwarding
+from e2e.forwarder import Backend, forwarding_to
 from e2e.scenarios.deployed import HOOKS, NAMESPACE, Pod, lead_service_here
 from e2e.scenarios.issuers import SECRETS, ServiceCA
 
@@ -28,8 +29,9 @@ class Kubelet:
         self.client, self._folder, self._server = client, folder, server
         self._running: dict[str, Pod] = {}
         self._ready: dict[str, bool] = {}
+        self._ending: list[Pod] = []
         self._service = contextlib.ExitStack()
-        self._behind: set[str] = set()
+        self._backends: list[Backend] = []
         self._port = 0
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._run, name="kubelet", daemon=True)
@@ -42,9 +44,9 @@ class Kubelet:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self._stopped.set()
         self._thread.join()
-        for uid in list(self._running):
-            self._end(uid)
         self._service.close()
+        for pod in [*self._running.values(), *self._ending]:
+            pod.process.kill()
 
     def check(self) -> None:
         """Raise what went wrong in the thread, if anything did."""
@@ -65,6 +67,7 @@ class Kubelet:
         pods = {pod["metadata"]["uid"]: pod for pod in self.client.get(PODS)["items"]}
         for uid in self._running.keys() - pods.keys():
             self._end(uid)
+        self._ending = [pod for pod in self._ending if pod.process.ended is None]
         if not pods:
             return
         self._issue()
@@ -76,8 +79,15 @@ class Kubelet:
             self._tell(uid)
 
     def _end(self, uid: str) -> None:
+        """Take a deleted pod out of its Service, and tell it to end: it goes on for as long as it likes."""
         self._ready.pop(uid, None)
-        self._running.pop(uid).process.kill()
+        pod = self._running.pop(uid)
+        self._find_backends()
+        pod.process.send(signal.SIGTERM)
+        self._ending.append(pod)
+
+    def _find_backends(self) -> None:
+        self._backends[:] = [(pod.port("admission"), pod.ready) for pod in self._running.values() if pod.component == "webhook"]
 
     def _issue(self) -> None:
         """Be OpenShift's service CA."""
@@ -90,11 +100,11 @@ class Kubelet:
 
     def _lead_to_webhooks(self) -> None:
         """Have the API server find the webhook's Service on this machine, whatever was applied meanwhile."""
-        webhooks = {uid: pod for uid, pod in self._running.items() if pod.component == "webhook"}
-        if webhooks.keys() != self._behind:
-            self._service.close()
-            backends = [(pod.port("admission"), pod.ready) for pod in webhooks.values()]
-            self._port, self._behind = self._service.enter_context(forwarding(*backends)), set(webhooks)
+        self._find_backends()
+        if not self._backends:
+            return
+        if not self._port:
+            self._port = self._service.enter_context(forwarding_to(self._backends))
         lead_service_here(self.client, self._port)
 
     def _tell(self, uid: str) -> None:

@@ -19,6 +19,7 @@ from e2e.scenarios.deployed import HOOKS, NAMESPACE, Deployed, syncing
 from e2e.scenarios.installation import RBAC, with_token
 from e2e.scenarios.installed import Bed, Creating, mirrored, rewrites
 from e2e.scenarios.issuers import CertManager, Issuer, ServiceCA
+from e2e.scenarios.kubelet import Kubelet
 from e2e.waiting import wait_for
 
 Object = dict[str, Any]
@@ -93,6 +94,34 @@ def test_self_signed_certificates_renew_and_no_pod_goes_unrewritten(bed: Bed, us
         for pod in installation.of("webhook"):
             assert pod.process.stop() == 0
         assert authorities(bed) == []
+
+
+def settled(bed: Bed) -> bool:
+    """Whether every pod of the webhook's Deployment is of its present template, and ready."""
+    deployment = bed.client.get(f"/apis/apps/v1/namespaces/{NAMESPACE}/deployments/mirrorstream-webhook")
+    status, wanted = deployment["status"], deployment["spec"]["replicas"]
+    counts = {status.get(name, 0) for name in ("replicas", "updatedReplicas", "readyReplicas", "availableReplicas")}
+    return status.get("observedGeneration") == deployment["metadata"]["generation"] and counts == {wanted}
+
+
+@pytest.mark.parametrize("component", ["self-signed", "service-ca"])
+def test_a_rollout_lets_no_pod_through_unrewritten(component: str, bed: Bed, user: Namespace, tmp_path: Path) -> None:
+    """Both replicas are replaced, one after the other, while pods are created: a new one is asked only once it is trusted."""
+    overlay = write_overlay(tmp_path / "overlay", resources=["base"], components=[f"components/{component}"])
+    with bed.installation(overlay, tmp_path) as installation:
+        installation.apply()
+        with Kubelet(bed.client, tmp_path / "pods", bed.plane.server) as kubelet:
+            wait_for("both replicas are there", lambda: settled(bed), seconds=60)
+            source, target = mirrored(user)
+            wait_for("pods are rewritten", lambda: rewrites(user, source, target))
+            creating = Creating(user, source)
+            installation.kubectl("-n", NAMESPACE, "rollout", "restart", "deployment/mirrorstream-webhook")
+            wait_for("it has begun", lambda: not settled(bed))
+            wait_for("both replicas are replaced", lambda: settled(bed), seconds=90)
+            creating.stop()
+            kubelet.check()
+        assert set(creating.images) == {target}
+        assert len(creating.images) > 300
 
 
 @pytest.mark.parametrize("verb", ["get", "patch"])
