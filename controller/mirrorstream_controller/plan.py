@@ -11,10 +11,10 @@ from datetime import datetime
 from enum import StrEnum
 
 from mirrorstream.candidates import Candidate
-from mirrorstream.failures import Failure, FailureClass
+from mirrorstream.failures import Failure, FailureClass, classify, mentions
 from mirrorstream.imagestreams import WHOLE_REPOSITORY, Condition, ImageStream, SpecTag
 from mirrorstream.policy import MirrorPolicy
-from mirrorstream.verdicts import PlatformImport, Verdict, judge, repository_import, tag_import
+from mirrorstream.verdicts import PlatformImport, Verdict, judge, normalised, repository_import, tag_import
 
 
 class Action(StrEnum):
@@ -125,7 +125,9 @@ def _plan_tag(
         since = memory.pending_since.get(tag.name, now)
         if waiting := _still_waiting(base, since, settings, now):
             return waiting
-        failure = Failure(FailureClass.STUCK, f"no answer from the platform's import for {now - since:.0f} s")
+        failure = _refused_before(condition, source, settings) or Failure(
+            FailureClass.STUCK, f"no answer from the platform's import for {now - since:.0f} s"
+        )
         base = _with(base, failed_at=since + settings.stuck_after)
         return _import_or_refuse(base, failure, since, policy, settings, insecure=platform.insecure)
     if condition is None or platform.failure is None:
@@ -133,6 +135,23 @@ def _plan_tag(
     base = _with(base, failed_at=failed_at(condition, now))
     since = min(failed_at(condition, now), memory.failing_since.get(tag.name, now))
     return _import_or_refuse(base, platform.failure, since, policy, settings, insecure=platform.insecure)
+
+
+def _refused_before(condition: Condition | None, source: str, settings: PlanSettings) -> Failure | None:
+    """What `source` answered at an earlier generation, if no mirror may stand in for that.
+
+    The platform does not write the same failure twice, so a tag whose generation rises, and whose source answers as before, looks
+    as if its import were pending for ever.
+    """
+    if condition is None or not any(mentions(condition.message, spelling) for spelling in _spellings(source)):
+        return None
+    failure = classify(condition.reason, condition.message, _spellings(source))
+    return None if failure.may_be_bypassed(bypass_not_found=settings.bypass_not_found) else failure
+
+
+def _spellings(source: str) -> tuple[str, ...]:
+    """How messages may name a source."""
+    return (source, normalised(source))
 
 
 def _plan_repository(

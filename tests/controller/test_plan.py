@@ -145,6 +145,28 @@ def test_a_pending_import_counts_as_failed_after_a_while(since: float, after: fl
         assert plan.again_at == (since + after if after else None)
 
 
+NOT_FOUND = f'dockerimage.image.openshift.io "{SOURCE}" not found'
+
+
+@pytest.mark.parametrize(
+    ("before", "bypass", "action", "kind"),
+    [
+        pytest.param(failure(1, NOT_FOUND, "NotFound"), False, Action.REFUSE, FailureClass.NOT_FOUND, id="not-found"),
+        pytest.param(failure(1, NOT_FOUND, "NotFound"), True, Action.IMPORT, FailureClass.STUCK, id="not-found-and-bypassed"),
+        pytest.param(failure(1, NOT_FOUND.replace("v1", "v0"), "NotFound"), False, Action.IMPORT, FailureClass.STUCK, id="another"),
+        pytest.param(failure(1), False, Action.IMPORT, FailureClass.STUCK, id="refused-connection"),
+    ],
+)
+def test_what_the_source_said_before_an_import_that_does_not_end(
+    before: Object, bypass: bool, action: Action, kind: FailureClass
+) -> None:
+    """The platform does not write the same failure twice: a tag whose generation rises and whose source says the same looks pending."""
+    (plan,) = plans(stream({"conditions": [before]}), PlanSettings(bypass), Memory(pending_since={"v1": NOW - 180}))
+    assert plan.action is action
+    assert plan.failure is not None
+    assert plan.failure.kind is kind
+
+
 @pytest.mark.parametrize(
     ("config", "action", "why"),
     [
