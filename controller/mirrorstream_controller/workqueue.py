@@ -54,6 +54,9 @@ class WorkQueue:
         if key in self._dirty:
             if urgent and key not in self._processing and key not in self._urgent:
                 self._turns[key[0]].remove(key)
+                if not self._turns[key[0]]:
+                    # A namespace without a key has no turn: who took it would find nothing.
+                    del self._turns[key[0]]
                 self._urgent.append(key)
             elif urgent:
                 self._urgent_after.add(key)

@@ -160,7 +160,7 @@ NOT_FOUND = f'dockerimage.image.openshift.io "{SOURCE}" not found'
 def test_what_the_source_said_before_an_import_that_does_not_end(
     before: Object, bypass: bool, action: Action, kind: FailureClass
 ) -> None:
-    """The platform does not write the same failure twice: a tag whose generation rises and whose source says the same looks pending."""
+    """The platform does not write the same failure twice, so a tag whose source says the same again looks pending."""
     (plan,) = plans(stream({"conditions": [before]}), PlanSettings(bypass), Memory(pending_since={"v1": NOW - 180}))
     assert plan.action is action
     assert plan.failure is not None

@@ -58,6 +58,15 @@ def test_what_a_user_asked_for_comes_first() -> None:
     assert q.get(timeout=0) == ("a", "4")
 
 
+def test_what_a_user_asked_for_may_have_been_all_that_waited() -> None:
+    """Its namespace's turn goes with it: a worker that took it would die, and eight of them are all there are."""
+    q = queue([0.0])
+    q.add(("a", "1"))
+    q.add(("a", "1"), urgent=True)
+    q.add(("b", "1"))
+    assert drain(q) == [("a", "1"), ("b", "1")]
+
+
 def test_delays_and_the_earliest_counts() -> None:
     """Of several waits for one key."""
     now = [0.0]
