@@ -1,6 +1,7 @@
 """What the controller remembers of a stream between two looks at it; all of it may be lost in a restart without harm."""
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from mirrorstream.imagestreams import WHOLE_REPOSITORY, ImageStream, is_pending, listed_tags
@@ -70,6 +71,12 @@ class StreamMemory:
                 seen[WHOLE_REPOSITORY] = min(self.seen_failing.get(WHOLE_REPOSITORY, at), at)
         self.pending, self.failing, self.seen_failing = pending, failing, seen
         return Memory({tag: since for tag, (_, since) in pending.items()}, {tag: since for tag, (since, _) in failing.items()})
+
+    def keep_wanted(self, plans: Iterable[TagPlan], *, active: bool) -> None:
+        """Drop what runs, and what was imported, for a plan that nobody has any more: a rule or the tag is another one by now."""
+        wanted = {(plan.tag, plan.fingerprint) for plan in plans if plan.action is Action.IMPORT}
+        self.running = {tag: fingerprint for tag, fingerprint in self.running.items() if (tag, fingerprint) in wanted}
+        self.results = [r for r in self.results if active and (r.plan.tag, r.plan.fingerprint) in wanted]
 
     def healed(self, result: TagResult, now: float) -> None:
         """Remember that a tag is well because of us."""

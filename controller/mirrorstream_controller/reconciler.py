@@ -145,9 +145,7 @@ class Reconciler:
             return
         if policy is None:
             return
-        if results := self._take_results(key):
-            self._record(key, results)
-        now, monotonic = self._now(), self._clock()
+        now = self._now()
         with self._lock:
             memory = self._streams.get(key)
             if memory is None or memory.uid != stream.metadata.uid:
@@ -157,6 +155,12 @@ class Reconciler:
                 memory.forget_attempts()
             past = memory.look(stream, now)
             plans = plan_stream(stream, policy, plan_settings(settings), past, now)
+            # What was imported under other rules, or for another tag, must not be recorded under these.
+            memory.keep_wanted(plans, active=settings.mode == "active")
+        if results := self._take_results(key):
+            self._record(key, results)
+        now, monotonic = self._now(), self._clock()
+        with self._lock:
             due = [plan for plan in plans if memory.is_due(plan, now=now, monotonic=monotonic)]
             for plan in due:
                 memory.running[plan.tag] = plan.fingerprint

@@ -107,6 +107,8 @@ def apply_results(stream: dict[str, Any], results: Sequence[TagResult], created:
 def _changed_meanwhile(stream: ImageStream, result: TagResult) -> str:
     """Why `result` no longer belongs into `stream`; empty if it does."""
     plan = result.plan
+    if stream.opted_out:
+        return "the stream opted out meanwhile"
     if plan.tag != result.tag:
         if stream.spec.docker_image_repository != plan.source or stream.metadata.generation != plan.generation:
             return "the repository was changed meanwhile"

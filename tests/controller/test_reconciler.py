@@ -1,5 +1,6 @@
 """What brings a stream to a worker, and what a worker makes of it while things change around it."""
 
+import copy
 from collections.abc import Callable
 from typing import Any
 
@@ -16,7 +17,7 @@ from mirrorstream_controller.reconciler import Reconciler
 from mirrorstream_controller.recorder import Observed, TagResult
 from mirrorstream_controller.workqueue import WorkQueue
 
-from tests.controller.test_plan import NOW, POLICY, Object, failure, item, stream
+from tests.controller.test_plan import IDMS, NOW, POLICY, Object, failure, item, stream
 
 Key = tuple[str, str]
 KEY = ("ns", "app")
@@ -303,3 +304,80 @@ def test_what_was_fetched_by_an_observer_is_fetched_again_before_it_is_recorded(
     bed.reconciler._served(KEY, plan, Observed((result,)))
     bed.work()
     assert len(bed.pool.imports) == 1, "again, and this time with its Image"
+
+
+# What changes while an import runs, or while what it brought waits for the others.
+
+
+class Storing(Platform):
+    """An API server that takes Images and has the stream, and keeps what is written into it."""
+
+    def __init__(self, document: Object) -> None:
+        super().__init__()
+        self.digest, self.document, self.written = "sha256:aa", document, []
+
+    written: list[Object]
+
+    def request(self, method: str, path: str, *, body: Any = None, **more: Any) -> Any:
+        """A dry run, an Image, or a write."""
+        if method == "PUT":
+            self.written.append(body)
+            return body
+        return body if path.endswith("/images") else super().request(method, path, body=body, **more)
+
+    def get(self, path: str) -> Any:
+        """The stream."""
+        return copy.deepcopy(self.document)
+
+
+BLOCKED = MirrorPolicy.from_objects(
+    [IDMS, {"kind": "Image", "metadata": {"name": "cluster"}, "spec": {"registrySources": {"blockedRegistries": ["src.io"]}}}]
+)
+OPTED_OUT = stream({"conditions": [failure()]}, annotations={"mirrorstream.github.io/import": "disabled"})
+MEANWHILE: list[Any] = [
+    pytest.param(lambda bed: bed.reconciler.on_policy(BLOCKED), id="the-source-is-blocked"),
+    pytest.param(lambda bed: bed.reconciler.on_policy(NO_RULES), id="the-rule-goes"),
+    pytest.param(lambda bed: bed.see(KEY, imagestream_from(OPTED_OUT)), id="it-opts-out"),
+    pytest.param(lambda bed: bed.platform.document.update(OPTED_OUT), id="it-opts-out-unseen"),
+    pytest.param(lambda bed: bed.reconciler.configure(Settings(mode="observe")), id="only-an-observer"),
+]
+
+
+@pytest.mark.parametrize("change", MEANWHILE)
+@pytest.mark.parametrize("runs", [True, False], ids=["runs", "waits-to-be-recorded"])
+def test_what_is_forbidden_meanwhile_is_not_recorded(change: Callable[[Bed], None], *, runs: bool) -> None:
+    """A mirror may take a minute; whoever blocks a source or opts out in that minute means it."""
+    bed = Bed()
+    platform = Storing(stream({"conditions": [failure()]}))
+    bed.platform = platform
+    recorder: Any = platform
+    bed.reconciler._recorder._client = recorder
+    bed.reconciler._tries._importer._client = recorder
+    bed.reconciler.on_policy(POLICY)
+    bed.see(KEY, FAILED)
+    bed.work()
+    assert len(bed.pool.imports) == 1
+    if not runs:
+        bed.pool.run()
+    change(bed)
+    bed.settle()
+    bed.time += 1000
+    bed.settle()
+    assert platform.written == []
+
+
+def test_what_nothing_happened_to_meanwhile_is_recorded() -> None:
+    """Other rules for other sources included."""
+    bed = Bed()
+    platform = Storing(stream({"conditions": [failure()]}))
+    bed.platform = platform
+    recorder: Any = platform
+    bed.reconciler._recorder._client = recorder
+    bed.reconciler._tries._importer._client = recorder
+    bed.reconciler.on_policy(POLICY)
+    bed.see(KEY, FAILED)
+    bed.work()
+    other = {**IDMS, "metadata": {"name": "n"}, "spec": {"imageDigestMirrors": [{"source": "else.io", "mirrors": ["m.io/y"]}]}}
+    bed.reconciler.on_policy(MirrorPolicy.from_objects([IDMS, other]))
+    assert bed.settle() == 1
+    assert len(platform.written) == 1
