@@ -1,6 +1,6 @@
 # Every target sets up its own virtual environment when there is none, with exactly the versions in requirements-dev.lock.
 .DEFAULT_GOAL := help
-.PHONY: help demo test e2e lint contract bench docs format lock clean image sbom bundle
+.PHONY: help demo test e2e lint contract bench soak docs format lock clean image sbom bundle
 PYTHON ?= python3
 VENV := .venv
 READY := $(VENV)/.ready
@@ -41,6 +41,9 @@ lint: $(READY) ## ruff, mypy --strict, import contracts
 
 bench: $(READY) ## how fast tags heal and what the rules cost, measured on this machine
 	$(VENV)/bin/python -m e2e.bench
+
+soak: $(READY) ## what takes long: every state of the models, thousands of random histories
+	MIRRORSTREAM_SOAK=1 $(PYTEST) -n $(WORKERS) tests/model
 
 docs: $(READY) ## the users' guide as pages, in site/; every link of its own is checked
 	$(VENV)/bin/python docs/generate_configuration.py

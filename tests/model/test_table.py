@@ -16,6 +16,7 @@ from mirrorstream.policy import MirrorPolicy
 from mirrorstream_controller.plan import Memory, PlanSettings, TagPlan, plan_stream, replacement
 
 from tests.model import SOAK
+from tests.model.world import remembering
 
 NOW = 1_800_000_000.0
 SOURCE = "src.io/team/app:v1"
@@ -220,7 +221,7 @@ def policy(rules: Rules) -> MirrorPolicy:
         "allowedRegistriesForImport": [{"domainName": host} for host in ALLOWED[rules.allowed]],
     }
     image = {"kind": "Image", "metadata": {"name": "cluster"}, "spec": config}
-    return MirrorPolicy.from_objects([*MIRRORS[rules.mirrors], image])
+    return remembering(MirrorPolicy.from_objects([*MIRRORS[rules.mirrors], image]))
 
 
 def found(plan: TagPlan | None) -> Expected | None:
@@ -288,6 +289,7 @@ def test_every_configuration() -> None:
     assert set(seen) == {(), ("d.io",), ("t.io",), ("t.io", "d.io")}
 
 
+@pytest.mark.timeout(3600 if SOAK else 120)
 @pytest.mark.parametrize("condition", [*FAILURES, "true", "none"])
 def test_every_state_in_every_configuration(condition: str) -> None:
     """The whole product; without soak only that part of it in which rules are asked at all, as the first test shows."""

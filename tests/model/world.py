@@ -16,13 +16,13 @@ from mirrorstream_controller.memory import StreamMemory
 from mirrorstream_controller.plan import Action, PlanSettings, TagPlan, plan_stream, replacement
 from mirrorstream_controller.recorder import TagResult, apply_results
 
-from tests.model import platform
+from tests.model import SOAK, platform
 from tests.model.platform import TAG
 
 Object = dict[str, Any]
 UNIT = 1000.0
 NOW = 1_800_000_000.0
-STUCK, REPLACE, BACKOFF = 1, 2, 1
+STUCK, REPLACE, BACKOFF = 1, (2 if SOAK else 1), 1
 """stuckAfter, replaceAfter and the back-off, in steps."""
 SETTINGS = PlanSettings(stuck_after=STUCK * UNIT, replace_after=REPLACE * UNIT)
 SOURCES = ("src.io/team/app:v1", "src.io/team/app:v2")
