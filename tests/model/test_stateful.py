@@ -64,7 +64,7 @@ class Machine(RuleBasedStateMachine):
         self.create("a", scheduled=False)
 
     @rule(name=NAMES, scheduled=st.booleans())
-    def create(self, name: str, scheduled: bool) -> None:  # noqa: FBT001  drawn
+    def create(self, name: str, scheduled: bool) -> None:
         """Create a stream, if there is none, with a tag that imports and one that follows it."""
         if self.bed.stream(name):
             return
@@ -141,7 +141,7 @@ class Machine(RuleBasedStateMachine):
         self.bed.set_rules(kinds)
 
     @rule(blocked=st.booleans())
-    def block(self, blocked: bool) -> None:  # noqa: FBT001  drawn
+    def block(self, blocked: bool) -> None:
         """The source is blocked, or allowed again."""
         self.blocked = blocked
         self.bed.set_blocked(blocked=blocked)
@@ -149,7 +149,7 @@ class Machine(RuleBasedStateMachine):
     # The platform and the controller.
 
     @rule(name=NAMES, scheduled=st.booleans())
-    def platform_imports(self, name: str, scheduled: bool) -> None:  # noqa: FBT001  drawn
+    def platform_imports(self, name: str, scheduled: bool) -> None:
         """The platform's import controller looks at a stream, or does what it does every quarter of an hour."""
         stream = self.bed.stream(name)
         if stream and (_pending(stream) or (scheduled and _main(stream)["importPolicy"].get("scheduled"))):
