@@ -125,7 +125,7 @@ def _plan_tag(
         since = memory.pending_since.get(tag.name, now)
         if waiting := _still_waiting(base, since, settings, now):
             return waiting
-        failure = _refused_before(condition, source, settings) or Failure(
+        failure = _refused_before(condition, base.source, settings) or Failure(
             FailureClass.STUCK, f"no answer from the platform's import for {now - since:.0f} s"
         )
         base = _with(base, failed_at=since + settings.stuck_after)
