@@ -16,8 +16,9 @@ from e2e.waiting import wait_for
 
 PERMISSIONS = permissions(CONTROLLER)
 WEBHOOKS_PERMISSIONS = permissions(WEBHOOK)
-STEP_SECONDS = 6
-"""For each step of the exercise, all of which take well under a second or two."""
+STEP_SECONDS = 10
+START_SECONDS = 20
+"""For a step of the exercise, all of which take well under a second or two on a machine with time to spare; and for the start."""
 MIRROR_KINDS = ("ImageContentSourcePolicy", "ImageDigestMirrorSet", "ImageTagMirrorSet")
 
 
@@ -52,7 +53,7 @@ def _mirror(ns: Namespace, kind: str, name: str) -> None:
 
 def exercise(ns: Namespace, running: Controller) -> None:
     """Everything that the controller does. Raises AssertionError where something does not come about."""
-    wait_for("it is ready", running.ready, seconds=STEP_SECONDS)
+    wait_for("it is ready", running.ready, seconds=START_SECONDS)
     for kind in MIRROR_KINDS:
         ns.wait_healed(f"before-{kind.lower()}", "v1", seconds=STEP_SECONDS)
     ns.wait_event("before-imagedigestmirrorset", "ImportedFromMirror", seconds=STEP_SECONDS)
@@ -181,7 +182,7 @@ def imported(ns: Namespace, name: str) -> str:
 
 def exercise_webhook(ns: Namespace, program: Webhook) -> None:
     """Everything that the webhook does, with rules that come while it runs. Raises AssertionError where something is missing."""
-    wait_for("it is ready", program.ready, seconds=STEP_SECONDS)
+    wait_for("it is ready", program.ready, seconds=START_SECONDS)
     sources = {kind: imported(ns, kind.lower()) for kind in MIRROR_KINDS}
     for kind, source in sources.items():
         ns.mirror_set(kind, source.rpartition(":")[0], f"{ns.mirror()}/{kind.lower()}")
