@@ -107,14 +107,16 @@ class Importer:
     def create_images(self, fetched: FetchedImage, recorded_name: str) -> None:
         """Create the Image, and before it every sub-manifest, without which a manifest list could not be pulled.
 
-        Images that exist already are left as they are. Raises ClientError.
+        Images that exist already are left as they are. An Image belongs to every stream that has its digest, and
+        the platform shows it to their owners: so it says which host served it first, and not whose repository.
+        Raises ClientError.
         """
         for image in (*fetched.manifests, fetched.image):
             self._create(image, recorded_name, fetched.through)
 
     def _create(self, image: dict[str, Any], recorded_name: str, through: str) -> None:
         metadata = image["metadata"]
-        annotations = {**(metadata.get("annotations") or {}), IMPORTED_THROUGH_ANNOTATION: through}
+        annotations = {**(metadata.get("annotations") or {}), IMPORTED_THROUGH_ANNOTATION: through.partition("/")[0]}
         body = {
             **image,
             "apiVersion": "image.openshift.io/v1",

@@ -88,7 +88,7 @@ class TagState:
     """The reference that the tag points to."""
     digest: str = ""
     through: str = ""
-    """The reference that served the image, for what came through a mirror."""
+    """The reference that served the image, or only the mirror's host, for what came through a mirror."""
     followers: tuple[str, ...] = ()
 
     @property
@@ -141,10 +141,10 @@ def tag_states(stream: ImageStream, policy: MirrorPolicy | None, journal: Journa
 
 
 def with_origins(states: Iterable[TagState], through: Mapping[str, str]) -> list[TagState]:
-    """The same states, those HEALED whose image's digest `through` has; it names the reference that served it.
+    """The same states, those HEALED whose image's digest `through` has; it names the mirror's host that served it.
 
-    An Image is one for all tags that have it, and names the reference that served it first. Where a tag's own Event tells, that is
-    what served the tag; whether anything did is the Image's to say, since whoever owns a namespace may write Events.
+    An Image is one for all tags that have it, in whatever namespace, and names the host that served it first. Where a tag's own
+    Event tells, that is what served the tag; whether anything did is the Image's to say, since whoever owns a namespace may write Events.
     """
     return [
         dataclasses.replace(
