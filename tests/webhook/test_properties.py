@@ -145,4 +145,4 @@ def test_the_order_of_events_does_not_matter(entries: list[StreamClaims], docume
     bed.decider.index = index
     found = bed.review(document)
     assert found.patch == expected.patch
-    assert [image.document() for image in found.images] == [image.document() for image in expected.images]
+    assert [image.document("team") for image in found.images] == [image.document("team") for image in expected.images]

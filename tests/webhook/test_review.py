@@ -169,3 +169,30 @@ def test_only_answers_are_kept_that_are_small_and_sure() -> None:
         answering.ask(namespace="other")
     answering.bed.unknown = False
     assert "patch" in answering.ask(namespace="other")
+
+
+@pytest.mark.parametrize(
+    ("image", "result", "hidden"),
+    [
+        pytest.param(V1, "no-access", ("openshift/app", digest(1)), id="no-access"),
+        pytest.param(f"{SOURCE}@{digest(1)}", "no-access", ("openshift/app:",), id="by-digest"),
+        pytest.param("quay.io/secret/x:v1", "not-mirrored", ("openshift/other", "quay.io/secret/x:v1"), id="not-mirrored"),
+        pytest.param(f"{SOURCE}:v2", "not-imported", ("openshift/app", "pending"), id="not-imported"),
+    ],
+)
+def test_the_audit_annotation_tells_of_a_shared_stream_only_to_who_may_pull_from_it(
+    image: str, result: str, hidden: tuple[str, ...]
+) -> None:
+    """Audit events of a namespace are handed on to its owners; the reason names the namespace, and nothing of the stream."""
+    bed = Bed(
+        stream("app", tag("v1", V1, imported(1)), tag("v2", f"{SOURCE}:v2")),
+        stream("other", tag("v1", "quay.io/secret/x:v1", imported(2, "quay.io/secret/x"))),
+    )
+    bed.denied = {("openshift", "team")}
+    (shown,) = bed.review(pod(image)).images
+    found = shown.document("team")
+    assert (found["result"], found["stream"]) == (result, "")
+    assert "openshift" in found["reason"]
+    assert not [text for text in hidden if text in found["reason"]]
+    assert shown.document("openshift")["stream"].startswith("openshift/"), "the stream's own namespace is told"
+    assert shown.decision.stream, "and so is who explains with a token that may see it"

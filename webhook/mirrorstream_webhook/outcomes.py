@@ -32,12 +32,12 @@ class Outcome:
     keep: bool
 
 
-def outcome_of(rewriting: Rewriting) -> Outcome:
-    """Put a rewriting into the form of an answer."""
+def outcome_of(rewriting: Rewriting, namespace: str = "") -> Outcome:
+    """Put what was decided about a pod of `namespace` into the form of an answer."""
     counted = Counter(image.decision.result for image in rewriting.images)
     return Outcome(
         base64.b64encode(_encode(rewriting.patch)).decode() if rewriting.patch else "",
-        _encode([image.document() for image in rewriting.images]).decode() if rewriting.images else "",
+        _encode([image.document(namespace) for image in rewriting.images]).decode() if rewriting.images else "",
         tuple(counted.items()),
         # What is unknown now may be known in a moment.
         keep=_PASSING.isdisjoint(counted),

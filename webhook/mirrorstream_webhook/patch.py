@@ -37,6 +37,12 @@ class Result(StrEnum):
     NOT_SYNCED = "not-synced"
 
 
+_SERVED = frozenset({Result.REWRITTEN, Result.PENDING, Result.OBSERVED})
+"""The right to pull from the stream was looked at, and is there."""
+_ABOUT_THE_STREAM = frozenset({Result.NOT_MIRRORED, Result.NOT_IMPORTED, Result.OTHER_SOURCE})
+"""Their reasons tell of the stream; all others tell of the pod, its account, and rules for its own reference."""
+
+
 class Decision(msgspec.Struct, frozen=True, gc=False):
     """What is done about one reference; `target` is what it becomes, empty if it stays, `stream` is `namespace/stream:tag`."""
 
@@ -52,16 +58,20 @@ class Examined(msgspec.Struct, frozen=True, gc=False):
     slot: Slot
     decision: Decision
 
-    def document(self) -> dict[str, str]:
-        """As the audit annotation has it."""
+    def document(self, namespace: str) -> dict[str, str]:
+        """As the audit annotation of a pod of `namespace` has it.
+
+        Clusters hand the audit events of a namespace on to its owners. So of a stream elsewhere it says no more than who may pull
+        from there may know anyway: that right was seen only where an image is served.
+        """
         decision = self.decision
-        return {
-            "name": self.slot.name,
-            "image": self.slot.image,
-            "result": decision.result,
-            "reason": decision.reason,
-            "stream": decision.stream,
-        }
+        elsewhere = decision.stream.partition("/")[0]
+        reason, stream = decision.reason, decision.stream
+        if stream and elsewhere != namespace and decision.result not in _SERVED:
+            stream = ""
+            if decision.result in _ABOUT_THE_STREAM:
+                reason = f"a tag of {elsewhere} stands for it; `mirrorstream explain --as-pod` tells more to whoever may see that"
+        return {"name": self.slot.name, "image": self.slot.image, "result": decision.result, "reason": reason, "stream": stream}
 
 
 class Rewriting(msgspec.Struct, frozen=True):

@@ -102,7 +102,8 @@ class Reviewer:
         key = (request.namespace, request.sub_resource, pod, old)
         outcome = self._outcomes.get(key, version) if keep else None
         if outcome is None:
-            outcome = outcome_of(self._decider.pod(pod, old, request.namespace, subresource=request.sub_resource))
+            decided = self._decider.pod(pod, old, request.namespace, subresource=request.sub_resource)
+            outcome = outcome_of(decided, request.namespace)
             if keep:
                 self._outcomes.put(key, version, outcome)
         return outcome
