@@ -1,6 +1,6 @@
 # Every target sets up its own virtual environment when there is none, with exactly the versions in requirements-dev.lock.
 .DEFAULT_GOAL := help
-.PHONY: help demo test e2e lint contract bench soak docs format lock clean image sbom bundle
+.PHONY: help demo test e2e lint contract bench soak docs format lock clean image sbom bundle audit
 PYTHON ?= python3
 VENV := .venv
 READY := $(VENV)/.ready
@@ -42,11 +42,13 @@ lint: $(READY) ## ruff, mypy --strict, import contracts
 bench: $(READY) ## how fast tags heal and what the rules cost, measured on this machine
 	$(VENV)/bin/python -m e2e.bench
 
-soak: $(READY) ## what takes long: every state of the models, thousands of random histories
+soak: $(READY) ## what takes long: every state of the models, thousands of random histories, a tenant with 300,000 failing tags
 	MIRRORSTREAM_SOAK=1 $(PYTEST) -n $(WORKERS) tests/model
+	TENANT_STREAMS=1000 TENANT_TAGS=300 TENANT_SECONDS=30 $(PYTEST) e2e/scenarios/test_denial.py
 
 docs: $(READY) ## the users' guide as pages, in site/; every link of its own is checked
 	$(VENV)/bin/python docs/generate_configuration.py
+	$(VENV)/bin/python -m docs.generate_dependencies
 	NO_MKDOCS_2_WARNING=1 $(VENV)/bin/mkdocs build --strict --quiet
 	@echo "site/index.html"
 
@@ -59,6 +61,9 @@ image: ## build the image with podman or docker; IMAGE=NAME, PLATFORMS=linux/amd
 
 sbom: $(READY) ## write dist/mirrorstream.cdx.json, the CycloneDX bill of materials of requirements.lock
 	@$(VENV)/bin/python config/image/sbom.py
+
+audit: $(READY) ## ask OSV for known vulnerabilities of what is locked; OSV_URL= asks another server; says so when it cannot be reached
+	@$(VENV)/bin/python config/image/audit.py
 
 bundle: $(READY) ## make the OLM bundle of config/ (needs kubectl, oc or kustomize)
 	@$(VENV)/bin/python config/bundle/generate.py

@@ -64,7 +64,7 @@ class Election:
     def _run(self) -> None:
         while not self._stopped.is_set():
             self.attempt()
-            self._stopped.wait(RETRY_SECONDS * random.uniform(0.9, 1.1))  # noqa: S311
+            self._stopped.wait(RETRY_SECONDS * random.uniform(0.9, 1.1))  # noqa: S311  spreads requests, guards nothing
 
     def attempt(self) -> None:
         """Acquire or renew once, if that is possible now."""

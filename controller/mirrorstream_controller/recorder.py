@@ -224,5 +224,5 @@ class Recorder:
                     raise
             else:
                 return Outcome.WRITTEN, applied
-            self._sleep(random.uniform(0, 0.05) * (attempt + 1))  # noqa: S311
+            self._sleep(random.uniform(0, 0.05) * (attempt + 1))  # noqa: S311  spreads requests, guards nothing
         return Outcome.CONFLICT, Applied((), ())

@@ -131,7 +131,7 @@ class Server:
 
     def refresh(self) -> None:
         """Take over the files if they have changed; a pair that cannot be used (yet) leaves the old one in use."""
-        assert self._files, "only called with files"  # noqa: S101
+        assert self._files, "only called with files"  # noqa: S101  tells mypy; `None` would fail in the next line
         with self._refreshing:  # whoever comes second finds nothing new
             seen = pair_fingerprint(*self._files)
             if seen == self._seen:

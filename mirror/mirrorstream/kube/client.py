@@ -155,7 +155,7 @@ class Client:
                 if error.status != 429 or attempt == THROTTLE_RETRIES:
                     raise
                 # Spread out those who were refused together.
-                delay = (delay if delay is not None else 1.0) + random.uniform(0, 0.25)  # noqa: S311
+                delay = (delay if delay is not None else 1.0) + random.uniform(0, 0.25)  # noqa: S311  spreads requests, guards nothing
                 throttled += delay
                 if throttled > THROTTLE_LIMIT:
                     raise
