@@ -72,8 +72,8 @@ class Block:
 
 
 def pages() -> list[Path]:
-    """The documents: README, CONTRIBUTING and the guide."""
-    return [PROJECT / "README.md", PROJECT / "CONTRIBUTING.md", *sorted((PROJECT / "docs").glob("*.md"))]
+    """The documents: README, CONTRIBUTING, SECURITY and the guide."""
+    return [PROJECT / "README.md", PROJECT / "CONTRIBUTING.md", PROJECT / "SECURITY.md", *sorted((PROJECT / "docs").glob("*.md"))]
 
 
 def blocks(page: Path) -> list[Block]:

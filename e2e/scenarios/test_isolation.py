@@ -51,6 +51,10 @@ def shown_audit(webhook: Webhook, ns: Namespace, image: str) -> Object:
     return found
 
 
+def _came_to(webhook: Webhook, ns: Namespace, image: str, result: str) -> bool:
+    return bool(shown_audit(webhook, ns, image)["result"] == result)
+
+
 def _import_from(name: str, source: str, stream: Object) -> None:
     """Have a tag import another image."""
     next(entry for entry in stream["spec"]["tags"] if entry["name"] == name)["from"]["name"] = source
@@ -137,9 +141,7 @@ def test_the_audit_annotation_names_no_stream_that_the_pod_may_not_pull_from(
             f"{ns.source('app')}@{digest}": "no-access",
         }
         for image, result in expected.items():
-            wait_for(
-                f"{image} is known", lambda image=image, result=result: shown_audit(webhook, stranger, image)["result"] == result
-            )
+            wait_for(f"{image} is known", partial(_came_to, webhook, stranger, image, result))
             shown = shown_audit(webhook, stranger, image)
             assert shown["stream"] == ""
             told = shown["reason"]

@@ -12,7 +12,7 @@ import yaml
 from docs.generate_configuration import PAGE, page
 from e2e.documents import PROJECT
 
-OUTSIDE = [pytest.param(PROJECT / name, id=name) for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")]
+OUTSIDE = [pytest.param(PROJECT / name, id=name) for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md")]
 
 
 def test_the_configuration_reference_is_current() -> None:
@@ -47,7 +47,7 @@ def _anchors(path: Path) -> set[str]:
 
 @pytest.mark.parametrize("document", OUTSIDE)
 def test_links_between_documents_lead_somewhere(document: Path) -> None:
-    """README, CONTRIBUTING and CHANGELOG are read where they lie; the site's own links are checked when it is built."""
+    """README, CONTRIBUTING, CHANGELOG and SECURITY are read where they lie; the site's own links are checked when it is built."""
     for target in re.findall(r"\]\(([^)\s]+)\)", document.read_text(encoding="utf-8")):
         if target.startswith("https://"):
             continue

@@ -1,14 +1,17 @@
 """The client: credentials as kubectl finds them, errors in one line, no wait without a limit."""
 
+import ssl
 import sys
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
+import yaml
 from mirrorstream.kube.client import ApiError, ApiUnreachable, Client, ConfigurationError, load_client
 from mirrorstream.kube.limiter import RateLimiter
 
+from e2e.certificates import Authority
 from tests.kube.conftest import Request, Script
 
 
@@ -181,3 +184,33 @@ def test_the_rate_is_limited_after_a_burst() -> None:
     limiter.rate = 1
     limiter.wait()
     assert 1 <= slept[-1] <= 2
+
+
+def test_an_api_server_of_another_authority_is_told_nothing(tmp_path: Path) -> None:
+    """Whoever stands in between gets no token: the connection ends before anything is sent."""
+    ours, theirs = Authority(tmp_path / "ours", "ours"), Authority(tmp_path / "theirs", "theirs")
+    pair = theirs.issue("server", hosts=("localhost",))
+    script = Script()
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(pair.certificate, pair.key)
+    script.server.socket = context.wrap_socket(script.server.socket, server_side=True, do_handshake_on_connect=False)
+    path = script.kubeconfig(tmp_path / "kubeconfig", token="secret")
+    document = yaml.safe_load(path.read_text())
+    cluster = document["clusters"][0]["cluster"]
+    cluster["server"] = script.url.replace("http:", "https:")
+    try:
+        for authority, works in ((ours, False), (theirs, True)):
+            cluster["certificate-authority"] = str(authority.certificate)
+            path.write_text(yaml.safe_dump(document))
+            client = load_client(str(path), in_cluster=False)
+            if works:
+                assert client.get("/x") == {}
+            else:
+                with pytest.raises(ApiUnreachable, match=r"(?i)certificate"):
+                    client.get("/x")
+                assert script.requests == []
+            client.close()
+    finally:
+        script.ended.set()
+        script.server.shutdown()
+        script.server.server_close()

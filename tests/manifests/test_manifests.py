@@ -274,6 +274,24 @@ def test_network_policies_let_out_what_the_api_server_and_dns_need(rendered: Ren
         assert {port["port"] for rule in to_some for port in rule["ports"]} == {53, 5353}
 
 
+def test_only_monitoring_reaches_the_metrics(rendered: Render) -> None:
+    """By the network policies; the webhook's other port is for API servers, which no policy can name."""
+    for policy in of_kind(rendered("openshift"), "NetworkPolicy"):
+        for rule in policy["spec"]["ingress"]:
+            ports = {port["port"] for port in rule["ports"]}
+            if ports & {8080, "metrics"}:
+                assert ports <= {8080, "metrics"}, rule
+                names = {
+                    name
+                    for peer in rule["from"]
+                    for expression in peer["namespaceSelector"]["matchExpressions"]
+                    for name in expression["values"]
+                }
+                assert names == {"openshift-monitoring", "openshift-user-workload-monitoring", "monitoring"}
+            else:
+                assert ports <= {8443, "admission"}, rule
+
+
 def test_the_webhook_keeps_out_of_the_platforms_and_its_own_namespaces(rendered: Render) -> None:
     """Twice: by conditions, and by the label of its own namespace."""
     items = rendered("openshift")
