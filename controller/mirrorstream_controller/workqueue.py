@@ -2,7 +2,8 @@
 
 The dirty and processing sets are client-go's: a key that changes while it is processed is processed once more, never twice at
 once. On top of it: a turn for each namespace, so that a tenant with a thousand failing streams delays nobody, and an urgent
-lane for what a user has just asked for.
+lane for what a user has just asked for. That lane has turns, too, and lets one of the others through after a few of its own: whoever
+asks for a thousand streams again and again delays nobody either.
 """
 
 import heapq
@@ -12,7 +13,11 @@ import time
 from collections import OrderedDict, deque
 from collections.abc import Callable
 
+URGENT_IN_A_ROW = 4
+"""After so many urgent keys one of the others has its turn."""
 Key = tuple[str, str]
+Turns = OrderedDict[str, deque[Key]]
+"""The waiting keys of each namespace that has any."""
 
 
 class WorkQueue:
@@ -32,8 +37,10 @@ class WorkQueue:
         self._clock = clock
         self._uniform = uniform
         self._condition = threading.Condition()
-        self._urgent: deque[Key] = deque()
-        self._turns: OrderedDict[str, deque[Key]] = OrderedDict()
+        self._urgent: Turns = OrderedDict()
+        self._turns: Turns = OrderedDict()
+        self._in_a_row = 0
+        """How many keys have come from the urgent lane, one after the other."""
         self._dirty: dict[Key, float] = {}
         self._processing: set[Key] = set()
         self._urgent_after: set[Key] = set()
@@ -52,12 +59,9 @@ class WorkQueue:
         if self._shut_down:
             return
         if key in self._dirty:
-            if urgent and key not in self._processing and key not in self._urgent:
-                self._turns[key[0]].remove(key)
-                if not self._turns[key[0]]:
-                    # A namespace without a key has no turn: who took it would find nothing.
-                    del self._turns[key[0]]
-                self._urgent.append(key)
+            if urgent and key not in self._processing and key not in self._urgent.get(key[0], ()):
+                _take_out(self._turns, key)
+                _append(self._urgent, key)
             elif urgent:
                 self._urgent_after.add(key)
             return
@@ -69,10 +73,7 @@ class WorkQueue:
         self._enqueue(key, urgent)
 
     def _enqueue(self, key: Key, urgent: bool) -> None:
-        if urgent:
-            self._urgent.append(key)
-        else:
-            self._turns.setdefault(key[0], deque()).append(key)
+        _append(self._urgent if urgent else self._turns, key)
         self._condition.notify()
 
     def add_after(self, key: Key, seconds: float) -> None:
@@ -133,14 +134,14 @@ class WorkQueue:
                 self._add(key, urgent=False)
 
     def _next(self) -> Key | None:
-        if self._urgent:
-            return self._urgent.popleft()
-        if not self._turns:
+        lane = self._turns if self._turns and (not self._urgent or self._in_a_row >= URGENT_IN_A_ROW) else self._urgent
+        if not lane:
             return None
-        namespace, waiting = self._turns.popitem(last=False)
+        self._in_a_row = self._in_a_row + 1 if lane is self._urgent else 0
+        namespace, waiting = lane.popitem(last=False)
         key = waiting.popleft()
         if waiting:
-            self._turns[namespace] = waiting
+            lane[namespace] = waiting
         return key
 
     def done(self, key: Key) -> None:
@@ -170,3 +171,15 @@ class WorkQueue:
         """Seconds that the oldest waiting key has waited."""
         with self._condition:
             return self._clock() - min(self._dirty.values(), default=self._clock())
+
+
+def _append(turns: Turns, key: Key) -> None:
+    turns.setdefault(key[0], deque()).append(key)
+
+
+def _take_out(turns: Turns, key: Key) -> None:
+    """A namespace without a key has no turn: who took it would find nothing."""
+    waiting = turns[key[0]]
+    waiting.remove(key)
+    if not waiting:
+        del turns[key[0]]

@@ -58,13 +58,26 @@ def test_what_a_user_asked_for_comes_first() -> None:
     assert q.get(timeout=0) == ("a", "4")
 
 
-def test_what_a_user_asked_for_may_have_been_all_that_waited() -> None:
-    """Its namespace's turn goes with it: a worker that took it would die, and eight of them are all there are."""
+def test_who_asks_for_a_thousand_streams_again_and_again_delays_nobody() -> None:
+    """Neither what others ask for, nor what just waits."""
+    q = queue([0.0])
+    for number in range(1000):
+        q.add(("greedy", str(number)), urgent=True)
+    q.add(("modest", "asked-for"), urgent=True)
+    q.add(("modest", "waiting"))
+    first = [q.get(timeout=0) for _ in range(5)]
+    assert ("modest", "asked-for") in first
+    assert ("modest", "waiting") in first
+
+
+def test_a_stream_that_waits_and_is_asked_for_leaves_no_empty_turn_behind() -> None:
+    """A worker that took it would end, and there are eight."""
     q = queue([0.0])
     q.add(("a", "1"))
     q.add(("a", "1"), urgent=True)
+    assert drain(q) == [("a", "1")]
     q.add(("b", "1"))
-    assert drain(q) == [("a", "1"), ("b", "1")]
+    assert drain(q) == [("b", "1")]
 
 
 def test_delays_and_the_earliest_counts() -> None:
