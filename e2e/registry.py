@@ -47,7 +47,7 @@ class Failure:
     """How requests fail.
 
     `status` with an error `code`; `html`: a proxy's page; `wrong_digest`: other content than the digest says; `seconds`: a wait
-    before the answer; `hang`: no answer at all; `close`: the connection is cut.
+    before the answer; `hang`: no answer at all; `close`: the connection is cut; `redirect`: to the same place, for ever.
     """
 
     status: int = 0
@@ -57,6 +57,7 @@ class Failure:
     seconds: float = 0
     hang: bool = False
     close: bool = False
+    redirect: bool = False
 
 
 FAILURES = {
@@ -279,6 +280,9 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             self.owner.stopping.wait(600)
         if failure.hang or failure.close:
             self.close_connection = True
+            return True
+        if failure.redirect:
+            self._answer(307, b"", headers={"Location": self.path})
             return True
         if failure.html:
             self._answer(200, b"<html>hello</html>", "text/html")

@@ -2,8 +2,8 @@
 
 The dirty and processing sets are client-go's: a key that changes while it is processed is processed once more, never twice at
 once. On top of it: a turn for each namespace, so that a tenant with a thousand failing streams delays nobody, and an urgent
-lane for what a user has just asked for. That lane has turns, too, and lets one of the others through after a few of its own: whoever
-asks for a thousand streams again and again delays nobody either.
+lane for what a user has just asked for. That lane has turns, too, and lets one of the others through after a few of its own:
+whoever asks for a thousand streams again and again delays nobody either.
 """
 
 import heapq

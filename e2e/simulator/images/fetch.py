@@ -247,6 +247,8 @@ def go_text(error: BaseException, host: str) -> str:
         return "net/http: TLS handshake timeout"
     if isinstance(root, ConnectionResetError):
         return "read: connection reset by peer"
+    if isinstance(error, urllib3.exceptions.MaxRetryError) and "redirects" in str(error.reason):
+        return "stopped after 10 redirects"
     return "EOF"
 
 
