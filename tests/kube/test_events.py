@@ -48,3 +48,22 @@ def test_only_the_same_event_is_counted_up(client: Client, written: list[tuple[s
     """A message is cut; its annotation may still differ, and must not stay the first one's."""
     _record(client, ("m", (("a", "1"),)), second)
     assert [verb for verb, _ in written] == verbs
+
+
+def test_a_namespace_with_thousands_of_events_delays_only_its_own(
+    client: Client, written: list[tuple[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Namespaces take turns, and what one has too many of is dropped and counted."""
+    monkeypatch.setattr("mirrorstream.kube.events.NAMESPACE_LIMIT", 20)
+    dropped: list[int] = []
+    recorder = EventRecorder(client, "mirrorstream", "me", on_drop=lambda: dropped.append(1))
+    greedy, modest = (Involved("v1", "ImageStream", name, "app", "u") for name in ("greedy", "modest"))
+    for number in range(27):
+        recorder.event(greedy, NORMAL, "Reason", f"m{number}")
+    recorder.event(modest, NORMAL, "Reason", "m")
+    recorder.start()
+    recorder.stop(30)
+    namespaces = [body["metadata"]["namespace"] for _, body in written]
+    assert "modest" in namespaces[:2]
+    assert namespaces.count("greedy") == 20
+    assert len(dropped) == 7

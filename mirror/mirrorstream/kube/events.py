@@ -1,12 +1,11 @@
 """Events on the objects that users look at: what was imported, from where, or why not.
 
-They are written by a thread of their own with a bounded queue: a decision never waits for an Event, and an API server that
-refuses them costs us a line in the log, no more.
+They are written by a thread of their own from a bounded queue: a decision never waits for an Event, and an API server that
+refuses them costs us a line in the log, no more. Namespaces take turns, so that one with thousands of failures delays only its own.
 """
 
 import collections
 import datetime
-import queue
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -20,6 +19,8 @@ from mirrorstream.kube.client import MERGE_PATCH, ApiError, Client, ClientError
 log = structlog.get_logger(__name__)
 
 QUEUE_LIMIT = 5000
+NAMESPACE_LIMIT = 1000
+"""So many Events of one namespace may wait."""
 REMEMBERED = 5000
 MESSAGE_LIMIT = 1024
 NORMAL, WARNING = "Normal", "Warning"
@@ -36,6 +37,9 @@ class Involved:
     namespace: str
     name: str
     uid: str = ""
+
+
+_Event = tuple[Involved, str, str, str, Annotations]
 
 
 class EventRecorder:
@@ -55,7 +59,10 @@ class EventRecorder:
         self._instance = instance
         self._on_drop = on_drop
         self._now = now
-        self._queue: queue.Queue[tuple[Involved, str, str, str, Annotations] | None] = queue.Queue(QUEUE_LIMIT)
+        self._condition = threading.Condition()
+        self._turns: collections.OrderedDict[str, collections.deque[_Event]] = collections.OrderedDict()
+        self._waiting = 0
+        self._stopped = False
         self._written: collections.OrderedDict[tuple[Involved, str, str, Annotations], tuple[str, int]] = collections.OrderedDict()
         self._thread: threading.Thread | None = None
 
@@ -65,25 +72,43 @@ class EventRecorder:
         self._thread.start()
 
     def event(self, involved: Involved, event_type: str, reason: str, message: str, annotations: Annotations = ()) -> None:
-        """Queue an Event; never blocks and never raises. When the queue is full it is dropped and counted."""
+        """Queue an Event; never blocks and never raises. What is too much, in all or of a namespace, is dropped and counted."""
         if len(message) > MESSAGE_LIMIT:
             message = message[: MESSAGE_LIMIT - 1] + "…"
-        try:
-            self._queue.put_nowait((involved, event_type, reason, message, annotations))
-        except queue.Full:
+        with self._condition:
+            waiting = self._turns.get(involved.namespace, ())
+            if taken := self._waiting < QUEUE_LIMIT and len(waiting) < NAMESPACE_LIMIT and not self._stopped:
+                item = (involved, event_type, reason, message, annotations)
+                self._turns.setdefault(involved.namespace, collections.deque()).append(item)
+                self._waiting += 1
+                self._condition.notify()
+        if not taken:
             self._on_drop()
 
     def stop(self, timeout: float = 3.0) -> None:
         """Write what is queued, for at most `timeout` seconds."""
-        try:
-            self._queue.put_nowait(None)
-        except queue.Full:
-            return
+        with self._condition:
+            self._stopped = True
+            self._condition.notify()
         if self._thread:
             self._thread.join(timeout)
 
+    def _next(self) -> _Event | None:
+        """The next Event, of the namespace whose turn it is; None once all are written and no more come."""
+        with self._condition:
+            while not self._turns:
+                if self._stopped:
+                    return None
+                self._condition.wait()
+            namespace, waiting = self._turns.popitem(last=False)
+            item = waiting.popleft()
+            if waiting:
+                self._turns[namespace] = waiting
+            self._waiting -= 1
+            return item
+
     def _run(self) -> None:
-        while (item := self._queue.get()) is not None:
+        while (item := self._next()) is not None:
             try:
                 self._write(*item)
             except ClientError as error:
