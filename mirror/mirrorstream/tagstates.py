@@ -144,7 +144,8 @@ def with_origins(states: Iterable[TagState], through: Mapping[str, str]) -> list
     """The same states, those HEALED whose image's digest `through` has; it names the mirror's host that served it.
 
     An Image is one for all tags that have it, in whatever namespace, and names the host that served it first. Where a tag's own
-    Event tells, that is what served the tag; whether anything did is the Image's to say, since whoever owns a namespace may write Events.
+    Event tells, that is what served the tag; whether anything did is the Image's to say, since whoever owns a namespace may
+    write Events.
     """
     return [
         dataclasses.replace(
