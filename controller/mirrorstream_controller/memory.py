@@ -42,10 +42,11 @@ class StreamMemory:
         pending: dict[str, tuple[int, float]] = {}
         failing: dict[str, tuple[float, int | None]] = {}
         seen: dict[str, float] = {}
+        statuses = stream.status_by_tag()
         for tag in stream.spec_tags:
             if not tag.importable:
                 continue
-            status = stream.status_tag(tag.name)
+            status = statuses.get(tag.name)
             generation = tag.generation or 0
             known = self.failing.get(tag.name)
             if is_pending(tag, status):

@@ -304,9 +304,10 @@ def _interesting(stream: ImageStream | None) -> bool:
     """Whether there may be something to do, or to tell, about a stream."""
     if stream is None:
         return False
+    statuses = stream.status_by_tag()
     for tag in stream.spec_tags:
         if tag.importable:
-            status = stream.status_tag(tag.name)
+            status = statuses.get(tag.name)
             if is_pending(tag, status) or (status and status.failure):
                 return True
     return bool(stream.spec.docker_image_repository and not listed_tags(stream))

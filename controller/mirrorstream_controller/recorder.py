@@ -13,7 +13,7 @@ from enum import StrEnum
 from typing import Any
 
 from mirrorstream.candidates import Candidate
-from mirrorstream.imagestreams import IMPORT_SUCCESS, ImageStream, followed_tag, imagestream_from, is_pending, listed_tags
+from mirrorstream.imagestreams import IMPORT_SUCCESS, ImageStream, followers, imagestream_from, is_pending, listed_tags
 from mirrorstream.kube.client import ApiError, ApiUnreachable, Client
 
 from mirrorstream_controller.importer import API
@@ -99,7 +99,9 @@ def apply_results(stream: dict[str, Any], results: Sequence[TagResult], created:
         moved = _add_event(entry, event, only_generation=result.only_condition)
         _drop_failure(entry)
         if moved:
-            _follow(stream, projection, result.tag, event, {result.tag})
+            # Those that follow it, and those that follow them: a status write does not move them on the platform.
+            for follower in followers(projection, result.tag):
+                _add_event(_entry(stream, follower), dict(event), only_generation=False)
         recorded.append(result)
     return Applied(tuple(recorded), tuple(skipped))
 
@@ -164,17 +166,6 @@ def _drop_failure(entry: dict[str, Any]) -> None:
         entry["conditions"] = kept
     else:
         entry.pop("conditions", None)
-
-
-def _follow(stream: dict[str, Any], projection: ImageStream, target: str, event: dict[str, Any], seen: set[str]) -> None:
-    """Move the tags that follow `target`, and those that follow them: a status write does not do that on the platform."""
-    metadata = projection.metadata
-    for tag in projection.spec_tags:
-        if tag.name in seen or followed_tag(metadata.name, metadata.namespace, tag) != target:
-            continue
-        seen.add(tag.name)
-        _add_event(_entry(stream, tag.name), dict(event), only_generation=False)
-        _follow(stream, projection, tag.name, event, seen)
 
 
 class Recorder:

@@ -194,7 +194,7 @@ class Journal:
         tried = Tried(attempt, event.at, event.count or 1, one_line(event.metadata.name))
         # Times are whole seconds; of two in the same one, the version tells which was written last.
         version = event.metadata.resource_version
-        order = (event.at, int(version) if version.isascii() and version.isdigit() else 0)
+        order = (event.at, int(version) if version.isascii() and version.isdigit() and len(version) < 40 else 0)
         known = self._tried.get((key, involved.uid, attempt.tag))
         if known is None or order >= known[0]:
             self._tried[key, involved.uid, attempt.tag] = (order, tried)

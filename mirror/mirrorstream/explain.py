@@ -8,7 +8,7 @@ from typing import Any
 from mirrorstream.candidates import Candidate, LeftOut
 from mirrorstream.imagestreams import WHOLE_REPOSITORY, ImageStream
 from mirrorstream.policy import MirrorPolicy, PolicyWarning
-from mirrorstream.references import parse_reference
+from mirrorstream.references import parse_reference, written_name
 from mirrorstream.screen import Line, Span, Style, blank, columns, line
 from mirrorstream.statusreport import failing_for, notes, story_lines
 from mirrorstream.tagstates import BROKEN, OBSERVES, State, TagState
@@ -99,6 +99,7 @@ def explain_reference(
     candidates, left_out = policy.assess(reference)
     origins = policy.mirror_origins(reference)
     normalised = str(parse_reference(reference))
+    by_source = policy.records_the_source(reference, recorded_reference)
     return Explanation(
         reference=normalised,
         scope=scope,
@@ -107,7 +108,7 @@ def explain_reference(
             ExplainedSource(s.reference, s.insecure, s.blocked, () if s.reference == normalised else origins.get(s.reference, ()))
             for s in policy.pull_sources(reference)
         ),
-        candidates=tuple(_candidate(policy, reference, candidate, recorded_reference) for candidate in candidates),
+        candidates=tuple(_candidate(reference if by_source else candidate.reference, candidate) for candidate in candidates),
         leftOut=tuple(left_out),
         refused=policy.refusal(reference),
         importAllowed=policy.import_allowed(reference, insecure=insecure),
@@ -117,9 +118,8 @@ def explain_reference(
     )
 
 
-def _candidate(policy: MirrorPolicy, reference: str, candidate: Candidate, recorded_reference: str) -> ExplainedCandidate:
-    recorded = f"{policy.recorded_name(reference, candidate, recorded_reference)}@DIGEST"
-    return ExplainedCandidate(candidate.reference, candidate.insecure, candidate.mirror_set, recorded)
+def _candidate(recorded: str, candidate: Candidate) -> ExplainedCandidate:
+    return ExplainedCandidate(candidate.reference, candidate.insecure, candidate.mirror_set, f"{written_name(recorded)}@DIGEST")
 
 
 def explain_stream(

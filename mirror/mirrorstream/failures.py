@@ -8,6 +8,8 @@ import re
 from dataclasses import dataclass
 from enum import StrEnum
 
+from mirrorstream.references import MAXIMUM_LENGTH
+
 
 class FailureClass(StrEnum):
     """Why an import failed; the values label metrics and Events."""
@@ -124,10 +126,13 @@ def classify_message(message: str) -> FailureClass:
     return next((kind for kind, pattern in _PATTERNS if pattern.search(cause)), FailureClass.UNKNOWN)
 
 
-_LEADING_REFERENCE = re.compile(r'^[a-z0-9][^\s"\[\]]*/[^\s"]+: ')
+# The host ends at the first slash: were others allowed in it, a text of slashes would be tried from each of them anew.
+_LEADING_REFERENCE = re.compile(r'^[a-z0-9][^\s"\[\]/]*/[^\s"]+: ')
+DEEPEST = 16
+"""Aggregates in aggregates that are taken apart; the importer nests them once. What is deeper stays one part."""
 
 
-def split_aggregate(message: str) -> list[str]:
+def split_aggregate(message: str, depth: int = DEEPEST) -> list[str]:
     """The parts of an error message: one for each pull source that the platform tried.
 
     An aggregate is `[PART, PART]`, possibly nested. Commas, brackets and colons occur inside parts too (IPv6 addresses, lists of
@@ -135,9 +140,9 @@ def split_aggregate(message: str) -> list[str]:
     sentences that the importer starts a part with.
     """
     text = message.removeprefix(_WRAPPER)
-    if not (text.startswith("[") and text.endswith("]")):
+    if not depth or not (text.startswith("[") and text.endswith("]")):
         return [text]
-    return [part for piece in _PART_START.split(text[1:-1]) for part in split_aggregate(piece)]
+    return [part for piece in _PART_START.split(text[1:-1]) for part in split_aggregate(piece, depth - 1)]
 
 
 _PART_START = re.compile(
@@ -152,6 +157,8 @@ def mentions(part: str, reference: str) -> bool:
     The importer puts the reference in front (`REF: cause`) or in quotes; the host alone, as in a dialled address, does not
     count, since a mirror on the same host is another pull source.
     """
+    if len(reference) > MAXIMUM_LENGTH:
+        return False  # no pull spec; and looking for it would take its length times the part's
     return re.search(rf'(?:^|["\s\[]){re.escape(reference)}(?:["\s,\]]|:\s|$)', part) is not None
 
 

@@ -76,8 +76,8 @@ def read_objects(objects: Iterable[Any]) -> RuleObjects:
         kind, metadata = item.get("kind"), item.get("metadata")
         name = metadata.get("name") if isinstance(metadata, Mapping) else None
         name = name if isinstance(name, str) and name else "(no name)"
-        if kind in KINDS:
-            mirror_sets.append((f"{kind}/{name}", str(kind), item))
+        if isinstance(kind, str) and kind in KINDS:
+            mirror_sets.append((f"{kind}/{name}", kind, item))
         elif kind == "Image" and name == "cluster":
             _read_image_config(item, read)
     # In the order of their names, so that warnings and the choice among equals never depend on the order of events.

@@ -15,7 +15,7 @@ from mirrorstream.candidates import THE_SOURCE, Candidate, LeftOut, PullSource
 from mirrorstream.mirrorlists import merge_mirror_lists
 from mirrorstream.objects import DIGEST, TAG, ImportRegistry, MirrorEntry, PolicyWarning, RuleObjects, read_objects, read_scopes
 from mirrorstream.references import Reference, has_registry_host, parse_exact, parse_reference, written_name
-from mirrorstream.scopes import beyond_scope, enclosing_scopes, lies_in, longest_match
+from mirrorstream.scopes import beyond_scope, enclosing_scopes, longest_match
 
 __all__ = ["Candidate", "MirrorPolicy", "PolicyWarning", "PullSource"]
 
@@ -33,13 +33,22 @@ class _Mirror:
 
 @dataclass(slots=True)
 class _Rule:
-    """What registries.conf says of one scope."""
+    """What registries.conf says of one scope.
+
+    A scope without mirrors of its own shares those of the enclosing one: they are not copied, and what is compared are its own.
+    """
 
     scope: str
     insecure: bool = False
     blocked: bool = False
-    mirrors: list[_Mirror] = field(default_factory=list)
+    own: list[_Mirror] = field(default_factory=list)
     origins: list[str] = field(default_factory=list)
+    inherited: list[_Mirror] = field(default_factory=list, compare=False)
+
+    @property
+    def mirrors(self) -> list[_Mirror]:
+        """The mirrors that count here."""
+        return self.own or self.inherited
 
 
 class MirrorPolicy:
@@ -180,7 +189,9 @@ class MirrorPolicy:
         Nodes, builds and the internal registry do for ICSP and IDMS entries, but the platform's importer and its registry never
         match wildcard sources. Raises ReferenceError.
         """
-        return any(not mirror.scope.startswith("*.") for mirror in self._real_mirrors(reference, DIGEST))
+        parsed = parse_reference(reference)
+        rule = self._rule_for(parsed.name)
+        return any(_is_real(parsed, m, DIGEST) for m in (rule.mirrors if rule else ()) if not m.scope.startswith("*."))
 
     def recorded_name(self, source: str, candidate: Candidate, recorded_reference: str = "auto") -> str:
         """The repository, without tag or digest, that goes into a tag's history for an image of `source` that `candidate` served.
@@ -189,16 +200,20 @@ class MirrorPolicy:
         through a digest mirror. A tag mirror or a wildcard does not serve the platform's pull by digest, so there the mirror
         itself must be named. Raises ReferenceError.
         """
-        by_source = recorded_reference == "source" or (recorded_reference == "auto" and self.digest_mirrors_cover(source))
+        by_source = self.records_the_source(source, recorded_reference)
         return written_name(source if by_source else candidate.reference)
+
+    def records_the_source(self, source: str, recorded_reference: str = "auto") -> bool:
+        """Whether `recorded_name` is the source's own, the same for every candidate. Raises ReferenceError."""
+        return recorded_reference == "source" or (recorded_reference == "auto" and self.digest_mirrors_cover(source))
 
     def tag_mirrors_cover(self, reference: str) -> bool:
         """Whether a node finds the reference's tag through a mirror by itself. Raises ReferenceError."""
-        return bool(self._real_mirrors(reference, TAG))
+        return self._is_covered(reference, TAG)
 
     def mirrors_cover(self, reference: str) -> bool:
         """Whether any mirror set, for tags or digests, names a mirror for the reference's repository. Raises ReferenceError."""
-        return bool(self._real_mirrors(reference, DIGEST) or self._real_mirrors(reference, TAG))
+        return self._is_covered(reference, DIGEST) or self._is_covered(reference, TAG)
 
     def covering_objects(self, reference: str) -> tuple[str, tuple[str, ...]]:
         """The scope that decides about `reference`, and the objects it comes from; empty if no rule does."""
@@ -215,11 +230,10 @@ class MirrorPolicy:
                 found[text].update(mirror.origins)
         return {text: tuple(sorted(origins)) for text, origins in found.items()}
 
-    def _real_mirrors(self, reference: str, kind: str) -> list[_Mirror]:
+    def _is_covered(self, reference: str, kind: str) -> bool:
         parsed = parse_reference(reference)
         rule = self._rule_for(parsed.name)
-        mirrors = rule.mirrors if rule else ()
-        return [m for m in mirrors if m.kind == kind and _rewrite(parsed, m) not in (None, str(parsed))]
+        return any(_is_real(parsed, mirror, kind) for mirror in (rule.mirrors if rule else ()))
 
     def _rule_for(self, name: str) -> _Rule | None:
         """The one rule that counts for a repository: the longest scope over all kinds together."""
@@ -229,6 +243,11 @@ class MirrorPolicy:
         """A pull source as the node's client sees it: its own location's rule adds to what the mirror says."""
         rule = self._rule_for(parse_reference(text).name)
         return PullSource(text, insecure or (rule is not None and rule.insecure), rule is not None and rule.blocked)
+
+
+def _is_real(reference: Reference, mirror: _Mirror, kind: str) -> bool:
+    """Whether a mirror of this kind stands for `reference`, and is not the source itself."""
+    return mirror.kind == kind and _rewrite(reference, mirror) not in (None, str(reference))
 
 
 def _rewrite(reference: Reference, mirror: _Mirror) -> str | None:
@@ -248,6 +267,7 @@ def _admits(entry: ImportRegistry, host: str, port: str) -> bool:
 def _rules(objects: RuleObjects) -> dict[str, _Rule]:
     """One rule for each scope that a mirror set or the Image config names."""
     rules: dict[str, _Rule] = {}
+    insecure_scopes, blocked_scopes = set(objects.insecure), set(objects.blocked)
 
     def rule_for(scope: str) -> _Rule:
         return rules.setdefault(scope, _Rule(scope))
@@ -257,23 +277,25 @@ def _rules(objects: RuleObjects) -> dict[str, _Rule]:
             rule = rule_for(source)
             rule.blocked |= any(entry.never_contact_source for entry in entries)
             rule.origins += [entry.origin for entry in entries]
+            named_by: dict[str, set[str]] = defaultdict(set)
+            for entry in entries:
+                for location in entry.mirrors:
+                    named_by[location].add(entry.origin)
             for location in merge_mirror_lists(source, [entry.mirrors for entry in entries]):
-                origins = tuple(sorted({entry.origin for entry in entries if location in entry.mirrors}))
-                insecure = any(lies_in(location, scope) for scope in objects.insecure)
+                insecure = not insecure_scopes.isdisjoint(enclosing_scopes(location))
                 # Only a mirror that is the source, added as the end of somebody's chain, is in nobody's list.
-                rule.mirrors.append(_Mirror(location, kind, source, insecure, origins or tuple(sorted(rule.origins))))
-    mirrored = {scope: rule for scope, rule in rules.items() if rule.mirrors}
+                origins = tuple(sorted(named_by.get(location) or rule.origins))
+                rule.own.append(_Mirror(location, kind, source, insecure, origins))
+    mirrored = {scope: rule for scope, rule in rules.items() if rule.own}
     for scope in (*objects.blocked, *objects.insecure):
         rule_for(scope)
-    insecure_scopes, blocked_scopes = set(objects.insecure), set(objects.blocked)
     for rule in rules.values():
         scopes = enclosing_scopes(rule.scope)
         rule.insecure |= not insecure_scopes.isdisjoint(scopes)
         rule.blocked |= not blocked_scopes.isdisjoint(scopes)
         # The most specific enclosing source's mirrors, which would count here without this rule.
-        if not rule.mirrors and (enclosing := longest_match(rule.scope, mirrored)):
-            rule.mirrors = list(enclosing.mirrors)
-            rule.origins = list(enclosing.origins)
+        if not rule.own and (enclosing := longest_match(rule.scope, mirrored)):
+            rule.inherited, rule.origins = enclosing.own, enclosing.origins
     return rules
 
 

@@ -12,10 +12,15 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import structlog
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from mirrorstream import yamltext
+from mirrorstream.safetext import one_line, shortened
+
 log = structlog.get_logger(__name__)
+
+PROBLEMS = 20
+"""Wrong fields that are named."""
 
 Namespace = Annotated[str, Field(min_length=1, max_length=63)]
 
@@ -150,11 +155,9 @@ def parse_settings(text: str, where: str) -> Settings:
     `where` names the file in errors. Raises SettingsError with one line that names each wrong field by its path.
     """
     try:
-        document: Any = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        place = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
-        raise SettingsError(f"{where}{place}: not valid YAML: {getattr(error, 'problem', None) or error}") from error
+        document: Any = yamltext.document(text)
+    except yamltext.YamlError as error:
+        raise SettingsError(f"{where}, {error}" if str(error).startswith("line ") else f"{where}: {error}") from error
     if document is None:
         document = {}
     if not isinstance(document, dict):
@@ -162,8 +165,14 @@ def parse_settings(text: str, where: str) -> Settings:
     try:
         return Settings.model_validate(document)
     except ValidationError as error:
-        problems = [f"{'.'.join(str(part) for part in e['loc']) or 'document'}: {_explain(e)}" for e in error.errors()]
-        raise SettingsError(f"{where}: {'; '.join(problems)}") from error
+        found = error.errors(include_url=False, include_context=False)
+        problems = [f"{_field(e['loc'])}: {_explain(e)}" for e in found[:PROBLEMS]]
+        more = [f"and {len(found) - PROBLEMS} more"] if len(found) > PROBLEMS else []
+        raise SettingsError(f"{where}: {'; '.join([*problems, *more])}") from error
+
+
+def _field(path: tuple[int | str, ...]) -> str:
+    return shortened(one_line(".".join(str(part) for part in path)), 200) or "document"
 
 
 def _explain(error: Any) -> str:
@@ -173,7 +182,7 @@ def _explain(error: Any) -> str:
     text = str(error["msg"]).removeprefix("Value error, ")
     if error["type"] == "value_error":
         return text
-    return f"{text[0].lower()}{text[1:]}, found {error['input']!r}"
+    return f"{text[0].lower()}{text[1:]}, found {shortened(repr(error['input']), 200)}"
 
 
 def read_settings(path: str | None) -> Settings:

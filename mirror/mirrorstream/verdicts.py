@@ -96,10 +96,13 @@ def judge(
         return Judgement(Verdict.REFUSE, refusal)
     if not policy.import_allowed(source, insecure=insecure):
         return Judgement(Verdict.REFUSE, _not_allowed(source))
+    # The same for all of them: asked for each candidate, it would go through all mirrors again.
+    by_source = policy.records_the_source(source, recorded_reference)
     recordable = tuple(
         candidate
         for candidate in candidates
-        if policy.recorded_name(source, candidate, recorded_reference) == written_name(source)
+        if by_source
+        or written_name(candidate.reference) == written_name(source)
         or policy.import_allowed(candidate.reference, insecure=insecure)
     )
     if not recordable:

@@ -177,17 +177,21 @@ class Index:
 
     def _add(self, entry: StreamClaims) -> None:
         entries = self._namespaces.setdefault(entry.stream.namespace, {})
-        for key, claim in entry.claims:
-            known = entries.get(key)
-            entries[key] = tuple(sorted((*known, claim), key=_order)) if known else (claim,)
+        for key, claims in _by_key(entry).items():
+            entries[key] = tuple(sorted((*entries.get(key, ()), *claims), key=_order))
         if host := _host(entry.stream.repository):
             self._hosts[host] += 1
 
     def _remove(self, entry: StreamClaims) -> None:
         entries = self._namespaces.get(entry.stream.namespace, {})
-        for key, claim in entry.claims:
-            left = list(entries.get(key, ()))
-            left.remove(claim)
+        for key, claims in _by_key(entry).items():
+            gone = Counter(claims)
+            left = []
+            for claim in entries.get(key, ()):
+                if gone[claim]:
+                    gone[claim] -= 1
+                else:
+                    left.append(claim)
             if left:
                 entries[key] = tuple(left)
             else:
@@ -211,6 +215,14 @@ class Index:
     def references(self) -> int:
         """How many references are claimed, counted once for each namespace."""
         return sum(len(entries) for entries in list(self._namespaces.values()))
+
+
+def _by_key(entry: StreamClaims) -> dict[str, list[Claim]]:
+    """A stream's claims by reference: thousands of its tags may claim the same one, and are sorted in once."""
+    found: dict[str, list[Claim]] = {}
+    for key, claim in entry.claims:
+        found.setdefault(key, []).append(claim)
+    return found
 
 
 def _order(claim: Claim) -> tuple[bool, str, str]:

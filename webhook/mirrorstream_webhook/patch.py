@@ -1,6 +1,5 @@
 """What a review makes of a pod: which references are looked at, and the JSON Patch. Pure."""
 
-import json
 from collections.abc import Callable
 from enum import StrEnum
 from typing import Any
@@ -145,7 +144,8 @@ def read_originals(text: str | None) -> dict[str, str]:
     if not text:
         return {}
     try:
-        found = json.loads(text)
-    except (ValueError, RecursionError):
+        # Not Python's own: it takes half a surrogate pair, which no answer can have.
+        found = msgspec.json.decode(text)
+    except (msgspec.MsgspecError, RecursionError, UnicodeError):
         return {}
     return {name: image for name, image in found.items() if isinstance(image, str)} if isinstance(found, dict) else {}

@@ -1,6 +1,5 @@
 """Projections of the few Pod fields that a review looks at, and the places in a pod that name an image."""
 
-import re
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -135,8 +134,8 @@ def pull_secret_problem(pod: Pod) -> str:
     that names none.
     """
     names = [secret.name for secret in pod.spec.image_pull_secrets or ()]
-    account = re.escape(service_account(pod))
-    if not names or any(re.match(rf"{account}-dockercfg-", name) for name in names):
+    theirs = f"{service_account(pod)}-dockercfg-"
+    if not names or any(name.startswith(theirs) for name in names):
         return ""
     return f"the pod names pull secrets of its own ({', '.join(names)}), none of them for the internal registry"
 

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-import yaml
 
 from mirrorstream.attempts import Journal
 from mirrorstream.commands.output import print_document, print_lines
@@ -20,7 +19,9 @@ from mirrorstream.kube.errors import ClientError
 from mirrorstream.objects import KINDS
 from mirrorstream.policy import MirrorPolicy
 from mirrorstream.references import ReferenceError, has_registry_host
+from mirrorstream.safetext import shortened
 from mirrorstream.tagstates import Asking, TagState, tag_states, with_origins
+from mirrorstream.yamltext import YamlError, documents
 
 READABLE = (*KINDS, "Image", "ImageStream", "ClusterImagePolicy", "ImagePolicy")
 """The kinds that files may have."""
@@ -165,29 +166,30 @@ def read_file(name: str) -> list[dict[str, Any]]:
     Raises ConfigurationError that names the file, the document and the field.
     """
     try:
-        documents = list(yaml.safe_load_all(sys.stdin if name == "-" else Path(name).read_text(encoding="utf-8")))
+        found = list(documents(sys.stdin.read() if name == "-" else Path(name).read_text(encoding="utf-8")))
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigurationError(f"{name}: cannot be read: {error}") from error
-    except yaml.YAMLError as error:
-        raise ConfigurationError(f"{name}: not valid YAML: {error}") from error
-    found = []
-    for number, document in enumerate(documents, 1):
+    except YamlError as error:
+        raise ConfigurationError(f"{name}: {error}") from error
+    objects = []
+    for number, document in enumerate(found, 1):
         where = f"{name}, document {number}"
         if document is None:
             continue
         if not isinstance(document, dict):
             raise ConfigurationError(f"{where}: expected an object, found {type(document).__name__}")
-        items = document.get("items") if str(document.get("kind")).endswith("List") else [document]
+        kind = document.get("kind")
+        items = document.get("items") if isinstance(kind, str) and kind.endswith("List") else [document]
         if not isinstance(items, list):
             raise ConfigurationError(f"{where}: items: expected a list")
-        found += [_known(item, where) for item in items]
-    return found
+        objects += [_known(item, where) for item in items]
+    return objects
 
 
 def _known(item: Any, where: str) -> dict[str, Any]:
     kind = item.get("kind") if isinstance(item, dict) else None
     if kind not in READABLE:
-        raise ConfigurationError(f"{where}: kind: {kind!r} is none of {', '.join(READABLE)}")
+        raise ConfigurationError(f"{where}: kind: {shortened(repr(kind), 100)} is none of {', '.join(READABLE)}")
     if not isinstance(item.get("metadata"), dict):
         raise ConfigurationError(f"{where}: metadata: expected a mapping in {kind}")
     found: dict[str, Any] = item

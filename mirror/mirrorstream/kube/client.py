@@ -5,6 +5,7 @@ how it wants its answer decoded, and none can hang for ever.
 """
 
 import contextlib
+import math
 import random
 import socket
 import threading
@@ -30,6 +31,8 @@ CONNECT_TIMEOUT = 5.0
 REQUEST_TIMEOUT = 30.0
 THROTTLE_RETRIES = 3
 THROTTLE_LIMIT = 10.0
+UNREADABLE = (msgspec.MsgspecError, RecursionError, UnicodeDecodeError)
+"""What decoding JSON raises; where msgspec skips a value it does not look whether its text is UTF-8."""
 JSON, JSON_PATCH, MERGE_PATCH = "application/json", "application/json-patch+json", "application/merge-patch+json"
 
 Observer = Callable[[str, int, float], None]
@@ -164,7 +167,7 @@ class Client:
                 break
         try:
             return decode(data) if data else None
-        except msgspec.MsgspecError as error:
+        except UNREADABLE as error:
             raise ApiUnreachable(f"{self.server}: {method} {path}: the answer cannot be read: {error}") from error
 
     def _send(
@@ -266,20 +269,22 @@ class Watch:
 
     def __iter__(self) -> Iterator[bytes]:
         """Each event's bytes. Raises ApiUnreachable when the connection breaks; ends when the server or `close` ends it."""
-        rest = b""
+        rest: list[bytes] = []  # of one event, put together once: it may be megabytes, in chunks of a few bytes
         try:
             for chunk in self._response.stream(65536):
-                *lines, rest = (rest + chunk).split(b"\n")
+                first, *lines = chunk.split(b"\n")
+                rest.append(first)
                 for line in lines:
-                    if line.strip():
-                        yield line
+                    whole, rest = b"".join(rest), [line]
+                    if whole.strip():
+                        yield whole
         except (urllib3.exceptions.HTTPError, OSError, ValueError, AttributeError) as error:
             # A response that another thread shuts down fails in many ways, all of which mean that it was closed.
             if not self._closed:
                 raise ApiUnreachable(f"{self._name}: {_cause(error)}") from error
         finally:
             self._response.close()
-        if rest.strip() and not self._closed:
+        if b"".join(rest).strip() and not self._closed:
             raise ApiUnreachable(f"{self._name}: the stream ended in the middle of an event")
 
     def close(self) -> None:
@@ -309,21 +314,27 @@ def load_client(
 
 def _api_error(status: int, data: bytes, headers: Mapping[str, str]) -> ApiError:
     """The error that an answer describes: from its Status object, or from its text where something else answered."""
-    try:
-        retry_after = float(headers.get("Retry-After", ""))
-    except ValueError:
-        retry_after = None
+    retry_after = _seconds(headers.get("Retry-After", ""))
     try:
         body = msgspec.json.decode(data)
-    except msgspec.MsgspecError:
+    except UNREADABLE:
         body = None
     if isinstance(body, dict) and body.get("kind") == "Status":
         details = body["details"] if isinstance(body.get("details"), dict) else {}
-        if retry_after is None and isinstance(details.get("retryAfterSeconds"), int):
-            retry_after = float(details["retryAfterSeconds"])
+        if retry_after is None:
+            retry_after = _seconds(details.get("retryAfterSeconds"))
         return ApiError(status, str(body.get("reason") or ""), str(body.get("message") or ""), details, retry_after)
     text = " ".join(data[:300].decode(errors="replace").split())
     return ApiError(status, "", f"HTTP status {status}: {text}" if text else f"HTTP status {status}", {}, retry_after)
+
+
+def _seconds(value: object) -> float | None:
+    """A number of seconds that can be waited for; None for anything else, a date or `nan` among it."""
+    try:
+        seconds = float(value) if isinstance(value, int | str) else -1.0
+    except (ValueError, OverflowError):
+        return None
+    return seconds if 0 <= seconds < math.inf else None
 
 
 def _cause(error: BaseException) -> str:

@@ -15,7 +15,7 @@ from typing import Any, Generic, TypeVar
 import msgspec
 import structlog
 
-from mirrorstream.kube.client import ApiError, ApiUnreachable, Client, ClientError, Watch
+from mirrorstream.kube.client import UNREADABLE, ApiError, ApiUnreachable, Client, ClientError, Watch
 
 log = structlog.get_logger(__name__)
 
@@ -29,6 +29,8 @@ WATCH_SECONDS = (300, 600)
 """The server ends a watch after a random time in here, so that the watches of many clients do not end together."""
 SILENCE_SECONDS = 120.0
 """Bookmarks come every minute: a watch with no bytes for so long is dead, whatever its connection says."""
+UNREADABLE_AGAIN = 3
+"""So many watches that end at the same event, since it is no JSON, before everything is listed anew."""
 ABSENT_AFTER = 6
 """So many 404s in a row, some 15 s, before what was served is taken for gone."""
 ABSENT_SECONDS = 60.0
@@ -165,7 +167,7 @@ class Informer(Generic[T]):
             self._thread.join(timeout=5)
 
     def _run(self) -> None:
-        failures = expiries = 0
+        failures = expiries = unreadable = 0
         version = ""
         while not self._stopped.is_set():
             began = self._clock()
@@ -183,8 +185,9 @@ class Informer(Generic[T]):
                 expiries += 1
                 log.info("the watch is too far behind, listing again", resource=self.name, reason=str(expired))
             except _Broken as broken:
-                # Resuming from the last good event loses nothing.
-                version = broken.version
+                # Resuming from the last good event loses nothing; unless what follows it can't be read, however often it is sent.
+                unreadable = unreadable + 1 if broken.unreadable and broken.version == version else 0
+                version = "" if unreadable >= UNREADABLE_AGAIN else broken.version
                 failures = 1 if self._clock() - began >= 1 else failures + 1
                 expiries = 0
                 log.debug("the watch broke off", resource=self.name, error=str(broken))
@@ -307,28 +310,37 @@ class Informer(Generic[T]):
 
     def _events(self, watch: Watch, version: str) -> Iterator[str]:
         """Apply each event, yielding the resourceVersion that it brings us to."""
+        in_order = version not in ("", "0")  # without a version to begin with, all objects come first, in any order
         try:
             for line in watch:
-                try:
-                    event = _EVENT.decode(line)
-                except msgspec.MsgspecError as error:
-                    raise ApiUnreachable(f"an event cannot be read: {error}") from error
+                event = _EVENT.decode(line)
                 self.last_contact = self._clock()
                 if event.type == "ERROR":
                     raise _watch_error(event)
-                identity = _IDENTITY.decode(event.object).metadata
-                version = identity.resource_version or version
+                try:
+                    identity = _IDENTITY.decode(event.object).metadata
+                except UNREADABLE as error:
+                    # A list would leave it out as well.
+                    self._malformed("", error)
+                    continue
+                late = in_order and _older(identity.resource_version, version)
+                version = version if late else identity.resource_version or version
                 if event.type != "BOOKMARK":
-                    self._on_event(event, identity)
+                    self._on_event(event, identity, late=late)
                 yield version
-        except (ApiUnreachable, msgspec.MsgspecError) as error:
+        except ApiUnreachable as error:
             raise _Broken(str(error), version) from error
+        except UNREADABLE as error:
+            raise _Broken(f"an event cannot be read: {error}", version, unreadable=True) from error
 
-    def _on_event(self, event: _Event, identity: _Meta) -> None:
+    def _on_event(self, event: _Event, identity: _Meta, *, late: bool) -> None:
+        """Apply an event; a `late` one is older than what came before it."""
         key = (identity.namespace, identity.name)
         known = self._objects.get(key)
         if known is not None and _older(identity.resource_version, known[0]):
             return
+        if known is None and late:
+            return  # or what has been deleted would come back
         if event.type == "DELETED":
             self._apply(key, None)
         elif known is None or known[0] != identity.resource_version:
@@ -340,14 +352,17 @@ class Informer(Generic[T]):
         try:
             meta = _IDENTITY.decode(raw).metadata
             return (meta.namespace, meta.name), (meta.resource_version, self._read(raw))
-        except (msgspec.MsgspecError, TypeError, UnicodeDecodeError) as error:
-            self.malformed += 1
+        except (*UNREADABLE, TypeError, ValueError) as error:
             name = ""
-            with contextlib.suppress(msgspec.MsgspecError):
+            with contextlib.suppress(*UNREADABLE):
                 meta = _IDENTITY.decode(raw).metadata
                 name = f"{meta.namespace}/{meta.name}" if meta.namespace else meta.name
-            log.warning("an object cannot be read and is left out", resource=self.name, object=name, error=str(error))
+            self._malformed(name, error)
             return None
+
+    def _malformed(self, name: str, error: Exception) -> None:
+        self.malformed += 1
+        log.warning("an object cannot be read and is left out", resource=self.name, object=name, error=str(error))
 
     def _apply(self, key: Key, value: tuple[str, T] | None) -> None:
         old = self._objects.get(key)
@@ -365,11 +380,11 @@ class _Expired(Exception):  # noqa: N818  internal control flow
 
 
 class _Broken(Exception):  # noqa: N818  internal control flow
-    """The watch ended in the middle; `version` is the last one seen whole."""
+    """The watch ended in the middle; `version` is the last one seen whole, and what follows it may be `unreadable`."""
 
-    def __init__(self, message: str, version: str) -> None:
+    def __init__(self, message: str, version: str, *, unreadable: bool = False) -> None:
         super().__init__(message)
-        self.version = version
+        self.version, self.unreadable = version, unreadable
 
 
 def _watch_error(event: _Event) -> Exception:
@@ -381,7 +396,11 @@ def _watch_error(event: _Event) -> Exception:
 
 def _older(version: str, than: str) -> bool:
     """Whether an event is older than what is known, where both versions are numbers (all servers in use have them so)."""
-    return version.isdigit() and than.isdigit() and int(version) < int(than)
+    if not (version.isascii() and version.isdigit() and than.isascii() and than.isdigit()):
+        return False
+    # Python's `int` refuses very long ones.
+    version, than = version.lstrip("0"), than.lstrip("0")
+    return (len(version), version) < (len(than), than)
 
 
 def json_objects(raw: bytes) -> dict[str, Any]:
