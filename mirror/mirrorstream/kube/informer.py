@@ -310,7 +310,7 @@ class Informer(Generic[T]):
 
     def _events(self, watch: Watch, version: str) -> Iterator[str]:
         """Apply each event, yielding the resourceVersion that it brings us to."""
-        in_order = version not in ("", "0")  # without a version to begin with, all objects come first, in any order
+        began, deleted = version, dict[Key, str]()
         try:
             for line in watch:
                 event = _EVENT.decode(line)
@@ -323,29 +323,32 @@ class Informer(Generic[T]):
                     # A list would leave it out as well.
                     self._malformed("", error)
                     continue
-                late = in_order and _older(identity.resource_version, version)
-                version = version if late else identity.resource_version or version
+                reached = identity.resource_version or version
+                # Without a version to begin with, all objects come first, in any order.
+                if began in ("", "0") or not _older(reached, version):
+                    version = reached
                 if event.type != "BOOKMARK":
-                    self._on_event(event, identity, late=late)
+                    self._on_event(event, identity, began, deleted)
                 yield version
         except ApiUnreachable as error:
             raise _Broken(str(error), version) from error
         except UNREADABLE as error:
             raise _Broken(f"an event cannot be read: {error}", version, unreadable=True) from error
 
-    def _on_event(self, event: _Event, identity: _Meta, *, late: bool) -> None:
-        """Apply an event; a `late` one is older than what came before it."""
+    def _on_event(self, event: _Event, identity: _Meta, began: str, deleted: dict[Key, str]) -> None:
+        """Apply an event, unless it is older than what is known; `deleted` has what went away since the watch `began`."""
         key = (identity.namespace, identity.name)
         known = self._objects.get(key)
-        if known is not None and _older(identity.resource_version, known[0]):
+        if _older(identity.resource_version, known[0] if known is not None else deleted.get(key, began)):
             return
-        if known is None and late:
-            return  # or what has been deleted would come back
         if event.type == "DELETED":
+            deleted[key] = identity.resource_version
             self._apply(key, None)
         elif known is None or known[0] != identity.resource_version:
             found = self._decode(bytes(event.object))
-            # One that cannot be read any more is not what we knew either.
+            if found is None:
+                # It is not what we knew either.
+                deleted[key] = identity.resource_version
             self._apply(key, found[1] if found else None)
 
     def _decode(self, raw: bytes) -> tuple[Key, tuple[str, T]] | None:
