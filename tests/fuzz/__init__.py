@@ -1,0 +1,1 @@
+"""Whatever others may write, read by everything that reads it: nothing raises what it must not, nothing takes more than linear time."""
