@@ -1,5 +1,6 @@
-"""How much is tried: little in every run, the same each time; twenty times as much, and always anew, with MIRRORSTREAM_FUZZ=soak."""
+"""How much is tried: little in every run, the same each time; with MIRRORSTREAM_FUZZ=soak 20 times as much, and always anew."""
 
+import gc
 import os
 import time
 from collections.abc import Callable
@@ -12,7 +13,7 @@ SOAK = os.environ.get("MIRRORSTREAM_FUZZ") == "soak"
 LARGEST = 1024 * 1024
 TOO_FAST = 0.03
 """Seconds of CPU below which a doubling is not judged: noise is as large, and nobody waits for it."""
-ENOUGH = 0.12
+ENOUGH = 0.1
 """Seconds of CPU at which a doubling has told enough in a usual run."""
 RATIO = 3.0
 """What twice the input may take at most, in times what the input takes: linear is 2, quadratic 4."""
@@ -29,36 +30,41 @@ def examples(number: int) -> settings:
     )
 
 
-def cpu_seconds(run: Callable[[T], object], value: T, times: int) -> float:
-    """The least CPU time of this thread that `run` took."""
+def cpu_seconds(run: Callable[[T], object], value: T, times: int = 1) -> float:
+    """The least CPU time of this thread that `run` took, without that of the collector of garbage."""
     least = float("inf")
-    for _ in range(times):
-        began = time.thread_time()
-        run(value)
-        least = min(least, time.thread_time() - began)
-        if least > 1:
-            break
+    gc.disable()
+    try:
+        for _ in range(times):
+            began = time.thread_time()
+            run(value)
+            least = min(least, time.thread_time() - began)
+    finally:
+        gc.enable()
     return least
 
 
 def grows_linearly(make: Callable[[int], T], run: Callable[[T], object], *, largest: int = LARGEST, smallest: int = 8192) -> float:
     """Run inputs of `smallest` bytes, twice that, and so on; the CPU seconds of the last.
 
-    It ends at `largest`, or (but for the soak) where an input takes long enough to tell, and fails at the first doubling that takes
-    RATIO times as long: what is quadratic fails early rather than never.
+    It ends at `largest`, or (but for the soak) where an input takes long enough to tell, and fails where two doublings in a row
+    each took RATIO times as long: what is quadratic fails early rather than never.
     """
-    size, before = smallest, 0.0
+    size, took = smallest, [0.0, 0.0]
     while True:
-        value = make(size)
-        seconds = cpu_seconds(run, value, 1)
-        for _ in range(3):
+        took.append(cpu_seconds(run, make(size)))
+        for _ in range(2):
             # Others use this machine: only what is so again and again counts.
-            if seconds < TOO_FAST or not before or seconds < RATIO * before:
+            if not _looks_quadratic(took):
                 break
-            seconds = min(seconds, cpu_seconds(run, value, 2))
-            before = max(before, cpu_seconds(run, make(size // 2), 2))
-        else:
-            raise AssertionError(f"{size} bytes took {seconds:.3f} s, half of them {before:.3f} s")
-        if size >= largest or (before > TOO_FAST and seconds > ENOUGH and not SOAK):
-            return seconds
-        size, before = size * 2, seconds
+            took[-3:] = [cpu_seconds(run, make(size // smaller), 2) for smaller in (4, 2, 1)]
+        if _looks_quadratic(took):
+            raise AssertionError(f"{size} bytes took {took[-1]:.3f} s, half of them {took[-2]:.3f} s, a quarter {took[-3]:.3f} s")
+        if size >= largest or (took[-2] > TOO_FAST and took[-1] > ENOUGH and not SOAK):
+            return took[-1]
+        size *= 2
+
+
+def _looks_quadratic(took: list[float]) -> bool:
+    quarter, half, whole = took[-3:]
+    return whole > TOO_FAST and whole > RATIO * half and half > RATIO * quarter > 0

@@ -47,7 +47,7 @@ def steering(text: str, *, allowed: str = "") -> list[str]:
 
 
 @given(shown)
-@examples(1500)
+@examples(700)
 def test_nothing_that_could_steer_a_terminal_comes_through(text: str) -> None:
     """And what was cleaned is not changed by cleaning it again."""
     assert not steering(clean(text))
@@ -74,7 +74,7 @@ def test_documents_are_harmless_in_every_place(value: Any) -> None:
 
 @given(names, messages, st.lists(references, max_size=2))
 @example("InternalError", "[" * 2000 + "a" + "]" * 2000, ["quay.io/a"])
-@examples(1500)
+@examples(700)
 def test_any_message_has_a_class(reason: str, message: str, sources: list[str]) -> None:
     """And loses nothing that is neither a wrapping nor a separator. 1,000 brackets once were too many for Python."""
     failure = classify(reason, message, tuple(sources))

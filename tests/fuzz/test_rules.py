@@ -29,7 +29,7 @@ Object = dict[str, Any]
 
 
 @given(references)
-@examples(1500)
+@examples(700)
 def test_a_reference_parses_to_what_parses_to_itself_or_says_why_not(text: str) -> None:
     """ReferenceError is the one way out, in one line; what is normalised stays as it is."""
     assert written_name(text) in text
@@ -38,9 +38,12 @@ def test_a_reference_parses_to_what_parses_to_itself_or_says_why_not(text: str) 
     try:
         reference = parse_reference(text)
     except ReferenceError as error:
+        said = str(error)
+        reference = None
+    if reference is None:
         assert parse_exact(text) is None
-        assert "\n" not in str(error)
-        assert len(str(error)) < 2000
+        assert "\n" not in said
+        assert len(said) < 2000
         assert normalised(text) == text
         return
     again = parse_reference(str(reference))
@@ -75,8 +78,8 @@ def _ask(policy: MirrorPolicy, reference: str) -> list[Any]:
 
 
 @given(rule_objects, st.lists(references, min_size=1, max_size=3), st.randoms(use_true_random=False))
-@example([{"kind": {}, "metadata": {"name": "x"}}, {"kind": ["ImageDigestMirrorSet"]}], ["quay.io/a"], random.Random(0))
-@examples(500)
+@example([{"kind": {}, "metadata": {"name": "x"}}, {"kind": ["ImageDigestMirrorSet"]}], ["quay.io/a"], random.Random(0))  # noqa: S311  the same every time
+@examples(250)
 def test_rules_of_anything_never_raise_and_do_not_depend_on_their_order(
     objects: list[Any], asked: list[str], chance: random.Random
 ) -> None:
@@ -108,7 +111,7 @@ def test_registries_from_arguments_never_raise(insecure: Any, blocked: list[Any]
 
 
 @given(st.lists(st.text(st.sampled_from("*?[]!-^ab\\&|~."), min_size=1, max_size=63), min_size=1, max_size=4), texts)
-@examples(500)
+@examples(250)
 def test_any_text_is_a_pattern_of_namespaces(patterns: list[str], name: str) -> None:
     """With no pattern that takes for ever, whatever its stars."""
     found = NamespaceSettings(include=tuple(patterns), exclude=tuple(reversed(patterns))).cover(name)

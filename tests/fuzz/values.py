@@ -9,8 +9,10 @@ Object = dict[str, Any]
 REPOSITORIES = ("registry.example.com/team/app", "quay.io/a/b", "localhost/x", "docker.io/library/busybox", "[::1]:5000/x")
 DIGEST = "sha256:" + "a" * 64
 PIECES = [
-    "registry.example.com", "*.example.com", "quay.io", "localhost", "docker.io", "index.docker.io", "[::1]", "a", "A", "app", "team",
-    "library", ":", ":5000", "/", "//", "@", DIGEST, "@sha256:", ".", "..", "-", "_", "__", "*", "*.", " ", "\n", "\u0000", "\ud800", "é",
+    "registry.example.com", "*.example.com", "quay.io", "localhost", "docker.io", "index.docker.io", "[::1]", "a", "A",
+    "app", "team",
+    "library", ":", ":5000", "/", "//", "@", DIGEST, "@sha256:", ".", "..", "-", "_", "__", "*", "*.", " ", "\n", "\u0000",
+    "\ud800", "é",
     "٣", "²", "\U0001f600", "x" * 130, "a/" * 130, "1.2.3.4", "%", "?", "#", "https://", "latest", "\\", '"', "'", "{}", "[", "]",
 ]  # fmt: skip
 texts = st.one_of(st.lists(st.sampled_from(PIECES), max_size=7).map("".join), st.text(st.characters(), max_size=40))
@@ -98,7 +100,8 @@ parts = st.one_of(
     st.sampled_from(
         [
             "connection refused", "x509: certificate", "Internal error occurred: ", ": ", ", ", "[", "]", "not found", "\n",
-            "you may not have access to the container image ", "registry a blocked", "dockerimage.image.openshift.io \"a\" not found",
+            "you may not have access to the container image ", "registry a blocked",
+            "dockerimage.image.openshift.io \"a\" not found",
             "unable to ", "dial tcp [::1]:443", "the repository ", 'Get "https://a/v2/": ', "HTTP status: 503",
         ]
     ),

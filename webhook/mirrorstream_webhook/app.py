@@ -18,6 +18,8 @@ from mirrorstream_webhook.review import BadReviewError, Reviewer
 PATH = "/mutate-pods"
 MAXIMUM_BODY = 8 * 1024 * 1024
 """Bytes; the API server itself takes 3 MiB in a request, and a review has an object and its old self."""
+LONGEST_LENGTH = 20
+"""Digits; Python refuses to make a number of very many."""
 JSON = "application/json"
 TEXT = "text/plain; charset=utf-8"
 
@@ -55,9 +57,9 @@ def read_body(environ: Environ) -> bytes:
     if content_type != JSON and content_type.partition(";")[0].strip().lower() != JSON:
         raise RequestError(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, f"expected Content-Type {JSON}, found {content_type[:100]!r}")
     length = environ.get("CONTENT_LENGTH") or ""
-    if length and not length.isdigit():
+    if length and not (length.isascii() and length.isdigit()):
         raise RequestError(HTTPStatus.BAD_REQUEST, "Content-Length is not a number")
-    if length and int(length) <= MAXIMUM_BODY:
+    if length and len(length) < LONGEST_LENGTH and int(length) <= MAXIMUM_BODY:
         body: bytes = environ["wsgi.input"].read()
         return body
     # A body without a length is read no further than one byte beyond what is allowed.

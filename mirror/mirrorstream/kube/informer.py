@@ -353,7 +353,7 @@ class Informer(Generic[T]):
 
     def _decode(self, raw: bytes) -> tuple[Key, tuple[str, T]] | None:
         try:
-            meta = _IDENTITY.decode(raw).metadata
+            meta = _named(raw)
             return (meta.namespace, meta.name), (meta.resource_version, self._read(raw))
         except (*UNREADABLE, TypeError, ValueError) as error:
             name = ""
@@ -388,6 +388,14 @@ class _Broken(Exception):  # noqa: N818  internal control flow
     def __init__(self, message: str, version: str, *, unreadable: bool = False) -> None:
         super().__init__(message)
         self.version, self.unreadable = version, unreadable
+
+
+def _named(raw: bytes) -> _Meta:
+    """An object's identity. Raises ValueError, or what decoding raises, for what is no object of a cluster."""
+    meta = _IDENTITY.decode(raw).metadata
+    if not meta.name:
+        raise ValueError("it has no name")
+    return meta
 
 
 def _watch_error(event: _Event) -> Exception:
