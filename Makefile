@@ -42,8 +42,9 @@ lint: $(READY) ## ruff, mypy --strict, import contracts
 bench: $(READY) ## how fast tags heal and what the rules cost, measured on this machine
 	$(VENV)/bin/python -m e2e.bench
 
-soak: $(READY) ## what takes long: every state of the models, thousands of random histories, a tenant with 300,000 failing tags
+soak: $(READY) ## what takes long: every state of the models, thousands of random histories and inputs, a tenant with 300,000 failing tags
 	MIRRORSTREAM_SOAK=1 $(PYTEST) -n $(WORKERS) tests/model
+	MIRRORSTREAM_SOAK=1 $(PYTEST) -n $(WORKERS) --timeout 1800 tests/fuzz
 	TENANT_STREAMS=1000 TENANT_TAGS=300 TENANT_SECONDS=30 $(PYTEST) e2e/scenarios/test_denial.py
 
 docs: $(READY) ## the users' guide as pages, in site/; every link of its own is checked

@@ -12,6 +12,8 @@ from mirrorstream.safetext import one_line, shortened
 
 ALIASED = 100_000
 """Nodes that the aliases of one document may stand for; beyond it, it is no configuration but a bomb."""
+DEEPEST = 100
+"""Brackets within brackets; PyYAML looks at all of them again at each one."""
 MESSAGE_LENGTH = 200
 
 
@@ -49,6 +51,11 @@ class _Loader(yaml.SafeLoader):
         if self._aliased > ALIASED:
             raise yaml.composer.ComposerError(None, None, f"aliases stand for more than {ALIASED} values", mark)
         return node
+
+    def fetch_flow_collection_start(self, token: Any) -> None:
+        if self.flow_level >= DEEPEST:
+            raise yaml.scanner.ScannerError(None, None, "nested too deeply", self.get_mark())
+        super().fetch_flow_collection_start(token)
 
     def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
         try:

@@ -1,4 +1,4 @@
-"""How much is tried: little in every run, the same each time; with MIRRORSTREAM_FUZZ=soak 20 times as much, and always anew."""
+"""How much is tried: little in every run, the same each time; with MIRRORSTREAM_SOAK=1 20 times as much, and always anew."""
 
 import gc
 import os
@@ -9,14 +9,16 @@ from typing import TypeVar
 from hypothesis import HealthCheck, settings
 
 T = TypeVar("T")
-SOAK = os.environ.get("MIRRORSTREAM_FUZZ") == "soak"
+SOAK = os.environ.get("MIRRORSTREAM_SOAK") == "1"
 LARGEST = 1024 * 1024
 TOO_FAST = 0.03
 """Seconds of CPU below which a doubling is not judged: noise is as large, and nobody waits for it."""
 ENOUGH = 0.1
 """Seconds of CPU at which a doubling has told enough in a usual run."""
 RATIO = 3.0
-"""What twice the input may take at most, in times what the input takes: linear is 2, quadratic 4."""
+"""What twice the input may take at most, in times what the input takes, over two doublings: linear is 2, quadratic 4."""
+QUADRATIC = 2.6
+"""The same for the last doubling alone, where the measurement before may be off."""
 
 
 def examples(number: int) -> settings:
@@ -44,11 +46,13 @@ def cpu_seconds(run: Callable[[T], object], value: T, times: int = 1) -> float:
     return least
 
 
-def grows_linearly(make: Callable[[int], T], run: Callable[[T], object], *, largest: int = LARGEST, smallest: int = 8192) -> float:
+def grows_linearly(
+    make: Callable[[int], T], run: Callable[[T], object], *, largest: int = LARGEST, smallest: int = 8192, enough: float = ENOUGH
+) -> float:
     """Run inputs of `smallest` bytes, twice that, and so on; the CPU seconds of the last.
 
-    It ends at `largest`, or (but for the soak) where an input takes long enough to tell, and fails where two doublings in a row
-    each took RATIO times as long: what is quadratic fails early rather than never.
+    It ends at `largest`, or (but for the soak) where an input takes `enough` seconds to tell, and fails where two doublings in a row
+    took RATIO times as long each: what is quadratic fails early rather than never.
     """
     size, took = smallest, [0.0, 0.0]
     while True:
@@ -60,11 +64,11 @@ def grows_linearly(make: Callable[[int], T], run: Callable[[T], object], *, larg
             took[-3:] = [cpu_seconds(run, make(size // smaller), 2) for smaller in (4, 2, 1)]
         if _looks_quadratic(took):
             raise AssertionError(f"{size} bytes took {took[-1]:.3f} s, half of them {took[-2]:.3f} s, a quarter {took[-3]:.3f} s")
-        if size >= largest or (took[-2] > TOO_FAST and took[-1] > ENOUGH and not SOAK):
+        if size >= largest or (took[-3] > 0 and took[-2] > TOO_FAST and took[-1] > enough and not SOAK):
             return took[-1]
         size *= 2
 
 
 def _looks_quadratic(took: list[float]) -> bool:
     quarter, half, whole = took[-3:]
-    return whole > TOO_FAST and whole > RATIO * half and half > RATIO * quarter > 0
+    return whole > TOO_FAST and whole > RATIO * RATIO * quarter > 0 and whole > QUADRATIC * half

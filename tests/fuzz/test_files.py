@@ -189,8 +189,7 @@ def test_files_take_linear_time(make: Any, tmp_path: Path) -> None:
         with contextlib.suppress(ConfigurationError):
             read_file(str(file))
 
-    # PyYAML looks 1,024 characters ahead, at every bracket: below that it is quadratic.
-    grows_linearly(make, run, smallest=8192, largest=LARGEST if SOAK else LARGEST // 16)
+    grows_linearly(make, run, smallest=2048, largest=LARGEST if SOAK else LARGEST // 16)
 
 
 BUNDLES = {

@@ -179,7 +179,8 @@ def test_rules_take_linear_time(make: Any) -> None:
         assert policy == again
         _ask(policy, "quay.io/a:v1")
 
-    grows_linearly(make, run, largest=LARGEST // 8, smallest=4096)
+    # What is quadratic shows late here, below what is linear.
+    grows_linearly(make, run, largest=LARGEST // 2, smallest=1024, enough=0.25)
 
 
 REFERENCES = {

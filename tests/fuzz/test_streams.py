@@ -17,7 +17,7 @@ from mirrorstream.tagstates import Asking, tag_states
 from mirrorstream_controller.plan import Memory, PlanSettings, plan_stream
 from mirrorstream_controller.recorder import TagResult, apply_results
 from mirrorstream_webhook.app import MAXIMUM_BODY, Deps, create_app
-from mirrorstream_webhook.lookup import Index, read_claims
+from mirrorstream_webhook.lookup import Index, StreamClaims, read_claims
 from mirrorstream_webhook.metrics import ReviewMetrics
 from mirrorstream_webhook.review import Reviewer
 
@@ -121,7 +121,20 @@ STREAMS = {
 @pytest.mark.parametrize("make", STREAMS.values(), ids=STREAMS)
 def test_streams_take_linear_time(make: Any) -> None:
     """A stream has 1.5 MB at most; thousands of tags, of one source even, must not hold the others up."""
-    grows_linearly(make, decide, largest=LARGEST, smallest=16384)
+    grows_linearly(make, decide, largest=LARGEST, smallest=16384, enough=0.25)
+
+
+@pytest.mark.parametrize("make", [STREAMS["tags-of-one-source"], STREAMS["tags-of-one-name"]], ids=["tags", "names"])
+def test_the_index_takes_in_a_stream_in_linear_time(make: Any) -> None:
+    """Thousands of tags that claim one reference were sorted in one by one, while every other stream waited."""
+
+    def run(claims: StreamClaims) -> None:
+        index = Index()
+        index.apply(None, claims)
+        index.apply(claims, claims)
+        index.apply(claims, None)
+
+    grows_linearly(lambda size: read_claims(make(size)), run, largest=LARGEST)
 
 
 def test_a_long_chain_of_tags_is_moved() -> None:

@@ -325,7 +325,7 @@ class Informer(Generic[T]):
                     continue
                 reached = identity.resource_version or version
                 # Without a version to begin with, all objects come first, in any order.
-                if began in ("", "0") or not _older(reached, version):
+                if began in ("", "0") or _may_follow(reached, version):
                     version = reached
                 if event.type != "BOOKMARK":
                     self._on_event(event, identity, began, deleted)
@@ -407,11 +407,20 @@ def _watch_error(event: _Event) -> Exception:
 
 def _older(version: str, than: str) -> bool:
     """Whether an event is older than what is known, where both versions are numbers (all servers in use have them so)."""
-    if not (version.isascii() and version.isdigit() and than.isascii() and than.isdigit()):
+    if not (_is_number(version) and _is_number(than)):
         return False
     # Python's `int` refuses very long ones.
     version, than = version.lstrip("0"), than.lstrip("0")
     return (len(version), version) < (len(than), than)
+
+
+def _may_follow(version: str, before: str) -> bool:
+    """Whether a watch may be resumed from `version`, after it got to `before`: no server takes what is no version of its own."""
+    return _is_number(version) is _is_number(before) and not _older(version, before)
+
+
+def _is_number(version: str) -> bool:
+    return version.isascii() and version.isdigit()
 
 
 def json_objects(raw: bytes) -> dict[str, Any]:
