@@ -51,8 +51,8 @@ def grows_linearly(
 ) -> float:
     """Run inputs of `smallest` bytes, twice that, and so on; the CPU seconds of the last.
 
-    It ends at `largest`, or (but for the soak) where an input takes `enough` seconds to tell, and fails where two doublings in a row
-    took RATIO times as long each: what is quadratic fails early rather than never.
+    It ends at `largest`, or (but for the soak) where an input takes `enough` seconds to tell, and fails where two doublings
+    in a row took RATIO times as long each: what is quadratic fails early rather than never.
     """
     size, took = smallest, [0.0, 0.0]
     while True:
