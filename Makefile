@@ -1,11 +1,14 @@
 # Every target sets up its own virtual environment when there is none, with exactly the versions in requirements-dev.lock.
 .DEFAULT_GOAL := help
-.PHONY: help demo test e2e lint contract bench soak docs format lock clean image sbom bundle audit
+.PHONY: help demo test e2e faults lint contract bench soak docs format lock clean image sbom bundle audit
 PYTHON ?= python3
 VENV := .venv
 READY := $(VENV)/.ready
 WORKERS ?= 4
 PYTEST := $(VENV)/bin/pytest
+
+# Faults take minutes and some quiet: they have a target of their own.
+FAULTS := e2e/scenarios/faults
 
 # Where end-to-end tests run; an existing cluster knows the registries of one process only.
 where = $(if $(CLUSTER),--kubeconfig $(CLUSTER),-n $(WORKERS) $(if $(OPENSHIFT_BIN),--openshift-bin $(OPENSHIFT_BIN),--backend $(or $(BACKEND),$(1))))
@@ -25,10 +28,15 @@ demo: $(READY) ## watch ImageStreams heal on a simulated cluster; KEEP=1 leaves 
 	@$(VENV)/bin/python -m e2e.demo $(if $(KEEP),--keep)
 
 test: $(READY) ## all tests: rules, controller, contract with the real API's recordings, scenarios on a simulated cluster
-	$(PYTEST) -n $(WORKERS) tests e2e
+	$(PYTEST) -n $(WORKERS) tests e2e --ignore $(FAULTS)
 
 e2e: $(READY) ## everything on a real control plane, built with Go; OPENSHIFT_BIN=DIR or CLUSTER=KUBECONFIG for a real OpenShift API
-	$(PYTEST) $(call where,controlplane) e2e
+	$(PYTEST) $(call where,controlplane) e2e --ignore $(FAULTS)
+
+faults: $(READY) ## programs killed, frozen and cut off, API servers and mirrors that fail in every way, on a real control plane
+	$(PYTEST) $(call where,controlplane) $(FAULTS)
+
+faults: WORKERS = 2
 
 contract: $(READY) ## does the simulator answer what the real API answered? BACKEND=controlplane, OPENSHIFT_BIN= and CLUSTER= ask others
 	$(PYTEST) $(filter-out -n $(WORKERS),$(call where,simulator)) e2e/contract

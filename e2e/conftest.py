@@ -1,5 +1,6 @@
 """Starting what a run needs once, whatever the number of its processes, and telling each of them."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from e2e.backends import EXISTING, PLANES, Choice, Shared, SharedPlane, add_opti
 from e2e.controlplane.build import components
 from e2e.gobuild import BuildError, GoMissingError
 from e2e.processes import ProcessError, end_with_parent
+from e2e.reliability import PROPERTY, Case, run
 from e2e.simulator.settings import CONTRACT_PORTS
 
 TOGETHER = {
@@ -28,8 +30,10 @@ PLANE = pytest.StashKey[SharedPlane]()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """`--backend`, `--openshift-bin`, `--kubeconfig`."""
+    """`--backend`, `--openshift-bin`, `--kubeconfig`, `--reliability`."""
     add_options(parser)
+    told = "write what the tests of faults saw as JSON, for python -m e2e.reliability"
+    parser.getgroup("mirrorstream").addoption("--reliability", metavar="FILE", type=Path, help=told)
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -131,6 +135,11 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
     mirrors = {value for report in reports for name, value in report.user_properties if name == "mirror"}
     if mirrors:
         terminalreporter.write_line(f"mirrors with TLS and a password: {', '.join(sorted(mirrors))}")
+    if file := config.option.reliability:
+        told = [report for outcome in ("passed", "failed", "skipped") for report in terminalreporter.stats.get(outcome, [])]
+        found = [Case(**json.loads(value)) for report in told for name, value in report.user_properties if name == PROPERTY]
+        found.sort(key=lambda case: case.test)
+        file.write_text(json.dumps(run(config.stash[CHOICE].backend, found), indent=1) + "\n", encoding="utf-8")
 
 
 @pytest.fixture(scope="session")

@@ -1,0 +1,100 @@
+"""What stands between passes everything unchanged, but for what a test asks for."""
+
+import contextlib
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from mirrorstream.kube.client import ApiError, ApiUnreachable, load_client
+
+from e2e.interceptor import Action, Interceptor, cut_answer, delay, hang, intercepted, lose_answer, refuse, reset, watch_lines
+from e2e.scenarios.cluster import IMAGE_API, Cluster, Namespace, tag
+from e2e.scenarios.conftest import Start
+from e2e.waiting import wait_for
+
+SETS = "/apis/config.openshift.io/v1/imagedigestmirrorsets"
+
+
+def test_a_stream_heals_through_it(ns: Namespace, start: Start, between: Interceptor) -> None:
+    """Credentials, bodies, watches: the controller notices nothing of it."""
+    digest = ns.put("good", "app:v1")
+    start(program=between.kubeconfig)
+    ns.digest_mirrors()
+    ns.create("app", tag("v1", ns.source("app:v1")))
+    ns.wait_healed("app", "v1", digest)
+    assert between.count("watch", "/imagestreams$") == 1
+    assert between.count("update", f"/namespaces/{ns.name}/imagestreams/app/status$") == 1
+
+
+@pytest.mark.parametrize(
+    ("action", "error"),
+    [
+        pytest.param(reset, ApiUnreachable, id="reset"),
+        pytest.param(cut_answer, ApiUnreachable, id="cut"),
+        pytest.param(hang, ApiUnreachable, id="hang"),
+        pytest.param(refuse(429, "TooManyRequests"), ApiError, id="refuse"),
+    ],
+)
+def test_what_can_become_of_a_request(cluster: Cluster, tmp_path: Path, action: Action, error: type[Exception]) -> None:
+    """As often as asked for, and then no more."""
+    with intercepted(cluster.program, tmp_path) as between:
+        client = load_client(str(between.kubeconfig), in_cluster=False)
+        with between.when("list", SETS, action, times=4) as rule:
+            with pytest.raises(error):
+                client.request("GET", SETS, timeout=0.5)
+            assert rule.hits >= 1
+        assert client.request("GET", SETS)["items"] is not None
+        assert {seen.verb for seen in between.requests} == {"list"}
+
+
+def test_a_lost_answer_is_of_a_request_that_was_carried_out(cluster: Cluster, tmp_path: Path) -> None:
+    """The program hears nothing, and yet it happened."""
+    with cluster.namespace() as ns, intercepted(cluster.kubeconfig, tmp_path) as between:
+        client = load_client(str(between.kubeconfig), in_cluster=False)
+        path = f"{IMAGE_API}/namespaces/{ns.name}/imagestreams"
+        with between.when("create", path, lose_answer, times=1), pytest.raises(ApiUnreachable):
+            client.request("POST", path, body={"metadata": {"name": "app"}})
+        assert ns.get("app")["metadata"]["name"] == "app"
+
+
+def test_late_is_not_lost(cluster: Cluster, tmp_path: Path) -> None:
+    """A delayed request arrives."""
+    with intercepted(cluster.program, tmp_path) as between:
+        client = load_client(str(between.kubeconfig), in_cluster=False)
+        began = time.monotonic()
+        with between.when("list", SETS, delay(0.5)):
+            client.request("GET", SETS)
+        assert time.monotonic() - began >= 0.5
+
+
+def test_watches_can_be_rewritten_and_dropped(cluster: Cluster, tmp_path: Path) -> None:
+    """Lines are what a test makes of them, and `drop` ends the watch for the program."""
+
+    def twice(lines: Iterator[bytes]) -> Iterator[bytes]:
+        for line in lines:
+            yield line
+            yield line
+
+    with cluster.namespace() as ns, intercepted(cluster.kubeconfig, tmp_path) as between:
+        client = load_client(str(between.kubeconfig), in_cluster=False)
+        path = f"{IMAGE_API}/namespaces/{ns.name}/imagestreams"
+        version = client.get(path)["metadata"]["resourceVersion"]
+        got: list[bytes] = []
+        with between.when("watch", path, watch_lines(twice)):
+            watch = client.watch(path, {"watch": "1", "resourceVersion": version}, read_timeout=60)
+
+            def read() -> None:
+                with contextlib.suppress(ApiUnreachable):
+                    got.extend(watch)
+
+            reader = threading.Thread(target=read)
+            reader.start()
+            ns.create("app")
+            wait_for("both arrive", lambda: len(got) >= 2)
+            assert got[0] == got[1]
+            assert between.drop("watch") == 1
+            reader.join(5)
+            assert not reader.is_alive()
+            watch.close()
