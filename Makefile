@@ -36,8 +36,6 @@ e2e: $(READY) ## everything on a real control plane, built with Go; OPENSHIFT_BI
 faults: $(READY) ## programs killed, frozen and cut off, API servers and mirrors that fail in every way, on a real control plane
 	$(PYTEST) $(call where,controlplane) $(FAULTS)
 
-faults: WORKERS = 2
-
 contract: $(READY) ## does the simulator answer what the real API answered? BACKEND=controlplane, OPENSHIFT_BIN= and CLUSTER= ask others
 	$(PYTEST) $(filter-out -n $(WORKERS),$(call where,simulator)) e2e/contract
 
@@ -50,10 +48,19 @@ lint: $(READY) ## ruff, mypy --strict, import contracts
 bench: $(READY) ## how fast tags heal and what the rules cost, measured on this machine
 	$(VENV)/bin/python -m e2e.bench
 
-soak: $(READY) ## what takes long: every state of the models, thousands of random histories and inputs, a tenant with 300,000 failing tags
-	MIRRORSTREAM_SOAK=1 $(PYTEST) -n $(WORKERS) tests/model
-	MIRRORSTREAM_SOAK=1 $(PYTEST) -n $(WORKERS) --timeout 1800 tests/fuzz
+soak: $(READY) ## what takes long: all faults in full numbers, into docs/reliability.md; all states of the models; random histories and inputs
+	rm -f $(SOAKED)
+	$(SOAK) $(PYTEST) -n $(WORKERS) tests/model
+	$(SOAK) $(PYTEST) -n $(WORKERS) --timeout 1800 tests/fuzz
 	TENANT_STREAMS=1000 TENANT_TAGS=300 TENANT_SECONDS=30 $(PYTEST) e2e/scenarios/test_denial.py
+	-$(SOAK) $(PYTEST) $(call where,controlplane) $(FAULTS) --reliability .faults-controlplane.json
+	-$(SOAK) $(PYTEST) -n $(WORKERS) $(FAULTS) --reliability .faults-simulator.json
+	$(VENV)/bin/python -m e2e.reliability $(SOAKED)
+
+SOAK := MIRRORSTREAM_SOAK=1
+# Of both runs; the last line fails for what failed in them.
+SOAKED := .faults-controlplane.json .faults-simulator.json
+faults soak: WORKERS = 2
 
 docs: $(READY) ## the users' guide as pages, in site/; every link of its own is checked
 	$(VENV)/bin/python docs/generate_configuration.py

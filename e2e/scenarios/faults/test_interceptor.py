@@ -17,7 +17,8 @@ from e2e.waiting import wait_for
 SETS = "/apis/config.openshift.io/v1/imagedigestmirrorsets"
 
 
-def test_a_stream_heals_through_it(ns: Namespace, start: Start, between: Interceptor) -> None:
+@pytest.mark.fault("Nothing", "none: only the interceptor in between", "a stream heals as without it")
+def test_a_stream_heals_through_it(ns: Namespace, start: Start, between: Interceptor, saw: dict[str, str]) -> None:
     """Credentials, bodies, watches: the controller notices nothing of it."""
     digest = ns.put("good", "app:v1")
     start(program=between.kubeconfig)
@@ -26,6 +27,7 @@ def test_a_stream_heals_through_it(ns: Namespace, start: Start, between: Interce
     ns.wait_healed("app", "v1", digest)
     assert between.count("watch", "/imagestreams$") == 1
     assert between.count("update", f"/namespaces/{ns.name}/imagestreams/app/status$") == 1
+    saw["requests"] = f"{between.count()}"
 
 
 @pytest.mark.parametrize(
