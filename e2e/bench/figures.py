@@ -6,13 +6,17 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Figure:
-    """One figure; `limit` is the largest value that is good enough, None for those that are only told."""
+    """One figure; `limit` is the largest value that is good enough, None for those that are only told.
+
+    `beside` is what stood beside it in the same run, `how` says how it is measured.
+    """
 
     name: str
     value: float
     unit: str
     limit: float | None = None
     beside: str = ""
+    how: str = ""
 
     @property
     def kept(self) -> bool:

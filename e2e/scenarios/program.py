@@ -104,8 +104,10 @@ class Program:
 class Controller(Program):
     """A running `mirrorstream controller`."""
 
-    def __init__(self, kubeconfig: Path, folder: Path, configuration: dict[str, Any], *arguments: str) -> None:
-        super().__init__("controller", kubeconfig, folder, configuration, *arguments)
+    def __init__(
+        self, kubeconfig: Path, folder: Path, configuration: dict[str, Any], *arguments: str, log_level: str = "debug"
+    ) -> None:
+        super().__init__("controller", kubeconfig, folder, configuration, *arguments, log_level=log_level)
 
 
 class Webhook(Program):

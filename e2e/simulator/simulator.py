@@ -14,6 +14,7 @@ from e2e.simulator import images
 from e2e.simulator.api import Api, Target
 from e2e.simulator.foreign import ReadThroughStore
 from e2e.simulator.identity import FrontProxy
+from e2e.simulator.images.streams import STREAMS
 from e2e.simulator.resources import Registry, core_kinds
 from e2e.simulator.server import Server
 from e2e.simulator.settings import Settings
@@ -60,6 +61,7 @@ class Simulator:
             self.server = Server(port, self.api)
         self.server.controls["import-controller"] = self.controller.control
         self.server.controls["outage"] = self._outage
+        self.server.controls["streams"] = self._fill
 
     def _configure(self, registry: Registry) -> None:
         """Create the Image config."""
@@ -67,6 +69,11 @@ class Simulator:
         assert kind, "a core kind"
         target = Target(kind, "")
         self.api.create(target, {"metadata": {"name": "cluster"}, "spec": self.settings.image_config}, self.api.context(target))
+
+    def _fill(self, body: Any) -> None:
+        """Store the streams in `{"items": […]}` whole, status included, as if they had been there for long."""
+        for item in body["items"]:
+            self.store.create(STREAMS, item["metadata"]["namespace"], item)
 
     @property
     def url(self) -> str:
