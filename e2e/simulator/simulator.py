@@ -1,5 +1,6 @@
 """A whole simulated cluster, to embed in a test or to run as a process."""
 
+import gc
 import ssl
 import threading
 from dataclasses import dataclass
@@ -74,6 +75,9 @@ class Simulator:
         """Store the streams in `{"items": […]}` whole, status included, as if they had been there for long."""
         for item in body["items"]:
             self.store.create(STREAMS, item["metadata"]["namespace"], item)
+        # They stay: a collection that walks through them all would hold up every request meanwhile.
+        gc.collect()
+        gc.freeze()
 
     @property
     def url(self) -> str:

@@ -10,7 +10,7 @@ from e2e.simulator.images.imports import CHECK, Imports
 from e2e.simulator.images.streams import INSECURE_ANNOTATION, STREAMS, importable, status_tags
 from e2e.simulator.resources import Context
 from e2e.simulator.settings import Settings
-from e2e.simulator.store import Store
+from e2e.simulator.store import Event, Store
 
 Object = dict[str, Any]
 Key = tuple[str, str]
@@ -67,9 +67,19 @@ class ImportController:
         while not self._stopped.is_set():
             subscription = self._store.subscribe(STREAMS, None)
             while (event := subscription.events.get()) is not None:
+                self._note(event)
                 if event.type != "DELETED":
                     self._add(_key(event.object))
             self._store.unsubscribe(subscription)
+
+    def _note(self, event: Event) -> None:
+        """Remember which streams are imported on schedule: looking through all of them would take a large cluster's time."""
+        key = _key(event.object)
+        with self._lock:
+            if event.type != "DELETED" and _is_scheduled(event.object):
+                self._scheduled.setdefault(key, time.monotonic() + self._settings.scheduled_interval)
+            else:
+                self._scheduled.pop(key, None)
 
     def _add(self, key: Key) -> None:
         with self._lock:
@@ -126,17 +136,9 @@ class ImportController:
         interval = self._settings.scheduled_interval
         while not self._stopped.wait(min(0.2, interval / 10)):
             now = time.monotonic()
-            due = []
-            present = set()
-            for item in self._store.list(STREAMS)[1]:
-                key = _key(item)
-                if not any(importable(t) and t["importPolicy"].get("scheduled") for t in item["spec"].get("tags") or []):
-                    continue
-                present.add(key)
-                if now >= self._scheduled.setdefault(key, now + interval):
-                    self._scheduled[key] = now + interval
-                    due.append(key)
-            self._scheduled = {key: at for key, at in self._scheduled.items() if key in present}
+            with self._lock:
+                due = [key for key, at in self._scheduled.items() if now >= at]
+                self._scheduled.update(dict.fromkeys(due, now + interval))
             for key in due:
                 if self._going.is_set():
                     try:
@@ -147,6 +149,10 @@ class ImportController:
 
 def _key(item: Object) -> Key:
     return item["metadata"]["namespace"], item["metadata"]["name"]
+
+
+def _is_scheduled(stream: Object) -> bool:
+    return any(importable(tag) and tag["importPolicy"].get("scheduled") for tag in stream["spec"].get("tags") or [])
 
 
 def _observed(stream: Object, tag: str) -> int:
