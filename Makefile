@@ -45,8 +45,8 @@ lint: $(READY) ## ruff, mypy --strict, import contracts
 	$(VENV)/bin/mypy
 	$(VENV)/bin/lint-imports --no-cache
 
-bench: $(READY) ## how fast tags heal and what the rules cost, measured on this machine
-	$(VENV)/bin/python -m e2e.bench
+bench: $(READY) ## how fast it is, measured here; ONLY="scale healing" for some groups, JSON=FILE, RECORD=1 for docs/benchmarks.md
+	$(VENV)/bin/python -m e2e.bench $(ONLY) $(if $(JSON),--json $(JSON)) $(if $(RECORD),--record)
 
 soak: $(READY) ## what takes long: all faults in full numbers, into docs/reliability.md; all states of the models; random histories and inputs
 	rm -f $(SOAKED)

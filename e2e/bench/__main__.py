@@ -1,49 +1,86 @@
-"""`make bench`: each figure with its limit; a table, and JSON with --json FILE."""
+"""`make bench`: each figure with its limit; a table, JSON with --json FILE, and docs/benchmarks.* with --record."""
 
 import argparse
-import datetime
-import json
 import os
-import platform
 import sys
 import tempfile
-from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
-from e2e.bench import healing, reviews, rules
-from e2e.bench.figures import Figure
+from e2e.bench import bulk, healing, record, reviews, rules, scale
+from e2e.bench.figures import Figure, Measurement
+
+MEASUREMENTS = (
+    Measurement("rules", "Mirror rules", "A look-up in the mirror rules, and reading them, without a cluster.", rules.measure),
+    Measurement(
+        "healing",
+        "Healing",
+        "From a failed import to a tag that points to the mirror's image, with the configuration as it comes. The mirror is a "
+        "small registry in the process that measures.",
+        lambda folder: [*healing.measure(folder), *bulk.measure(folder)],
+    ),
+    Measurement(
+        "scale",
+        "Scale",
+        "Both programs on a simulated cluster, a process of its own, with 250 namespaces. Its streams have five imported tags "
+        "each, and annotations and managed fields as real ones do, 6.7 kB as JSON; 20 of them have a tag that fails and that no "
+        "mirror covers.",
+        scale.measure,
+    ),
+    Measurement(
+        "reviews",
+        "Reviews of pods",
+        "The webhook, against a handler that answers a constant on the same server, in turns; a Go client posts as "
+        "kube-apiserver does.",
+        reviews.measure,
+    ),
+)
 
 
 def main() -> int:
-    """Measure everything; 1 if a limit is missed."""
+    """Measure what is asked for; 1 if a limit is missed."""
+    names = [measurement.name for measurement in MEASUREMENTS]
     parser = argparse.ArgumentParser(prog="make bench", description=__doc__)
-    parser.add_argument("--json", metavar="FILE", help="write the figures as JSON, too")
+    parser.add_argument("groups", nargs="*", metavar="GROUP", help=f"only some of {', '.join(names)}")
+    parser.add_argument("--json", metavar="FILE", type=Path, help="write the figures as JSON, too")
+    parser.add_argument("--record", action="store_true", help="write them into docs/benchmarks.json and .md, too")
     args = parser.parse_args()
+    if unknown := set(args.groups) - set(names):
+        parser.error(f"no such group: {', '.join(sorted(unknown))}; there are {', '.join(names)}")
     figures: list[Figure] = []
+    groups: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory(prefix="mirrorstream-bench-") as folder:
-        for name, measure in (("mirror rules", rules.measure), ("healing", healing.measure), ("reviews", reviews.measure)):
-            print(f"measuring {name} …", file=sys.stderr, flush=True)
-            figures += measure(Path(folder))
+        for measurement in MEASUREMENTS:
+            if args.groups and measurement.name not in args.groups:
+                continue
+            print(f"measuring {measurement.name} …", file=sys.stderr, flush=True)
+            load = os.getloadavg()[0]
+            found = measurement.measure(Path(folder))
+            groups.append(record.group(measurement, found, load))
+            figures += found
+    _print(figures)
+    if args.json:
+        record.write_json(record.document(groups), args.json)
+    if args.record:
+        try:
+            record.record(record.document(groups), names)
+        except record.OtherMachineError as error:
+            print(f"make bench: {error}", file=sys.stderr)
+            return 1
+    return 0 if all(figure.kept for figure in figures) else 1
+
+
+def _print(figures: list[Figure]) -> None:
     table = Table(box=None, padding=(0, 2, 0, 0))
     for title in ("FIGURE", "MEASURED", "LIMIT", "BESIDE IT"):
         table.add_column(title)
     for figure in figures:
         style = "" if figure.kept else "red"
-        table.add_row(figure.name, f"{figure.value:.3g} {figure.unit}", figure.limit_text, figure.beside, style=style)
+        table.add_row(figure.name, f"{record.shown(figure.value)} {figure.unit}", figure.limit_text, figure.beside, style=style)
     Console(width=None if sys.stdout.isatty() else 150).print(table)
-    if args.json:
-        machine = {"cores": os.cpu_count(), "machine": platform.machine(), "python": platform.python_version()}
-        document = {
-            "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-            "version": version("mirrorstream"),
-            "machine": machine,
-            "figures": [figure.document() for figure in figures],
-        }
-        Path(args.json).write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
-    return 0 if all(figure.kept for figure in figures) else 1
 
 
 if __name__ == "__main__":

@@ -1,6 +1,8 @@
 """A measured figure, its limit, and what it is to be compared with."""
 
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 
@@ -37,3 +39,13 @@ def percentile(values: list[float], percent: float) -> float:
     """The value that `percent` of `values` do not exceed."""
     ordered = sorted(values)
     return ordered[min(len(ordered) - 1, int(len(ordered) * percent / 100))]
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """A group of figures; `about` says what they are about and how they are measured, in a sentence or two."""
+
+    name: str
+    title: str
+    about: str
+    measure: Callable[[Path], list[Figure]]

@@ -56,7 +56,9 @@ def imported(source: str, name: str, *, items: int = 1) -> Object:
 def failed(source: str, name: str) -> Object:
     """The status of a tag that the platform could not import."""
     host = source.partition("/")[0]
-    message = f'Internal error occurred: {source}:{name}: Get "https://{host}/v2/": dial tcp 192.0.2.1:443: connect: connection refused'
+    message = (
+        f'Internal error occurred: {source}:{name}: Get "https://{host}/v2/": dial tcp 192.0.2.1:443: connect: connection refused'
+    )
     condition = {"type": "ImportSuccess", "status": "False", "reason": "InternalError", "message": message, "generation": 2}
     return {"tag": name, "items": None, "conditions": [{**condition, "lastTransitionTime": TIME}]}
 
@@ -81,7 +83,7 @@ def whole(number: int, spec: list[Object], status: list[Object]) -> Object:
         "openshift.io/display-name": f"Application {number}",
         REPOSITORY_CHECK_ANNOTATION: TIME,
     }
-    owned = {f'k:{{"name":"{tag["name"]}"}}': {".": {}, "f:from": {}, "f:importPolicy": {}, "f:name": {}} for tag in spec}
+    owned: Object = {f'k:{{"name":"{tag["name"]}"}}': {".": {}, "f:from": {}, "f:importPolicy": {}, "f:name": {}} for tag in spec}
     managed = {
         "apiVersion": "image.openshift.io/v1",
         "fieldsType": "FieldsV1",

@@ -1,5 +1,6 @@
 """From a change of a stream to what is done about it, seen from outside: in the simulator's log of requests, and in reviews."""
 
+import base64
 import random
 import ssl
 import time
@@ -84,8 +85,6 @@ def webhook(bed: Bed, registry: str, program: Webhook) -> Figure:
 
 
 def _answers(pool: urllib3.PoolManager, url: str, review: Object) -> Iterator[str]:
-    import base64
-
     while True:
         answer = pool.request("POST", url, json=review).json()["response"]
         yield base64.b64decode(answer.get("patch", "")).decode()

@@ -1,7 +1,6 @@
-"""Both programs with 10,000 streams: memory, the time until they know them all, what they use when nothing happens, and reactions."""
+"""Both programs with 10,000 streams: memory, the time until they know all, what they use when nothing happens, and reactions."""
 
 import time
-from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +11,6 @@ from e2e.bench.figures import Figure
 from e2e.bench.population import NAMESPACES, TAGS, namespace_of, population
 from e2e.bench.usage import cpu_seconds, resident, resident_peak
 from e2e.scenarios.program import Controller, Program, Webhook
-from e2e.waiting import wait_for
 
 COUNTS = (1_000, 5_000, 10_000)
 SOURCE = "registry.example.com"
@@ -45,9 +43,9 @@ def measure(folder: Path) -> list[Figure]:
         for count in (0, *COUNTS):
             bed.store(population(before, count, SOURCE))
             before = count
-            for name in starts:
+            for name, found in starts.items():
                 with ExitStack() as running:
-                    starts[name].append(start := _start(running, bed, folder, name, count))
+                    found.append(start := _start(running, bed, folder, name, count))
                     if count == COUNTS[-1]:
                         figures.append(_idle(name, start))
                         figures.append(_reaction(bed, start.program))

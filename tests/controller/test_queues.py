@@ -1,9 +1,10 @@
 """Who is next: streams in the work queue, imports in the pool."""
 
+import itertools
 import threading
 
 import pytest
-from mirrorstream_controller.pool import ImportPool
+from mirrorstream_controller.pool import FRESH_IN_A_ROW, TURN, ImportPool, Lane
 from mirrorstream_controller.workqueue import Key, WorkQueue
 
 from e2e.waiting import wait_for
@@ -159,3 +160,63 @@ def test_a_failing_job_costs_no_slot() -> None:
     pool.submit("ns", "host", lambda: done.append(1))
     wait_for("it goes on", lambda: done)
     pool.stop()
+
+
+def lane_of(waiting: dict[str, int]) -> tuple[Lane, list[str]]:
+    """A lane with so many jobs of each namespace, one of each by turns, and the list in which a job that runs leaves its name."""
+    lane, ran = Lane(), list[str]()
+    for number in range(max(waiting.values())):
+        for namespace, count in waiting.items():
+            if number < count:
+                lane.add(namespace, lambda namespace=namespace: ran.append(namespace))  # type: ignore[misc]
+    return lane, ran
+
+
+def test_a_mirror_serves_every_namespace_and_loses_nothing() -> None:
+    """Whatever the order, every import runs once."""
+    waiting = {"one": 3 * TURN + 1, "two": TURN, "three": 1}
+    lane, ran = lane_of(waiting)
+    while lane:
+        lane.take()()
+    assert {namespace: ran.count(namespace) for namespace in waiting} == waiting
+
+
+def test_imports_of_a_namespace_stay_together() -> None:
+    """What fails together is imported together, so that a stream of ten tags costs one status write, or two, and not ten."""
+    namespaces = [f"ns{number}" for number in range(50)]
+    lane, ran = lane_of(dict.fromkeys(namespaces, 10))
+    while lane:
+        lane.take()()
+    changes = sum(before != after for before, after in itertools.pairwise(ran))
+    assert changes <= 3 * len(namespaces)
+
+
+def test_who_has_just_come_waits_for_no_turn_of_others() -> None:
+    """A tag that fails in the middle of a storm is imported next, not after all that have waited."""
+    lane, ran = lane_of({f"ns{number}": 100 for number in range(200)})
+    for _ in range(1000):
+        lane.take()()
+    ran.clear()
+    lane.add("modest", lambda: ran.append("modest"))
+    for _ in range(2):
+        lane.take()()
+    assert "modest" in ran
+
+
+def test_those_who_come_again_and_again_delay_nobody() -> None:
+    """A namespace that waits has its share, however many others come with one import each."""
+    lane, ran = lane_of({"patient": 100})
+    for number in range(100):
+        for each in range(FRESH_IN_A_ROW):
+            lane.add(f"fresh-{number}-{each}", lambda: ran.append("fresh"))
+        for _ in range(FRESH_IN_A_ROW + 1):
+            lane.take()()
+    assert ran.count("patient") >= 99
+
+
+def test_a_long_turn_ends() -> None:
+    """A namespace with thousands of failing tags gives way after its turn."""
+    lane, ran = lane_of({"greedy": 1000, "modest": 2})
+    for _ in range(TURN + 4):
+        lane.take()()
+    assert ran.count("modest") == 2
