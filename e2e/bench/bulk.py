@@ -52,11 +52,12 @@ def _heal(folder: Path, rate: float) -> list[Figure]:
         watcher = Watcher(bed.client)
         stack.callback(watcher.stop)
         pids = controller.process.pid, bed.simulator.pid
-        mark, before, began = bed.mark(), [cpu_seconds(pid) for pid in pids], time.monotonic()
+        mark, before, began, own = bed.mark(), [cpu_seconds(pid) for pid in pids], time.monotonic(), time.process_time()
         bed.store(_streams())
         simulated = cpu_seconds(bed.simulator.pid) - before[1]
         wait_for("all heal", lambda: len(watcher.healed) == total, seconds=SECONDS, step=0.1)
         seconds = max(watcher.healed.values()) - began
+        own = time.process_time() - own
         cpu, simulator = (cpu_seconds(pid) - used for pid, used in zip(pids, before, strict=True))
         requests = len(bed.requests(mark, "^mirrorstream-controller"))
     simulator -= simulated
@@ -64,7 +65,8 @@ def _heal(folder: Path, rate: float) -> list[Figure]:
     asked = f"{requests / seconds:.0f} requests a second" + (
         "" if unlimited else f" of {rate:g} (apiRequestsPerSecond) after a burst"
     )
-    told = f"{asked}; CPU: mirrorstream {cpu / seconds:.0%}, the simulator {simulator / seconds:.0%} of a core"
+    shares = {"mirrorstream": cpu, "the simulator": simulator, "mirror and watch": own}
+    told = f"{asked}; of a core use " + ", ".join(f"{who} {used / seconds:.0%}" for who, used in shares.items())
     name = f"{total:,} tags failing together" + (", with no limit on requests" if unlimited else "")
     how = f"{STREAMS} streams of {TAGS} tags appear on the simulator as failed, the controller running; a watch sees the heals."
     figures = [Figure(f"{name}: healed", total / seconds, "tags a second", None, told, how)]

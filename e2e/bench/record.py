@@ -33,7 +33,7 @@ def machine() -> Object:
         "processor": _field("/proc/cpuinfo", "model name") or platform.machine(),
         "architecture": platform.machine(),
         "memoryGB": round(int((_field("/proc/meminfo", "MemTotal") or "0").split()[0]) * 1024 / 1e9),
-        "kernel": f"{platform.system()} {platform.release()}",
+        "kernel": f"{platform.system()} {platform.release().partition('-')[0]}",
     }
 
 
