@@ -7,6 +7,7 @@ import yaml
 from mirrorstream.kube.informer import PAGE_SIZE
 
 from e2e.bench.figures import Figure
+from e2e.bench.population import TAGS
 
 DEPLOYMENTS = Path(__file__).parents[2] / "config" / "base"
 STREAMS = 100_000
@@ -76,7 +77,7 @@ def figures(name: str, points: list[Point]) -> list[Figure]:
     then = "; then ".join(f"{bound} at {_streams(reached)}" for bound, reached in later)
     return [
         Figure(
-            f"the {name}: memory for each stream",
+            f"{name}: memory for each stream of {TAGS} tags",
             memory.slope * 1e3,
             "kB",
             None,
@@ -84,7 +85,7 @@ def figures(name: str, points: list[Point]) -> list[Figure]:
             "The slope of the line of least squares through the sizes measured.",
         ),
         Figure(
-            f"the {name} with {STREAMS:,} streams, on paper: memory",
+            f"{name}, {STREAMS:,} streams, on paper: memory",
             memory.at(STREAMS),
             "MB",
             None,

@@ -52,7 +52,7 @@ def measure(folder: Path) -> list[Figure]:
         for name, found in starts.items():
             figures += _sizes(name, found)
             figures += paper.figures(name, [paper.Point(each.streams, each.memory, each.seconds) for each in found])
-    return sorted(figures, key=lambda figure: figure.name.startswith("the webhook"))
+    return sorted(figures, key=lambda figure: figure.name.startswith("webhook"))
 
 
 def _start(stack: ExitStack, bed: Bed, folder: Path, name: str, streams: int) -> Start:
@@ -75,7 +75,7 @@ def _start(stack: ExitStack, bed: Bed, folder: Path, name: str, streams: int) ->
 
 def _sizes(name: str, starts: list[Start]) -> list[Figure]:
     empty, full = starts[0], starts[-1]
-    what = f"the {name}, {full.streams:,} streams with {full.streams * TAGS:,} tags"
+    what = f"{name}, {full.streams:,} streams with {full.streams * TAGS:,} tags"
     memory = Figure(
         f"{what}: memory above an empty cluster's",
         full.memory - empty.memory,
@@ -85,7 +85,7 @@ def _sizes(name: str, starts: list[Start]) -> list[Figure]:
         "Resident set two seconds after the readiness, less that of the same program on the same cluster without a stream.",
     )
     sync = Figure(
-        f"{what}: from its start to its readiness",
+        f"{what}: from start to readiness",
         full.seconds,
         "s",
         SYNC_LIMIT,
@@ -101,7 +101,7 @@ def _idle(name: str, start: Start) -> Figure:
     time.sleep(IDLE_SECONDS)
     used, seconds = cpu_seconds(pid) - before, time.monotonic() - began
     return Figure(
-        f"the {name}: CPU while nothing happens",
+        f"{name}, {start.streams:,} streams: CPU while nothing happens",
         used / seconds * 100,
         "% of a core",
         IDLE_LIMIT,

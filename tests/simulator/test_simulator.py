@@ -6,6 +6,7 @@ import json
 import shutil
 import subprocess
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,10 @@ from typing import Any
 import pytest
 from mirrorstream.kube.client import ApiError, ApiUnreachable, Client, load_client
 
+from e2e.registry import Registry
+from e2e.simulator.settings import Settings
 from e2e.simulator.simulator import Simulator
+from e2e.waiting import wait_for
 
 IS = "/apis/image.openshift.io/v1/namespaces/ns/imagestreams"
 
@@ -165,3 +169,49 @@ def test_access_reviews_are_answered(client: Client) -> None:
     assert client.request("POST", path, body=body)["status"]["allowed"]
     client.request("POST", "/api/v1/namespaces/ns/configmaps", body={"metadata": {"name": "denied"}, "data": {"x": "u"}})
     assert not client.request("POST", path, body=body)["status"]["allowed"]
+
+
+def test_streams_can_be_there_as_they_are(client: Client) -> None:
+    """A large cluster is made in seconds: nothing is imported, and what failed has failed."""
+    condition = {"type": "ImportSuccess", "status": "False", "reason": "InternalError", "message": "refused", "generation": 2}
+    spec = [{"name": "v1", "from": {"kind": "DockerImage", "name": "registry.example.com/app:v1"}, "generation": 2}]
+    policies = {"importPolicy": {}, "referencePolicy": {"type": "Local"}}
+    stream = {
+        "metadata": {"name": "app", "namespace": "ns", "generation": 2},
+        "spec": {"lookupPolicy": {"local": False}, "tags": [{**spec[0], **policies}]},
+        "status": {"tags": [{"tag": "v1", "items": None, "conditions": [condition]}]},
+    }
+    client.request("POST", "/simulator/streams", body={"items": [stream]})
+    found = client.get(f"{IS}/app")
+    assert found["status"]["tags"] == stream["status"]["tags"]  # type: ignore[index]
+    assert found["metadata"]["uid"]
+
+
+def test_a_tag_is_imported_on_schedule_as_long_as_it_says_so(tmp_path: Path) -> None:
+    """Also one that was there before it was scheduled; and no more once it is not."""
+    with Registry() as registry:
+        registry.put("app", "v1")
+        insecure = {"registrySources": {"insecureRegistries": [registry.host]}}
+        with Simulator(Settings(insecure, scheduled_interval=0.3)) as simulator:
+            path = simulator.write_kubeconfig(tmp_path / "kubeconfig")
+            client = load_client(str(path), in_cluster=False, user_agent="test")
+            tag = {"name": "v1", "from": {"kind": "DockerImage", "name": f"{registry.host}/app:v1"}}
+            client.request("POST", IS, body={"metadata": {"name": "app"}, "spec": {"tags": [tag]}})
+            wait_for("it is imported", lambda: client.get(f"{IS}/app")["status"].get("tags"))
+
+            def schedule(scheduled: bool) -> None:
+                patch = [{"op": "add", "path": "/spec/tags/0/importPolicy/scheduled", "value": scheduled}]
+                client.request("PATCH", f"{IS}/app", body=patch, content_type="application/json-patch+json")
+
+            once = registry.requests["app"]
+            schedule(True)
+            wait_for("it is imported again and again", lambda: registry.requests["app"] >= once + 3)
+            schedule(False)
+            wait_for("it is left alone", lambda: _quiet(registry, 1.0))
+
+
+def _quiet(registry: Registry, seconds: float) -> bool:
+    """Whether nobody asks the registry for so long."""
+    before = registry.requests["app"]
+    time.sleep(seconds)
+    return registry.requests["app"] == before
