@@ -48,7 +48,7 @@ class Outcome:
 class Load:
     """A running client that posts `bodies` in turn, over kept connections, until it is stopped.
 
-    Or until `seconds` are over, or `count` were posted.
+    Or until `seconds` are over, or `count` were posted. With `every`, a connection posts at most once in so many seconds.
     """
 
     def __init__(
@@ -61,6 +61,7 @@ class Load:
         connections: int = 1,
         seconds: float = 0,
         count: int = 0,
+        every: float = 0,
         http2: bool = False,
     ) -> None:
         file = folder / f"reviews-{os.urandom(4).hex()}.jsonl"
@@ -68,6 +69,7 @@ class Load:
         command = [str(program()), "-url", url, "-bodies", str(file), "-connections", str(connections), "-seconds", str(seconds)]
         command += ["-ca", str(ca)] if ca else []
         command += ["-count", str(count)] if count else []
+        command += ["-every", f"{every}s"] if every else []
         command += ["-http2"] if http2 else []
         self._process = Process("load", command, file.with_suffix(".out"))
 

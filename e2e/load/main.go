@@ -57,14 +57,15 @@ func main() {
 	http2 := flag.Bool("http2", false, "one HTTP/2 connection instead of HTTP/1.1 connections")
 	timeout := flag.Duration("timeout", 3*time.Second, "longest wait for an answer")
 	count := flag.Int64("count", 0, "how many; 0 for no limit")
+	every := flag.Duration("every", 0, "time from post to post of a connection; 0 for as fast as they are answered")
 	flag.Parse()
-	if err := run(*url, *ca, *bodies, *workers, *seconds, *http2, *timeout, *count); err != nil {
+	if err := run(*url, *ca, *bodies, *workers, *seconds, *http2, *timeout, *count, *every); err != nil {
 		fmt.Fprintln(os.Stderr, "load:", err)
 		os.Exit(1)
 	}
 }
 
-func run(url, ca, bodies string, workers int, seconds float64, http2 bool, timeout time.Duration, count int64) error {
+func run(url, ca, bodies string, workers int, seconds float64, http2 bool, timeout time.Duration, count int64, every time.Duration) error {
 	lines, err := os.ReadFile(bodies)
 	if err != nil {
 		return err
@@ -98,14 +99,14 @@ func run(url, ca, bodies string, workers int, seconds float64, http2 bool, timeo
 	var all sync.WaitGroup
 	began := time.Now()
 	for n := range done {
-		all.Go(func() { done[n].work(ctx, client, url, posts, &posted, count) })
+		all.Go(func() { done[n].work(ctx, client, url, posts, &posted, count, every) })
 	}
 	all.Wait()
 	return tell(done, time.Since(began))
 }
 
-// work posts until the time is up, the next body each time. A post that was begun is always waited for.
-func (w *worker) work(ctx context.Context, client *http.Client, url string, posts [][]byte, posted *atomic.Int64, count int64) {
+// work posts until the time is up, the next body each time, at most one in `every`. A post that was begun is always waited for.
+func (w *worker) work(ctx context.Context, client *http.Client, url string, posts [][]byte, posted *atomic.Int64, count int64, every time.Duration) {
 	w.Failures, w.Protocols = map[string]int{}, map[string]int{}
 	for ctx.Err() == nil {
 		number := posted.Add(1)
@@ -117,6 +118,12 @@ func (w *worker) work(ctx context.Context, client *http.Client, url string, post
 		w.waits = append(w.waits, time.Since(began))
 		if err != nil {
 			w.Failures[err.Error()]++
+		}
+		if left := every - time.Since(began); left > 0 {
+			select {
+			case <-time.After(left):
+			case <-ctx.Done():
+			}
 		}
 	}
 }

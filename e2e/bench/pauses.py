@@ -1,0 +1,113 @@
+"""How long a review waits while the mirror rules change: the longest one, against as long a time in which they do not."""
+
+import os
+import time
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+from mirrorstream.kube.client import Client, load_client
+
+from e2e.bench.figures import Figure
+from e2e.bench.reviews import REFERENCES, REGISTRY, SOURCE, reviews, streams
+from e2e.load import Load, Outcome
+from e2e.scenarios.program import Webhook
+from e2e.simulator.images.streams import STREAMS
+from e2e.simulator.settings import Settings
+from e2e.simulator.simulator import Simulator
+from e2e.waiting import wait_for
+
+Object = dict[str, Any]
+SETS, RULES = 100, 100
+PATH = "/apis/config.openshift.io/v1/imagedigestmirrorsets"
+CONNECTIONS, EVERY = 4, 0.004
+"""A steady stream, not as many as can be: a review that waits has waited for the rules, not for another review."""
+ROUNDS, CHANGES, APART = 4, 5, 0.6
+"""Rounds of both kinds in turns; a change every so many seconds, of which each is a new policy."""
+
+
+def measure(folder: Path) -> list[Figure]:
+    """The longest wait of a review, above what it is without changes."""
+    folder = folder / "pauses"
+    folder.mkdir()
+    with ExitStack() as stack:
+        client, webhook = _bed(stack, folder)
+        quiet, changing, costs = [], [], []
+        for number in range(ROUNDS):
+            began = _cpu(webhook)
+            quiet.append(_round(folder, webhook, lambda change: None))
+            between = _cpu(webhook)
+            changing.append(_round(folder, webhook, lambda change, number=number: _change(client, number * CHANGES + change)))
+            costs.append(((_cpu(webhook) - between) - (between - began)) / CHANGES)
+            wanted = (number + 1) * CHANGES + 1
+            wait_for("every change is a new policy", lambda wanted=wanted: len(webhook.lines("mirror rules")) >= wanted, seconds=20)
+        assert len(webhook.lines("mirror rules")) == ROUNDS * CHANGES + 1, "no change of the rules but ours"
+    return [_figure(quiet, changing, sorted(costs)[len(costs) // 2])]
+
+
+def _figure(quiet: list[Outcome], changing: list[Outcome], cpu: float) -> Figure:
+    longest, usual = (max(found.longest for found in rounds) * 1e3 for rounds in (changing, quiet))
+    told = (
+        f"longest review {longest:.1f} ms, without changes {usual:.1f} ms; p99 {_p99(changing):.1f} and {_p99(quiet):.1f} ms; "
+        f"{ROUNDS * CHANGES} changes, {cpu * 1e3:.0f} ms of CPU each"
+    )
+    return Figure(f"pause of reviews by a change of {SETS * RULES:,} rules", max(0.0, longest - usual), "ms", 20.0, told)
+
+
+def _p99(rounds: list[Outcome]) -> float:
+    return max(found.p99 for found in rounds) * 1e3
+
+
+def _bed(stack: ExitStack, folder: Path) -> tuple[Client, Webhook]:
+    """A cluster with so many streams and rules, and a webhook that has read them."""
+    simulator = Simulator(Settings(internal_registry=REGISTRY))
+    for document in streams(REFERENCES):
+        simulator.store.create(STREAMS, document["metadata"]["namespace"], document)
+    stack.enter_context(simulator)
+    kubeconfig = simulator.write_kubeconfig(folder / "kubeconfig")
+    client = load_client(str(kubeconfig), in_cluster=False, user_agent="bench")
+    for number in range(SETS):
+        client.request("POST", PATH, body=_mirror_set(number, 0))
+    webhook = Webhook(kubeconfig, folder, {}, log_level="info")
+    stack.callback(webhook.process.kill)
+    webhook.wait_ready()
+    wait_for("the index is complete", lambda: webhook.metric("mirrorstream_webhook_references") == REFERENCES, seconds=60)
+    return client, webhook
+
+
+def _mirror_set(number: int, change: int) -> Object:
+    """Rules for a hundred repositories; those of the reviewed pods are in the first set."""
+    names = [f"registry{number}.example.com/namespace-{rule}" for rule in range(RULES)]
+    if number == 0:
+        names[0] = SOURCE
+    entries = [{"source": name, "mirrors": [f"a.corp/{name}", f"b.corp/{name}"]} for name in names]
+    entries[-1]["mirrors"] = [f"c.corp/change-{change}"]
+    return {"metadata": {"name": f"set-{number}"}, "spec": {"imageDigestMirrors": entries}}
+
+
+def _change(client: Client, change: int) -> None:
+    """Change one rule of one set."""
+    number = change % SETS
+    known = client.get(f"{PATH}/set-{number}")
+    client.request("PUT", f"{PATH}/set-{number}", body={**known, **{"spec": _mirror_set(number, change + 1)["spec"]}})
+
+
+def _round(folder: Path, webhook: Webhook, change: Any) -> Outcome:
+    """Reviews for as long as so many changes take."""
+    load = Load(
+        webhook.url, reviews(1), folder, ca=webhook.authority.certificate, connections=CONNECTIONS, every=EVERY
+    )
+    for number in range(CHANGES):
+        time.sleep(APART)
+        change(number)
+    time.sleep(APART)
+    outcome = load.outcome()
+    assert not outcome.failures, outcome.failures
+    assert outcome.patched == outcome.reviews, "every pod is rewritten"
+    return outcome
+
+
+def _cpu(webhook: Webhook) -> float:
+    """CPU seconds of the webhook's process."""
+    fields = Path(f"/proc/{webhook.process.pid}/stat").read_text(encoding="ascii").rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
