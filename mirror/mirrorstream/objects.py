@@ -8,6 +8,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import msgspec
+
 from mirrorstream.references import is_location
 
 DIGEST, TAG = "digest", "tag"
@@ -34,8 +36,7 @@ class PolicyWarning:
         return f"{self.object}: {self.field}: {self.message}"
 
 
-@dataclass(frozen=True, slots=True)
-class MirrorEntry:
+class MirrorEntry(msgspec.Struct, frozen=True, gc=False):
     """One usable entry of a mirror set; slashes at the end are trimmed, unusable mirrors left out."""
 
     origin: str

@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from typing import Any
 
+import msgspec
+
 from mirrorstream.candidates import THE_SOURCE, Candidate, LeftOut, PullSource
 from mirrorstream.mirrorlists import merge_mirror_lists
 from mirrorstream.objects import DIGEST, TAG, ImportRegistry, MirrorEntry, PolicyWarning, RuleObjects, read_objects, read_scopes
@@ -20,9 +22,11 @@ from mirrorstream.scopes import beyond_scope, enclosing_scopes, longest_match
 __all__ = ["Candidate", "MirrorPolicy", "PolicyWarning", "PullSource"]
 
 
-@dataclass(frozen=True, slots=True)
-class _Mirror:
-    """A mirror in a rule; `scope` is what it replaces, which for an inherited mirror is the enclosing rule's."""
+class _Mirror(msgspec.Struct, frozen=True, gc=False):
+    """A mirror in a rule; `scope` is what it replaces, which for an inherited mirror is the enclosing rule's.
+
+    There are tens of thousands in large clusters; the garbage collector, which would hold every thread up, passes them by.
+    """
 
     location: str
     kind: str
