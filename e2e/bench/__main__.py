@@ -10,7 +10,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from e2e.bench import bulk, healing, record, reviews, rules, scale
+from e2e.bench import admission, bulk, healing, pauses, record, reviews, rules, scale
 from e2e.bench.figures import Figure, Measurement
 
 MEASUREMENTS = (
@@ -36,6 +36,20 @@ MEASUREMENTS = (
         "The webhook, against a handler that answers a constant on the same server, in turns; a Go client posts as "
         "kube-apiserver does.",
         reviews.measure,
+    ),
+    Measurement(
+        "pauses",
+        "Reviews while rules change",
+        "The longest review of a steady stream of them, four connections with 250 a second each at most, while one of 10,000 mirror rules changes "
+        "and while all are made anew, against as long a time without a change, in turns; 100,000 references in the index.",
+        pauses.measure,
+    ),
+    Measurement(
+        "admission",
+        "Admission of pods",
+        "Four clients create pods on a real control plane, in turns in a namespace whose pods the webhook is asked about and in one "
+        "whose are not; 500 streams with 5,000 references. Quantiles are interpolated inside kube-apiserver's buckets, as Prometheus does.",
+        admission.measure,
     ),
 )
 

@@ -20,6 +20,7 @@ from mirrorstream_webhook.lookup import Index, stream_claims
 from mirrorstream_webhook.pods import pod_from
 
 from e2e.bench.figures import Figure
+from e2e.bench.needs import needs_go
 from e2e.load import Load, Outcome
 from e2e.ports import free_port
 from e2e.processes import Process
@@ -145,6 +146,7 @@ def _containers(number: int) -> str:
     return "1 container" if number == 1 else f"{number} containers"
 
 
+@needs_go
 def _served(folder: Path) -> list[Figure]:
     figures: list[Figure] = []
     with ExitStack() as stack:

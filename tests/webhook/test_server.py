@@ -3,6 +3,7 @@
 import errno
 import http.client
 import json
+import os
 import shutil
 import socket
 import ssl
@@ -105,6 +106,32 @@ def test_certificates_change_under_load_without_a_failed_review(bed: Bed, http2:
     assert outcome.patched == outcome.reviews > 100
     assert set(outcome.protocols) == {"HTTP/2.0" if http2 else "HTTP/1.1"}
     assert bed.rotations == [True] * 4
+
+
+def test_no_part_of_an_answer_waits_for_the_client_to_acknowledge_another(bed: Bed) -> None:
+    """The client puts that off for 40 ms, which one pod in ten had to wait for where kube-apiserver spoke HTTP/2."""
+    with socket.create_connection(("127.0.0.1", bed.server.port), 5) as client:
+        connection = wait_for("it is accepted", lambda: accepted(client.getsockname()))
+        with connection:
+            assert connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+
+
+def accepted(address: Any) -> socket.socket | None:
+    """Our end of a connection to ourselves; None until there is one."""
+    for entry in Path("/proc/self/fd").iterdir():
+        try:
+            if not entry.readlink().name.startswith("socket:"):
+                continue
+            found = socket.socket(fileno=os.dup(int(entry.name)))
+        except OSError:  # closed meanwhile
+            continue
+        try:
+            if found.getpeername() == address:
+                return found
+        except OSError:  # it listens
+            pass
+        found.close()
+    return None
 
 
 def test_the_files_are_watched(bed: Bed) -> None:

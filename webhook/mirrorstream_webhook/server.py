@@ -178,6 +178,14 @@ class Server:
 
 def _listen(address: str, port: int) -> socket.socket:
     """A listening socket; for every address, IPv6 and IPv4, where none is named."""
+    listener = _bind(address, port)
+    # Connections take it over (Linux). Without it the second part of an answer waits until the client acknowledges the first,
+    # which it puts off for 40 ms: one review in ten over HTTP/2, as kube-apiserver speaks it where it can.
+    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return listener
+
+
+def _bind(address: str, port: int) -> socket.socket:
     try:
         if not address and socket.has_dualstack_ipv6():
             try:
