@@ -9,6 +9,7 @@ import msgspec
 from mirrorstream.imagestreams import imagestream_from
 from mirrorstream.kube.informer import Change
 from mirrorstream.metrics import Metrics
+from mirrorstream.objects import merged, read_object
 from mirrorstream.policy import MirrorPolicy
 from mirrorstream.settings import Settings
 from mirrorstream_controller.metrics import ControllerMetrics
@@ -55,6 +56,7 @@ def tasks() -> Iterator[Task]:
     yield Task("pull_sources at 200 rules", lambda: _look_up("pull_sources"))
     yield Task("import_candidates at 200 rules", lambda: _look_up("import_candidates"))
     yield Task("reading 200 rules, per rule", _read_rules, RULES)
+    yield Task("a change of one of 200 rules", _change_rule)
 
 
 def _review(containers: int, *, source: str = SOURCE, different: int = 50) -> Callable[[int], object]:
@@ -197,3 +199,19 @@ def _look_up(name: str) -> Callable[[int], object]:
 def _read_rules() -> Callable[[int], object]:
     sets = mirror_sets(RULES)
     return lambda number: MirrorPolicy.from_objects(sets)
+
+
+def _change_rule() -> Callable[[int], object]:
+    """As PolicySource does it: the changed object is read, and what follows from it."""
+    sets = mirror_sets(RULES)
+    parts = [read_object(item, item["kind"]) for item in sets]
+    policies = [MirrorPolicy(merged(parts))]
+
+    def change(number: int) -> None:
+        sets[number]["spec"]["imageDigestMirrors"][0]["mirrors"] = [f"c.corp/{number}"]
+        parts[number] = read_object(sets[number], sets[number]["kind"])
+        policy = MirrorPolicy(merged(parts), previous=policies[-1])
+        assert policy != policies.pop()
+        policies.append(policy)
+
+    return change

@@ -6,6 +6,7 @@ the field, and the rest goes on.
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from operator import attrgetter
 from typing import Any
 
 import msgspec
@@ -56,8 +57,10 @@ class ImportRegistry:
 
 @dataclass(slots=True)
 class RuleObjects:
-    """What a set of API objects says, in a form that needs no further checking."""
+    """What an API object, or a set of them, says, in a form that needs no further checking."""
 
+    origin: str = ""
+    """`Kind/name`, if it is one object."""
     entries: list[MirrorEntry] = field(default_factory=list)
     insecure: list[str] = field(default_factory=list)
     blocked: list[str] = field(default_factory=list)
@@ -68,22 +71,39 @@ class RuleObjects:
 
 def read_objects(objects: Iterable[Any]) -> RuleObjects:
     """Read ICSP, IDMS, ITMS and Image config objects, in any order; others, and `Image`s not named `cluster`, are ignored."""
-    read = RuleObjects()
-    mirror_sets = []
+    warnings, parts = [], []
     for index, item in enumerate(objects):
-        if not isinstance(item, Mapping):
-            read.warnings.append(PolicyWarning(f"object {index}", "", f"expected a mapping, found {_type(item)}"))
-            continue
-        kind, metadata = item.get("kind"), item.get("metadata")
-        name = metadata.get("name") if isinstance(metadata, Mapping) else None
-        name = name if isinstance(name, str) and name else "(no name)"
-        if isinstance(kind, str) and kind in KINDS:
-            mirror_sets.append((f"{kind}/{name}", kind, item))
-        elif kind == "Image" and name == "cluster":
-            _read_image_config(item, read)
+        if isinstance(item, Mapping):
+            parts.append(read_object(item, item.get("kind")))
+        else:
+            warnings.append(PolicyWarning(f"object {index}", "", f"expected a mapping, found {_type(item)}"))
+    return merged(parts, warnings)
+
+
+def read_object(item: Mapping[str, Any], kind: Any) -> RuleObjects:
+    """What one object says, whose kind it may not say itself: items of a list do not."""
+    metadata = item.get("metadata")
+    name = metadata.get("name") if isinstance(metadata, Mapping) else None
+    name = name if isinstance(name, str) and name else "(no name)"
+    read = RuleObjects(f"{kind}/{name}")
+    if isinstance(kind, str) and kind in KINDS:
+        read.entries.extend(_entries(read.origin, kind, item, read.warnings))
+    elif kind == "Image" and name == "cluster":
+        _read_image_config(item, read)
+    return read
+
+
+def merged(parts: Iterable[RuleObjects], warnings: Iterable[PolicyWarning] = ()) -> RuleObjects:
+    """What all of them say, after further `warnings`."""
+    read = RuleObjects(warnings=list(warnings))
     # In the order of their names, so that warnings and the choice among equals never depend on the order of events.
-    for origin, kind, item in sorted(mirror_sets, key=lambda found: found[0]):
-        read.entries.extend(_entries(origin, kind, item, read.warnings))
+    for part in sorted(parts, key=attrgetter("origin")):
+        read.entries += part.entries
+        read.insecure += part.insecure
+        read.blocked += part.blocked
+        read.allowed += part.allowed
+        read.import_registries += part.import_registries
+        read.warnings += part.warnings
     return read
 
 
@@ -153,7 +173,7 @@ def is_scope(scope: str) -> bool:
 
 
 def _read_image_config(item: Mapping[str, Any], read: RuleObjects) -> None:
-    origin = "Image/cluster"
+    origin = read.origin
     spec = item.get("spec") or {}
     if not isinstance(spec, Mapping):
         read.warnings.append(PolicyWarning(origin, "spec", f"expected a mapping, found {_type(spec)}"))

@@ -7,60 +7,30 @@ a nested scope inherits the least specific mirrors) this one is better, and says
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from typing import Any
 
-import msgspec
-
 from mirrorstream.candidates import THE_SOURCE, Candidate, LeftOut, PullSource
-from mirrorstream.mirrorlists import merge_mirror_lists
-from mirrorstream.objects import DIGEST, TAG, ImportRegistry, MirrorEntry, PolicyWarning, RuleObjects, read_objects, read_scopes
+from mirrorstream.objects import DIGEST, TAG, ImportRegistry, PolicyWarning, RuleObjects, read_objects, read_scopes
 from mirrorstream.references import Reference, has_registry_host, parse_exact, parse_reference, written_name
+from mirrorstream.scoperules import Mirror, Rule, ScopeRules
 from mirrorstream.scopes import beyond_scope, enclosing_scopes, longest_match
 
 __all__ = ["Candidate", "MirrorPolicy", "PolicyWarning", "PullSource"]
 
 
-class _Mirror(msgspec.Struct, frozen=True, gc=False):
-    """A mirror in a rule; `scope` is what it replaces, which for an inherited mirror is the enclosing rule's.
-
-    There are tens of thousands in large clusters; the garbage collector, which would hold every thread up, passes them by.
-    """
-
-    location: str
-    kind: str
-    scope: str
-    insecure: bool
-    origins: tuple[str, ...]
-
-
-@dataclass(slots=True)
-class _Rule:
-    """What registries.conf says of one scope.
-
-    A scope without mirrors of its own shares those of the enclosing one: they are not copied, and what is compared are its own.
-    """
-
-    scope: str
-    insecure: bool = False
-    blocked: bool = False
-    own: list[_Mirror] = field(default_factory=list)
-    origins: list[str] = field(default_factory=list)
-    inherited: list[_Mirror] = field(default_factory=list, compare=False)
-
-    @property
-    def mirrors(self) -> list[_Mirror]:
-        """The mirrors that count here."""
-        return self.own or self.inherited
-
-
 class MirrorPolicy:
     """An immutable snapshot of the mirror rules; build it with `from_objects`, compare snapshots with `==`."""
 
-    def __init__(self, objects: RuleObjects, *, tags_through_digest_mirrors: bool = True) -> None:
-        """Prefer `from_objects`; this takes what has been read and checked already."""
-        self._rules = _rules(objects)
+    def __init__(
+        self, objects: RuleObjects, *, tags_through_digest_mirrors: bool = True, previous: "MirrorPolicy | None" = None
+    ) -> None:
+        """Prefer `from_objects`; this takes what has been read and checked already.
+
+        With the snapshot before (`previous`) only what has changed since is worked out anew; the result is the same.
+        """
+        self.scope_rules: ScopeRules = ScopeRules(objects, previous.scope_rules if previous else None)
+        self._rules = self.scope_rules.by_scope
         self._blocked = dict.fromkeys(objects.blocked, True)
         self._allowed = dict.fromkeys(objects.allowed, True)
         self._import_registries = tuple(objects.import_registries)
@@ -147,7 +117,7 @@ class MirrorPolicy:
                 candidates[text] = Candidate(text, source.insecure, mirror.origins[0])
         return list(candidates.values()), left_out
 
-    def _unusable(self, text: str | None, mirror: _Mirror, parsed: Reference) -> str:
+    def _unusable(self, text: str | None, mirror: Mirror, parsed: Reference) -> str:
         """Why a mirror is not a candidate; empty if it is one."""
         if text is None:
             return f"{mirror.location} in place of {mirror.scope} does not make a valid reference"
@@ -239,7 +209,7 @@ class MirrorPolicy:
         rule = self._rule_for(parsed.name)
         return any(_is_real(parsed, mirror, kind) for mirror in (rule.mirrors if rule else ()))
 
-    def _rule_for(self, name: str) -> _Rule | None:
+    def _rule_for(self, name: str) -> Rule | None:
         """The one rule that counts for a repository: the longest scope over all kinds together."""
         return longest_match(name, self._rules)
 
@@ -249,12 +219,12 @@ class MirrorPolicy:
         return PullSource(text, insecure or (rule is not None and rule.insecure), rule is not None and rule.blocked)
 
 
-def _is_real(reference: Reference, mirror: _Mirror, kind: str) -> bool:
+def _is_real(reference: Reference, mirror: Mirror, kind: str) -> bool:
     """Whether a mirror of this kind stands for `reference`, and is not the source itself."""
     return mirror.kind == kind and _rewrite(reference, mirror) not in (None, str(reference))
 
 
-def _rewrite(reference: Reference, mirror: _Mirror) -> str | None:
+def _rewrite(reference: Reference, mirror: Mirror) -> str | None:
     """`reference` at the mirror, or None where the node could not parse the result (a bare host for a whole repository, say)."""
     parsed = parse_exact(mirror.location + beyond_scope(reference.name, mirror.scope) + reference.suffix)
     return str(parsed) if parsed else None
@@ -266,46 +236,3 @@ def _admits(entry: ImportRegistry, host: str, port: str) -> bool:
     if not fnmatchcase(host, domain.replace("[", "[[]")):
         return False
     return fnmatchcase(port, entry_port.replace("[", "[[]")) if port else entry_port in ("80", "443", "*")
-
-
-def _rules(objects: RuleObjects) -> dict[str, _Rule]:
-    """One rule for each scope that a mirror set or the Image config names."""
-    rules: dict[str, _Rule] = {}
-    insecure_scopes, blocked_scopes = set(objects.insecure), set(objects.blocked)
-
-    def rule_for(scope: str) -> _Rule:
-        return rules.setdefault(scope, _Rule(scope))
-
-    for kind in (DIGEST, TAG):
-        for source, entries in sorted(_by_source(objects.entries, kind).items()):
-            rule = rule_for(source)
-            rule.blocked |= any(entry.never_contact_source for entry in entries)
-            rule.origins += [entry.origin for entry in entries]
-            named_by: dict[str, set[str]] = defaultdict(set)
-            for entry in entries:
-                for location in entry.mirrors:
-                    named_by[location].add(entry.origin)
-            for location in merge_mirror_lists(source, [entry.mirrors for entry in entries]):
-                insecure = not insecure_scopes.isdisjoint(enclosing_scopes(location))
-                # Only a mirror that is the source, added as the end of somebody's chain, is in nobody's list.
-                origins = tuple(sorted(named_by.get(location) or rule.origins))
-                rule.own.append(_Mirror(location, kind, source, insecure, origins))
-    mirrored = {scope: rule for scope, rule in rules.items() if rule.own}
-    for scope in (*objects.blocked, *objects.insecure):
-        rule_for(scope)
-    for rule in rules.values():
-        scopes = enclosing_scopes(rule.scope)
-        rule.insecure |= not insecure_scopes.isdisjoint(scopes)
-        rule.blocked |= not blocked_scopes.isdisjoint(scopes)
-        # The most specific enclosing source's mirrors, which would count here without this rule.
-        if not rule.own and (enclosing := longest_match(rule.scope, mirrored)):
-            rule.inherited, rule.origins = enclosing.own, enclosing.origins
-    return rules
-
-
-def _by_source(entries: Iterable[MirrorEntry], kind: str) -> dict[str, list[MirrorEntry]]:
-    found: dict[str, list[MirrorEntry]] = defaultdict(list)
-    for entry in entries:
-        if entry.kind == kind:
-            found[entry.source].append(entry)
-    return found

@@ -6,12 +6,13 @@ must not be imported, so while it cannot be read nothing may be imported.
 
 import threading
 from collections.abc import Callable
-from typing import Any
+from functools import partial
 
 import structlog
 
 from mirrorstream.kube.client import Client
 from mirrorstream.kube.informer import Change, Informer, json_objects
+from mirrorstream.objects import RuleObjects, merged, read_object
 from mirrorstream.policy import MirrorPolicy
 
 log = structlog.get_logger(__name__)
@@ -42,15 +43,14 @@ class PolicySource:
         self._stopped = threading.Event()
         self._thread: threading.Thread | None = None
         self._warned: frozenset[str] = frozenset()
-        self._kinds = {name: kind for name, (_, kind) in PATHS.items()}
-        self.informers: dict[str, Informer[dict[str, Any]]] = {
-            name: Informer(client, path, json_objects, self._changed_object, name=name, optional=True)
-            for name, (path, _) in PATHS.items()
+        self.informers: dict[str, Informer[RuleObjects]] = {
+            name: Informer(client, path, partial(_read, kind), self._changed_object, name=name, optional=True)
+            for name, (path, kind) in PATHS.items()
         }
         self.current: MirrorPolicy | None = None
         """None until every kind has been asked for, and while the Image config cannot be read."""
 
-    def _changed_object(self, _: Change[dict[str, Any]]) -> None:
+    def _changed_object(self, _: Change[RuleObjects]) -> None:
         self._changed.set()
 
     def start(self) -> None:
@@ -116,6 +116,10 @@ class PolicySource:
 
     def build(self) -> MirrorPolicy:
         """The policy of the objects as they are now."""
-        # Items of a list do not say their kind.
-        objects = [{**item, "kind": self._kinds[name]} for name, informer in self.informers.items() for item in informer.objects()]
-        return MirrorPolicy.from_objects(objects, tags_through_digest_mirrors=self._tags_through_digest_mirrors)
+        parts = [part for informer in self.informers.values() for part in informer.objects()]
+        return MirrorPolicy(merged(parts), tags_through_digest_mirrors=self._tags_through_digest_mirrors, previous=self.current)
+
+
+def _read(kind: str, raw: bytes) -> RuleObjects:
+    """An object's part of the rules, read once and not for each new policy."""
+    return read_object(json_objects(raw), kind)

@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from mirrorstream.candidates import Candidate
 from mirrorstream.mirrorlists import merge_mirror_lists
+from mirrorstream.objects import read_objects
 from mirrorstream.policy import MirrorPolicy
 from mirrorstream.references import ReferenceError
 from mirrorstream.scopes import enclosing_scopes, lies_in
@@ -172,6 +173,55 @@ def test_what_cannot_be_used_is_named_and_nothing_else_suffers(objects: list[Any
     texts = [str(w) for w in policy.warnings]
     assert any(warning in text for text in texts) if warning else not texts
     assert candidates(policy, "good.io/a/b:v1") == [("m.io/a/b:v1", "ImageDigestMirrorSet/good")]
+
+
+_scopes = st.sampled_from(["a.io", "a.io/x", "a.io/x/y", "*.io", "b.a.io", "b.io"])
+_mirrors = st.lists(st.sampled_from(["m.io", "m.io/x", "b.io", "a.io/x"]), min_size=1, max_size=3, unique=True)
+_sets = st.lists(
+    st.builds(
+        lambda make, source, mirrors, name, **more: make(source, *mirrors, name=name, **more),
+        st.sampled_from([idms, itms]),
+        _scopes,
+        _mirrors,
+        st.sampled_from(["one", "two"]),
+        mirrorSourcePolicy=st.sampled_from(["AllowContactingSource", "NeverContactSource"]),
+    ),
+    max_size=4,
+)
+_image_configs = st.builds(
+    lambda insecure, blocked: image_config(registrySources={"insecureRegistries": insecure, "blockedRegistries": blocked}),
+    st.lists(_scopes, max_size=2),
+    st.lists(_scopes, max_size=2),
+)
+
+
+@given(st.lists(st.tuples(_sets, st.just(image_config()) | _image_configs), min_size=2, max_size=4))
+def test_rules_that_are_taken_over_are_those_that_would_be_made(changes: list[tuple[list[Object], Object]]) -> None:
+    """A policy that is made from the one before answers as one that is made from nothing; and nothing happens to the one before."""
+    references = [
+        f"{name}{suffix}" for name in ("a.io/x/y/z", "a.io/q/r", "b.a.io/x/y", "b.io/x") for suffix in (":v1", f"@{DIGEST}")
+    ]
+
+    def answers(policy: MirrorPolicy) -> list[object]:
+        return [(policy.pull_sources(each), policy.assess(each), policy.covering_objects(each)) for each in references]
+
+    policy, before = MirrorPolicy.from_objects([]), list[object]()
+    for sets, config in changes:
+        read = read_objects([*sets, config])
+        following = MirrorPolicy(read, previous=policy)
+        afresh = MirrorPolicy(read_objects([*sets, config]))
+        assert following == afresh
+        assert answers(following) == answers(afresh)
+        assert not before or answers(policy) == before
+        policy, before = following, answers(following)
+
+
+def test_rules_that_stay_are_not_made_again() -> None:
+    """Of ten thousand rules one changes: as long as all are made anew, reviews wait for the interpreter."""
+    first = MirrorPolicy(read_objects([idms("a.io", "m.io"), itms("b.io", "m.io")]))
+    second = MirrorPolicy(read_objects([idms("a.io", "m.io"), itms("b.io", "n.io")]), previous=first)
+    assert second != first
+    assert [name for name, rule in second.scope_rules.by_scope.items() if rule is first.scope_rules.by_scope[name]] == ["a.io"]
 
 
 _json = st.recursive(

@@ -1,0 +1,110 @@
+"""What registries.conf says of each scope that an object names: its mirrors, and whether it is insecure or blocked."""
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+import msgspec
+
+from mirrorstream.mirrorlists import merge_mirror_lists
+from mirrorstream.objects import DIGEST, TAG, MirrorEntry, RuleObjects
+from mirrorstream.scopes import enclosing_scopes, longest_match
+
+
+class Mirror(msgspec.Struct, frozen=True, gc=False):
+    """A mirror in a rule; `scope` is what it replaces, which for an inherited mirror is the enclosing rule's.
+
+    There are tens of thousands in large clusters; the garbage collector, which would hold every thread up, passes them by.
+    """
+
+    location: str
+    kind: str
+    scope: str
+    insecure: bool
+    origins: tuple[str, ...]
+
+
+@dataclass(slots=True)
+class Rule:
+    """What registries.conf says of one scope; never changed once it is in a policy, since the next one may share it.
+
+    A scope without mirrors of its own shares those of the enclosing one: they are not copied, and what is compared are its own.
+    """
+
+    scope: str
+    insecure: bool = False
+    blocked: bool = False
+    own: list[Mirror] = field(default_factory=list)
+    origins: list[str] = field(default_factory=list)
+    inherited: list[Mirror] = field(default_factory=list, compare=False)
+    entries: list[MirrorEntry] = field(default_factory=list, compare=False)
+    """What its own mirrors come from."""
+
+    @property
+    def mirrors(self) -> list[Mirror]:
+        """The mirrors that count here."""
+        return self.own or self.inherited
+
+
+class ScopeRules:
+    """One rule for each scope that a mirror set or the Image config names, in `by_scope`.
+
+    Those of `before` that come from the same objects are taken over: of ten thousand rules mostly one changes, and while all are
+    made anew reviews have to wait for the interpreter.
+    """
+
+    def __init__(self, objects: RuleObjects, before: "ScopeRules | None" = None) -> None:
+        self._insecure, self._blocked = frozenset(objects.insecure), frozenset(objects.blocked)
+        self.by_scope: dict[str, Rule] = {}
+        known: Mapping[str, Rule] = before.by_scope if before and self._are_restricted_as(before) else {}
+        for source, entries in _by_source(objects.entries).items():
+            rule = known.get(source)
+            # One without mirrors of its own depends on others.
+            if rule is None or not rule.own or rule.entries != entries:
+                rule = self._mirrored(source, entries)
+            self.by_scope[source] = rule
+        mirrored = {scope: rule for scope, rule in self.by_scope.items() if rule.own}
+        for scope in self._blocked | self._insecure:
+            if scope not in self.by_scope:
+                self.by_scope[scope] = self._restricted(Rule(scope))
+        for rule in self.by_scope.values():
+            # The most specific enclosing source's mirrors, which would count here without this rule.
+            if not rule.own and (enclosing := longest_match(rule.scope, mirrored)):
+                rule.inherited, rule.origins = enclosing.own, enclosing.origins
+
+    def _are_restricted_as(self, other: "ScopeRules") -> bool:
+        """Whether the Image config lists the same scopes; each rule depends on all of them."""
+        return self._insecure == other._insecure and self._blocked == other._blocked  # noqa: SLF001  another of our own kind
+
+    def _mirrored(self, source: str, entries: list[MirrorEntry]) -> Rule:
+        """The rule of a scope that mirror sets name."""
+        rule = Rule(source, entries=entries)
+        for kind in (DIGEST, TAG):
+            if not (those := [entry for entry in entries if entry.kind == kind]):
+                continue
+            rule.blocked |= any(entry.never_contact_source for entry in those)
+            rule.origins += [entry.origin for entry in those]
+            named_by: dict[str, set[str]] = defaultdict(set)
+            for entry in those:
+                for location in entry.mirrors:
+                    named_by[location].add(entry.origin)
+            for location in merge_mirror_lists(source, [entry.mirrors for entry in those]):
+                insecure = not self._insecure.isdisjoint(enclosing_scopes(location))
+                # Only a mirror that is the source, added as the end of somebody's chain, is in nobody's list.
+                origins = tuple(sorted(named_by.get(location) or rule.origins))
+                rule.own.append(Mirror(location, kind, source, insecure, origins))
+        return self._restricted(rule)
+
+    def _restricted(self, rule: Rule) -> Rule:
+        """The rule with what the Image config says of its scope."""
+        enclosing = enclosing_scopes(rule.scope)
+        rule.insecure |= not self._insecure.isdisjoint(enclosing)
+        rule.blocked |= not self._blocked.isdisjoint(enclosing)
+        return rule
+
+
+def _by_source(entries: Iterable[MirrorEntry]) -> dict[str, list[MirrorEntry]]:
+    found: dict[str, list[MirrorEntry]] = {}
+    for entry in entries:
+        found.setdefault(entry.source, []).append(entry)
+    return found
