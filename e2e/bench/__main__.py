@@ -40,15 +40,16 @@ MEASUREMENTS = (
     Measurement(
         "pauses",
         "Reviews while rules change",
-        "The longest review of a steady stream of them, four connections with 250 a second each at most, while one of 10,000 mirror rules changes "
-        "and while all are made anew, against as long a time without a change, in turns; 100,000 references in the index.",
+        "The longest review of a steady stream (four connections, each with at most 250 a second) while one of 10,000 mirror rules "
+        "changes and while all are made anew, against as long a time without a change, in turns; 100,000 references in the index.",
         pauses.measure,
     ),
     Measurement(
         "admission",
         "Admission of pods",
-        "Four clients create pods on a real control plane, in turns in a namespace whose pods the webhook is asked about and in one "
-        "whose are not; 500 streams with 5,000 references. Quantiles are interpolated inside kube-apiserver's buckets, as Prometheus does.",
+        "Four clients create pods on a real control plane, in turns in a namespace whose pods the webhook is asked about and in "
+        "one whose are not; 500 streams with 5,000 references. Quantiles are interpolated inside kube-apiserver's buckets, as "
+        "Prometheus does.",
         admission.measure,
     ),
 )
