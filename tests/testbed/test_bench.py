@@ -32,7 +32,7 @@ def test_what_breaks_first_is_told_first() -> None:
     """The memory that the manifest requests, if the measured slope is steep; otherwise what comes before it."""
     steep = [paper.Point(streams, 90 + streams / 100, 1 + streams / 5_000) for streams in (0, 1_000, 10_000)]
     flat = [paper.Point(streams, 90.0, 1 + streams / 5_000) for streams in (0, 1_000, 10_000)]
-    assert "first the 134 MB of memory" in paper.figures("controller", steep)[1].beside
+    assert f"first the {paper.requested('controller'):.0f} MB of memory" in paper.figures("controller", steep)[1].beside
     assert "first 10 s until it is ready at 45,000 streams" in paper.figures("controller", flat)[1].beside
 
 
