@@ -17,6 +17,10 @@ from mirrorstream.policy import MirrorPolicy
 from mirrorstream.verdicts import PlatformImport, Verdict, judge, normalised, repository_import, tag_import
 
 
+REPEATED_SECONDS = 180.0
+"""Where no import ever counts as stuck: how long one is pending whose source failed before, until it is taken to have failed again."""
+
+
 class Action(StrEnum):
     """What the controller does about a tag."""
 
@@ -123,12 +127,14 @@ def _plan_tag(
     )
     if platform.pending:
         since = memory.pending_since.get(tag.name, now)
-        if waiting := _still_waiting(base, since, settings, now):
+        before = _said_before(condition, base.source)
+        limit = settings.stuck_after or (REPEATED_SECONDS if before else 0.0)
+        if waiting := _still_waiting(base, since, limit, now):
             return waiting
-        failure = _refused_before(condition, base.source, settings) or Failure(
-            FailureClass.STUCK, f"no answer from the platform's import for {now - since:.0f} s"
-        )
-        base = _with(base, failed_at=since + settings.stuck_after)
+        failure = before
+        if failure is None or failure.may_be_bypassed(bypass_not_found=settings.bypass_not_found):
+            failure = Failure(FailureClass.STUCK, f"no answer from the platform's import for {now - since:.0f} s")
+        base = _with(base, failed_at=since + limit)
         return _import_or_refuse(base, failure, since, policy, settings, insecure=platform.insecure)
     if condition is None or platform.failure is None:
         return base if newest else _with(base, why="the platform has nothing to import")
@@ -137,16 +143,15 @@ def _plan_tag(
     return _import_or_refuse(base, platform.failure, since, policy, settings, insecure=platform.insecure)
 
 
-def _refused_before(condition: Condition | None, source: str, settings: PlanSettings) -> Failure | None:
-    """What `source` answered at an earlier generation, if no mirror may stand in for that.
+def _said_before(condition: Condition | None, source: str) -> Failure | None:
+    """What `source` answered at an earlier generation; None if nothing tells.
 
     The platform does not write the same failure twice, so a tag whose generation rises, and whose source answers as before, looks
     as if its import were pending for ever.
     """
     if condition is None or not any(mentions(condition.message, spelling) for spelling in _spellings(source)):
         return None
-    failure = classify(condition.reason, condition.message, _spellings(source))
-    return None if failure.may_be_bypassed(bypass_not_found=settings.bypass_not_found) else failure
+    return classify(condition.reason, condition.message, _spellings(source))
 
 
 def _spellings(source: str) -> tuple[str, ...]:
@@ -163,20 +168,20 @@ def _plan_repository(
         return None
     base = TagPlan(WHOLE_REPOSITORY, Action.NOTHING, "", platform.source, stream.metadata.generation)
     since = memory.pending_since.get(WHOLE_REPOSITORY, now)
-    if platform.pending and (waiting := _still_waiting(base, since, settings, now)):
+    if platform.pending and (waiting := _still_waiting(base, since, settings.stuck_after, now)):
         return waiting
     since = repository_failed_at(stream, since)
     base = _with(base, failed_at=since)
     return _import_or_refuse(base, platform.failure, since, policy, settings, insecure=platform.insecure)
 
 
-def _still_waiting(base: TagPlan, since: float, settings: PlanSettings, now: float) -> TagPlan | None:
-    """The plan to wait for the platform's pending import; None once it counts as stuck."""
+def _still_waiting(base: TagPlan, since: float, limit: float, now: float) -> TagPlan | None:
+    """The plan to wait for the platform's pending import; None once it has been so for `limit` seconds, where 0 is never."""
     why = "the platform's import is pending"
-    if not settings.stuck_after:
+    if not limit:
         return _with(base, Action.WAIT, why)
-    if now < since + settings.stuck_after:
-        return _with(base, Action.WAIT, why, again_at=since + settings.stuck_after)
+    if now < since + limit:
+        return _with(base, Action.WAIT, why, again_at=since + limit)
     return None
 
 

@@ -88,7 +88,10 @@ class ControllerSettings(_Section):
         default=16, ge=1, le=256, description="Imports at once; at most half of them at one mirror host."
     )
     stuckAfterSeconds: float = Field(
-        default=180, ge=0, description="A platform import pending for so long counts as failed; 0 means never."
+        default=180,
+        ge=0,
+        description="A platform import pending for so long counts as failed; 0 means never, unless the source failed before: the "
+        "platform does not write the same failure twice.",
     )
     replaceAfterSeconds: float = Field(
         default=3600,

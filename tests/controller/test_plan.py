@@ -157,11 +157,22 @@ NOT_FOUND = f'dockerimage.image.openshift.io "{SOURCE}" not found'
         pytest.param(failure(1), False, Action.IMPORT, FailureClass.STUCK, id="refused-connection"),
     ],
 )
+@pytest.mark.parametrize("after", [180, 0], ids=["stuck", "never-stuck"])
 def test_what_the_source_said_before_an_import_that_does_not_end(
-    before: Object, bypass: bool, action: Action, kind: FailureClass
+    before: Object, bypass: bool, action: Action, kind: FailureClass, after: float
 ) -> None:
-    """The platform does not write the same failure twice, so a tag whose source says the same again looks pending."""
-    (plan,) = plans(stream({"conditions": [before]}), PlanSettings(bypass), Memory(pending_since={"v1": NOW - 180}))
+    """The platform does not write the same failure twice, so a tag whose source says the same again looks pending.
+
+    That holds where no import counts as stuck, too: there it would look so for ever. What another source said tells nothing.
+    """
+    document, settings = stream({"conditions": [before]}), PlanSettings(bypass, stuck_after=after)
+    (early,) = plans(document, settings, Memory(pending_since={"v1": NOW - 179}))
+    (plan,) = plans(document, settings, Memory(pending_since={"v1": NOW - 180}))
+    assert early.action is Action.WAIT
+    if not after and before["message"] == NOT_FOUND.replace("v1", "v0"):
+        assert (plan.action, plan.again_at) == (Action.WAIT, None)
+        return
+    assert early.again_at == NOW + 1
     assert plan.action is action
     assert plan.failure is not None
     assert plan.failure.kind is kind

@@ -166,15 +166,15 @@ def expected(tag: Tag, rules: Rules) -> Expected | None:
     if tag.opted_out:
         return None
     if all(age is None or age < 0 for age in (tag.item_age, condition_age)):
-        # The platform has it still to do.
-        if tag.stuck_after == 0:
+        # The platform has it still to do. It does not write down the same failure twice, so what the source said before is its
+        # answer still.
+        said_before = failed and tag.about == SOURCE and tag.condition != "forbidden"
+        if tag.stuck_after == 0 and not said_before:
             return Expected("wait")
         pending = tag.pending_for or 0.0
-        if pending < tag.stuck_after:
-            return Expected("wait", again_in=tag.stuck_after - pending)
-        # The platform does not write down the same failure twice, so what the source said before is its answer still.
-        said_before = failed and tag.about == SOURCE and tag.condition != "forbidden" and not bypassed(tag.condition, rules)
-        kind = tag.condition if said_before else "stuck"
+        if pending < STUCK_AFTER:
+            return Expected("wait", again_in=STUCK_AFTER - pending)
+        kind = tag.condition if said_before and not bypassed(tag.condition, rules) else "stuck"
         return Expected(of_failure(kind, rules)[0], kind, of_failure(kind, rules)[1], failing_for=pending)
     if not failed:
         return Expected("nothing")
