@@ -77,6 +77,8 @@ class TagPlan:
     again_at: float | None = None
     """For WAIT: when to look again, in seconds since the epoch; None: when the stream changes."""
     condition_generation: int | None = None
+    asked: str = ""
+    """The stream's retry annotation: whoever set it waits for an attempt that began afterwards."""
 
     @property
     def fingerprint(self) -> tuple[object, ...]:
@@ -124,6 +126,7 @@ def _plan_tag(
         reference_policy=tag.reference_policy.type,
         newest_image=newest.image if newest else "",
         condition_generation=condition.generation if condition else None,
+        asked=stream.annotations.retry,
     )
     if platform.pending:
         since = memory.pending_since.get(tag.name, now)
@@ -166,7 +169,9 @@ def _plan_repository(
     platform = repository_import(stream)
     if platform is None or platform.failure is None:
         return None
-    base = TagPlan(WHOLE_REPOSITORY, Action.NOTHING, "", platform.source, stream.metadata.generation)
+    base = TagPlan(
+        WHOLE_REPOSITORY, Action.NOTHING, "", platform.source, stream.metadata.generation, asked=stream.annotations.retry
+    )
     since = memory.pending_since.get(WHOLE_REPOSITORY, now)
     if platform.pending and (waiting := _still_waiting(base, since, settings.stuck_after, now)):
         return waiting

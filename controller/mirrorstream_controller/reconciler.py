@@ -205,7 +205,10 @@ class Reconciler:
                 return False  # the stream or the tag is another one by now
             del memory.running[plan.tag]
             memory.tried[plan.tag] = plan.fingerprint
-            if isinstance(served, Held):
+            if not isinstance(served, tuple) and plan.asked != memory.retry:
+                # Whoever asked meanwhile wants to know what a mirror has now.
+                del memory.tried[plan.tag]
+            elif isinstance(served, Held):
                 memory.held_until[plan.tag] = served.until
             elif isinstance(served, tuple):
                 memory.first_result = memory.first_result if memory.results else self._clock()
@@ -226,9 +229,13 @@ class Reconciler:
             if memory is None or memory.running.get(plan.tag) != plan.fingerprint:
                 return
             del memory.running[plan.tag]
-            memory.tried[plan.tag] = plan.fingerprint
             memory.held_until.pop(plan.tag, None)  # what a mirror had before, it does not have now
-            if self._clock() >= memory.next_attempt:
+            if plan.asked == memory.retry:
+                memory.tried[plan.tag] = plan.fingerprint
+            else:
+                # Whoever asked meanwhile did not ask for this attempt: there is one more, at once.
+                memory.tried.pop(plan.tag, None)
+            if plan.asked == memory.retry and self._clock() >= memory.next_attempt:
                 # Once for all tags of a stream that fail together.
                 memory.failures += 1
                 memory.next_attempt = self._clock() + self._queue.backoff(memory.failures)

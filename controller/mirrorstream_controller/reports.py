@@ -117,4 +117,4 @@ def _failed(tried: Tried) -> tuple[Answer, ...]:
 
 def _attempt(plan: TagPlan, result: Result, message: str = "", *, tag: str = "", answers: tuple[Answer, ...] = ()) -> Attempt:
     """The outcome for programs."""
-    return Attempt(tag or plan.tag, result, plan.source, plan.failure.kind if plan.failure else "", message, answers)
+    return Attempt(tag or plan.tag, result, plan.source, plan.failure.kind if plan.failure else "", message, answers, plan.asked)

@@ -16,7 +16,7 @@ OUTCOME_ANNOTATION = "mirrorstream.github.io/outcome"
 IMPORTED, FAILED, REFUSED, HELD = "ImportedFromMirror", "MirrorImportFailed", "MirrorImportRefused", "MirrorImportHeld"
 """Event reasons; users' alerts may match them, so they never change."""
 REASONS = frozenset({IMPORTED, FAILED, REFUSED, HELD})
-CANDIDATES, REFERENCE_LENGTH, MESSAGE_LENGTH = 16, 512, 300
+CANDIDATES, REFERENCE_LENGTH, MESSAGE_LENGTH, ASKED_LENGTH = 16, 512, 300, 64
 """What an annotation holds at most; beyond it, candidates are left out and texts cut."""
 ANNOTATION_LENGTH = 65536
 """A longer annotation is none of ours, and is not read."""
@@ -51,7 +51,10 @@ class Answer(msgspec.Struct, frozen=True, rename="camel"):
 
 
 class Attempt(msgspec.Struct, frozen=True, rename="camel"):
-    """One outcome. `tag` is empty for a whole repository; `failure` is the class of the source's own failure."""
+    """One outcome. `tag` is empty for a whole repository; `failure` is the class of the source's own failure.
+
+    `asked`: the stream's retry annotation when the attempt was planned, as `asked_as` writes it.
+    """
 
     tag: str
     result: str
@@ -59,6 +62,7 @@ class Attempt(msgspec.Struct, frozen=True, rename="camel"):
     failure: str = ""
     message: str = ""
     candidates: tuple[Answer, ...] = ()
+    asked: str | msgspec.UnsetType = msgspec.UNSET
 
     @property
     def through(self) -> str:
@@ -92,6 +96,7 @@ def encode_attempt(attempt: Attempt) -> str:
         source=shortened(attempt.source, REFERENCE_LENGTH),
         message=shortened(attempt.message, MESSAGE_LENGTH),
         candidates=answers,
+        asked=_asked(attempt.asked),
     )
     return msgspec.json.encode(bounded).decode()
 
@@ -116,7 +121,17 @@ def read_attempt(text: str) -> Attempt | None:
         _text(found.failure, 40),
         _text(found.message, MESSAGE_LENGTH),
         tuple(_harmless(answer) for answer in found.candidates[:CANDIDATES]),
+        _asked(found.asked),
     )
+
+
+def asked_as(annotation: str) -> str:
+    """A stream's retry annotation as attempts name it."""
+    return _text(annotation, ASKED_LENGTH)
+
+
+def _asked(found: str | msgspec.UnsetType) -> str | msgspec.UnsetType:
+    return found if found is msgspec.UNSET else asked_as(found)
 
 
 def _harmless(answer: Answer) -> Answer:
@@ -218,4 +233,5 @@ def tried_document(tried: Tried) -> dict[str, Any]:
     """The JSON form of an attempt."""
     document: dict[str, Any] = msgspec.to_builtins(tried.attempt)
     del document["tag"]
+    document.pop("asked", None)
     return {**document, "candidates": list(document["candidates"]), "at": tried.at, "count": tried.count}

@@ -4,7 +4,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from mirrorstream.attempts import Result
+import msgspec
+
+from mirrorstream.attempts import Result, asked_as
 from mirrorstream.failures import brief
 from mirrorstream.imagestreams import WHOLE_REPOSITORY, ImageStream, SpecTag, importing_tag, listed_tags
 from mirrorstream.safetext import shortened
@@ -164,6 +166,22 @@ def outcomes(asked: Asked, found: Look) -> list[Outcome]:
             there = tag in {spec.name for spec in found.stream.spec_tags}
             made.append(Outcome(asked.before.states[tag], platform, CHANGED if there else GONE))
     return made
+
+
+def mark(state: TagState) -> tuple[str, int]:
+    """What an attempt is recognised by: the same outcome again only raises the Event's count."""
+    return (state.tried.event, state.tried.count) if state.tried else ("", 0)
+
+
+def attempted_since(state: TagState, annotation: str, before: tuple[str, int] | None) -> bool:
+    """Whether mirrorstream has made an attempt since it was asked to; `annotation` is what it was asked by, `before` the last mark.
+
+    One that ran already when it was asked ends afterwards, and says nothing of what the mirrors have now.
+    """
+    if state.tried is None or mark(state) == before:
+        return False
+    asked = state.tried.attempt.asked
+    return asked is msgspec.UNSET or asked == asked_as(annotation)
 
 
 def settled(state: TagState, *, fresh: bool, configured: bool, patient: bool) -> bool:

@@ -175,6 +175,20 @@ def test_an_attempt_during_the_platforms_import_is_no_outcome(
     assert waits.slept == 3
 
 
+def test_an_attempt_that_ran_when_it_was_asked_for_another_is_no_outcome(client: Client, tmp_path: Path) -> None:
+    """It ends after the request, but began before it: only what was planned under the annotation counts."""
+    cover(client)
+    ran = {**OUTCOME, "asked": ""}
+
+    def asked_for() -> None:
+        annotation = client.get(f"{STREAMS}/app")["metadata"]["annotations"]["mirrorstream.github.io/retry"]
+        event(client, {**OUTCOME, "asked": annotation}, "asked-for", "2027-01-01T00:00:01Z")
+
+    waits = Waits(lambda: event(client, ran, "ran"), lambda: None, asked_for)
+    assert retry.run(arguments(tmp_path / "kubeconfig"), waits.clock()) == 3
+    assert waits.slept == 3
+
+
 def test_a_heal_between_two_reads_is_seen(client: Client, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """An attempt that imported the tag does not end the waiting while the tag still looks failing."""
     cover(client)

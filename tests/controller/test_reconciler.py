@@ -271,6 +271,32 @@ def test_a_mirror_that_does_not_have_the_other_image_any_more_holds_nothing() ->
     assert bed.settle() == 1
 
 
+# Who asks for another attempt.
+
+
+def asked(stamp: str, *, was_imported: bool = False) -> ImageStream:
+    """A failing tag whose stream has the retry annotation."""
+    status: Object = {"conditions": [failure(2)], **({"items": [item(1)]} if was_imported else {})}
+    return imagestream_from(stream(status, {"generation": 2}, annotations={"mirrorstream.github.io/retry": stamp}))
+
+
+@pytest.mark.parametrize("digest", ["", "sha256:bb"], ids=["fails", "is-held"])
+def test_an_attempt_that_runs_when_a_retry_is_asked_for_is_not_the_one_that_was_asked_for(digest: str) -> None:
+    """It began before: there is one more, at once, and each says what it was asked by."""
+    bed = Bed()
+    bed.platform.digest = digest
+    bed.reconciler.on_policy(POLICY)
+    bed.see(KEY, asked("first", was_imported=True))
+    bed.work()
+    assert len(bed.pool.imports) == 1
+    bed.see(KEY, asked("second", was_imported=True))
+    assert bed.settle() == 2
+    assert [attempt.asked for _, _, attempt in bed.events] == ["first", "second"]
+    assert bed.settle() == 0, "the back-off, or the wait, holds as ever"
+    bed.time += 4
+    assert bed.settle() == 0
+
+
 # Observing.
 
 

@@ -17,9 +17,11 @@ from mirrorstream.retries import (
     CannotRetry,
     Look,
     Outcome,
+    attempted_since,
     chosen_tags,
     import_request,
     imported_tags,
+    mark,
     outcomes,
     render_outcomes,
     settled,
@@ -85,7 +87,7 @@ class _Retry:
             return []
         if waiting and not self._asking.observing:
             # The platform's import may have lasted for minutes; what mirrorstream tried meanwhile is no answer.
-            known = {name: _mark(state) for name, state in self._look_again(asked.before).states.items()}
+            known = {name: mark(state) for name, state in self._look_again(asked.before).states.items()}
             self._ask_again()
 
         def done(found: Look) -> bool:
@@ -119,7 +121,7 @@ class _Retry:
             return True  # no longer in the spec, or a repository that has tags now
         if asked.unmoved(found, tag):
             return False
-        fresh = state.tried is not None and _mark(state) != known.get(tag)
+        fresh = attempted_since(state, found.stream.annotations.retry, known.get(tag))
         return settled(state, fresh=fresh, configured=self._configured, patient=self._patient)
 
     def _import(self, tag: str | None) -> Asked:
@@ -166,8 +168,3 @@ class _Retry:
                 self._clock.sleep(LOOK_SECONDS)
             else:
                 return
-
-
-def _mark(state: TagState) -> tuple[str, int]:
-    """What an attempt is recognised by: the same outcome again only raises the Event's count."""
-    return (state.tried.event, state.tried.count) if state.tried else ("", 0)
