@@ -63,7 +63,10 @@ class Election:
 
     def _run(self) -> None:
         while not self._stopped.is_set():
-            self.attempt()
+            try:
+                self.attempt()
+            except Exception:  # a bug must not keep this replica from ever leading; a leader that does not renew is watched for
+                log.exception("the lease could not be dealt with, trying again")
             self._stopped.wait(RETRY_SECONDS * random.uniform(0.9, 1.1))  # noqa: S311  spreads requests, guards nothing
 
     def attempt(self) -> None:

@@ -4,7 +4,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 from uuid import uuid4
 
@@ -48,8 +48,13 @@ class Manager:
         metrics_port: int = 8080,
         metrics_certificate: str | None = None,
         metrics_key: str | None = None,
+        now: Callable[[], float] = time.time,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Raises ConfigurationError when the cluster, the port or the certificate cannot be used."""
+        """Raises ConfigurationError when the cluster, the port or the certificate cannot be used.
+
+        `now` and `clock` are what decisions, back-off and waits go by. Connections and the lease have their own time.
+        """
         self.metrics = metrics = ControllerMetrics()
         self._settings_file = settings
         self._leader_election = leader_election
@@ -67,9 +72,9 @@ class Manager:
         )
         self._events = EventRecorder(events_client, "mirrorstream", self._identity, on_drop=metrics.events_dropped.inc)
         retry = current.controller.retry
-        self._queue = WorkQueue(initial=retry.initialSeconds, maximum=retry.maximumSeconds)
+        self._queue = WorkQueue(initial=retry.initialSeconds, maximum=retry.maximumSeconds, clock=clock)
         self._pool = ImportPool(current.controller.concurrentImports)
-        self._reconciler = Reconciler(self._client, self._queue, self._pool, self._events, metrics, current)
+        self._reconciler = Reconciler(self._client, self._queue, self._pool, self._events, metrics, current, now=now, clock=clock)
         self._streams = Informer(
             self._client,
             STREAMS,
@@ -107,6 +112,16 @@ class Manager:
         """Run until SIGTERM or SIGINT (0) or the loss of the lease (1); the process's exit status."""
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda signum, frame: self._ended.set())
+        self.start()
+        # A timeout lets signals through on every platform.
+        while not self._ended.wait(1.0):
+            pass
+        self.stop()
+        log.info("stopped", status=self._exit_status)
+        return self._exit_status
+
+    def start(self) -> None:
+        """Start everything, in threads; `run` does it, and waits."""
         settings = self._settings_file.current
         log.info("starting", server=self._client.server, mode=settings.mode, identity=self._identity)
         self._settings_file.subscribe(self._configure, self.metrics.reloaded)
@@ -119,14 +134,8 @@ class Manager:
             self._election.start()
         else:
             self._lead()
-        # A timeout lets signals through on every platform.
-        while not self._ended.wait(1.0):
-            pass
-        self._stop()
-        log.info("stopped", status=self._exit_status)
-        return self._exit_status
 
-    def _stop(self) -> None:
+    def stop(self) -> None:
         """End in the order that leaves nothing half done: no new work, what runs, the lease, the rest."""
         self._queue.shut_down()
         self._pool.stop()
@@ -156,11 +165,21 @@ class Manager:
         os._exit(1)
 
     def _work(self) -> None:
-        while (key := self._queue.get()) is not None:
-            try:
-                self._reconciler.reconcile(key)
-            finally:
-                self._queue.done(key)
+        try:
+            while (key := self._queue.get()) is not None:
+                try:
+                    self._reconciler.reconcile(key)
+                finally:
+                    self._queue.done(key)
+        except BaseException:
+            # With a worker less, or a key that nobody gives back, streams would wait for ever, and nobody would know why.
+            log.exception("a worker failed, ending")
+            self._fail()
+
+    def _fail(self) -> None:
+        """End with an error, in the usual order."""
+        self._exit_status = 1
+        self._ended.set()
 
     def _configure(self, settings: Settings) -> None:
         if self._client.limiter:

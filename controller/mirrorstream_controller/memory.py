@@ -74,7 +74,14 @@ class StreamMemory:
         return Memory({tag: since for tag, (_, since) in pending.items()}, {tag: since for tag, (since, _) in failing.items()})
 
     def keep_wanted(self, plans: Iterable[TagPlan], *, active: bool) -> None:
-        """Drop what runs, and what was imported, for a plan that nobody has any more: a rule or the tag is another one by now."""
+        """Drop what runs, and what was imported, for a plan that nobody has any more: a rule or the tag is another one by now.
+
+        Of tags that are gone nothing is left: a stream whose builds have a tag each goes through thousands of them.
+        """
+        plans = list(plans)
+        tags = {plan.tag for plan in plans}
+        self.tried = {tag: fingerprint for tag, fingerprint in self.tried.items() if tag in tags}
+        self.held_until = {tag: until for tag, until in self.held_until.items() if tag in tags}
         wanted = {(plan.tag, plan.fingerprint) for plan in plans if plan.action is Action.IMPORT}
         self.running = {tag: fingerprint for tag, fingerprint in self.running.items() if (tag, fingerprint) in wanted}
         self.results = [r for r in self.results if active and (r.plan.tag, r.plan.fingerprint) in wanted]

@@ -3,6 +3,9 @@
 Only the leader looks at streams, so only it has, or raises, what is about tags, imports and the queue.
 """
 
+import threading
+from collections.abc import Set as AbstractSet
+
 from mirrorstream.metrics import Metrics
 from prometheus_client import Counter, Gauge, Histogram
 
@@ -23,6 +26,8 @@ class ControllerMetrics(Metrics):
             ["result", "failure"],
             registry=registry,
         )
+        self._answered: set[tuple[str, str]] = set()
+        self._lock = threading.Lock()
         self.answers = Counter(
             "mirrorstream_mirror_answers_total",
             "What mirrors answered when the platform was asked to import from them, by the mirror's host: served, or the class of "
@@ -51,3 +56,16 @@ class ControllerMetrics(Metrics):
         self.events_dropped = Counter(
             "mirrorstream_events_dropped_total", "Events on streams that could not be written", registry=registry
         )
+
+    def answered(self, mirror: str, answer: str) -> None:
+        """Count what a mirror's host answered."""
+        with self._lock:
+            self._answered.add((mirror, answer))
+            self.answers.labels(mirror, answer).inc()
+
+    def keep_mirrors(self, hosts: AbstractSet[str]) -> None:
+        """Drop the series of mirrors that no rule names any more: rules come and go, and a process stays for months."""
+        with self._lock:
+            for mirror, answer in [found for found in self._answered if found[0] not in hosts]:
+                self._answered.discard((mirror, answer))
+                self.answers.remove(mirror, answer)

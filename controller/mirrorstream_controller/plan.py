@@ -16,9 +16,8 @@ from mirrorstream.imagestreams import WHOLE_REPOSITORY, Condition, ImageStream, 
 from mirrorstream.policy import MirrorPolicy
 from mirrorstream.verdicts import PlatformImport, Verdict, judge, normalised, repository_import, tag_import
 
-
 REPEATED_SECONDS = 180.0
-"""Where no import ever counts as stuck: how long one is pending whose source failed before, until it is taken to have failed again."""
+"""Where no import counts as stuck: how long one is pending whose source failed before, until it is taken to have failed again."""
 
 
 class Action(StrEnum):

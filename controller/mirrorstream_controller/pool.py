@@ -120,17 +120,26 @@ class ImportPool:
         thread.start()
 
     def _run(self) -> None:
-        while (taken := self._take()) is not None:
-            host, job = taken
-            try:
-                job()
-            except Exception:  # a bug in one import must not cost a slot for good
-                log.exception("an import failed unexpectedly", mirror=host)
+        try:
+            while (taken := self._take()) is not None:
+                host, job = taken
+                try:
+                    job()
+                except Exception:  # a bug in one import must not cost a slot for good
+                    log.exception("an import failed unexpectedly", mirror=host)
+                finally:
+                    self._give_back(host)
+        finally:
+            # However it ends, another thread may take its place.
             with self._condition:
-                self._busy[host] -= 1
-                if not self._busy[host]:
-                    del self._busy[host]
-                self._condition.notify()
+                self._threads.discard(threading.current_thread())
+
+    def _give_back(self, host: str) -> None:
+        with self._condition:
+            self._busy[host] -= 1
+            if not self._busy[host]:
+                del self._busy[host]
+            self._condition.notify()
 
     def _take(self) -> tuple[str, Job] | None:
         with self._condition:

@@ -60,6 +60,7 @@ class Reconciler:
             self._reports,
             metrics,
             lambda: self._settings,
+            wanted=self._wanted,
             on_served=self._served,
             on_failed=self._back_off,
             now=now,
@@ -91,6 +92,7 @@ class Reconciler:
     def on_policy(self, policy: MirrorPolicy) -> None:
         """Take over new mirror rules and look again at every stream that has something failed."""
         first, self._policy = self._policy is None, policy
+        self._metrics.keep_mirrors(policy.mirror_hosts())
         self._metrics.policy_warnings.set(len(policy.warnings))
         self._requeue(spread=not first)
 
@@ -141,6 +143,7 @@ class Reconciler:
         if stream is None or not settings.controller.namespaces.cover(key[0]):
             with self._lock:
                 self._streams.pop(key, None)
+            self._queue.cancel(key)
             self.failing.put(key, [State.EXCLUDED] * _failing(stream))
             return
         if policy is None:
@@ -196,6 +199,12 @@ class Reconciler:
         self._reports.refused(key, stream.metadata.uid, plan)
 
     # What came of an import, told by one of the pool's threads.
+
+    def _wanted(self, key: Key, plan: TagPlan) -> bool:
+        """Whether an import whose turn has come is still worth making."""
+        with self._lock:
+            memory = self._streams.get(key)
+            return memory is not None and memory.running.get(plan.tag) == plan.fingerprint
 
     def _served(self, key: Key, plan: TagPlan, served: Served) -> bool:
         """Keep what a mirror served until the stream is looked at; whether it is still wanted."""

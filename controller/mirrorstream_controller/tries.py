@@ -1,7 +1,8 @@
 """An import through one mirror after another, until one serves the image; on the pool's threads, so that no look at a stream waits.
 
 What comes of it goes to two functions: what to record, or what is held back, to `on_served`, which answers whether anybody still
-wants it; that no mirror served it, or that the import could not be made, to `on_failed`.
+wants it; that no mirror served it, or that the import could not be made, to `on_failed`. Before each mirror's turn `wanted` is
+asked: a tag that is edited every second while its mirror takes a minute must not fill the pool with what nobody wants any more.
 """
 
 import time
@@ -45,13 +46,14 @@ class Tries:
         metrics: ControllerMetrics,
         settings: Callable[[], Settings],
         *,
+        wanted: Callable[[Key, TagPlan], bool],
         on_served: Callable[[Key, TagPlan, Served], bool],
         on_failed: Callable[[Key, TagPlan], None],
         now: Callable[[], float] = time.time,
     ) -> None:
         self._importer = Importer(client)
         self._pool, self._reports, self._metrics, self._settings, self._now = pool, reports, metrics, settings, now
-        self._on_served, self._on_failed = on_served, on_failed
+        self._wanted, self._on_served, self._on_failed = wanted, on_served, on_failed
 
     def start(self, key: Key, uid: str, plan: TagPlan, policy: MirrorPolicy) -> None:
         """Import what `plan` is about, for the stream with this `uid`; returns at once."""
@@ -64,12 +66,15 @@ class Tries:
     def _try(self, key: Key, uid: str, plan: TagPlan, policy: MirrorPolicy, candidate: Candidate, tried: Tried) -> None:
         """Import through one candidate; the next one's turn comes when this one does not serve the image."""
         with structlog.contextvars.bound_contextvars(namespace=key[0], stream=key[1], tag=plan.tag, candidate=candidate.reference):
+            if not self._wanted(key, plan):
+                log.info("not imported any more, the tag was changed meanwhile")
+                return
             try:
                 fetched = self._importer.fetch(*key, plan, candidate)
                 served = self._prepare(plan, policy, candidate, fetched)
             except ImportFailed as error:
                 tried = (*tried, (candidate, error.failure))
-                self._metrics.answers.labels(candidate.host, error.failure.kind).inc()
+                self._metrics.answered(candidate.host, error.failure.kind)
                 log.info("the mirror does not serve it", failure=str(error.failure.kind), error=error.failure.message)
                 if len(tried) < len(plan.candidates):
                     self._submit(key, uid, plan, policy, tried)
@@ -85,7 +90,7 @@ class Tries:
                 self._on_failed(key, plan)
                 self._reports.not_made(key, uid, plan, None)
             else:
-                self._metrics.answers.labels(candidate.host, SERVED).inc()
+                self._metrics.answered(candidate.host, SERVED)
                 if not self._on_served(key, plan, served):
                     log.info("the tag was changed meanwhile")
                 elif isinstance(served, Held):

@@ -13,6 +13,8 @@ import time
 from collections import OrderedDict, deque
 from collections.abc import Callable
 
+STALE_ALLOWED = 64
+"""So many delays that an earlier one has replaced are kept, beside as many as count."""
 URGENT_IN_A_ROW = 4
 """After so many urgent keys one of the others has its turn."""
 Key = tuple[str, str]
@@ -90,6 +92,10 @@ class WorkQueue:
             self._due[key] = due
             self._sequence += 1
             heapq.heappush(self._delayed, (due, self._sequence, key))
+            if len(self._delayed) > 2 * len(self._due) + STALE_ALLOWED:
+                # A tag that waits for an hour beside one that is tried every few seconds leaves one behind each time.
+                self._delayed = [delay for delay in self._delayed if self._due.get(delay[2]) == delay[0]]
+                heapq.heapify(self._delayed)
             self._condition.notify()
 
     def backoff(self, failures: int) -> float:
@@ -106,6 +112,12 @@ class WorkQueue:
     def forget(self, key: Key) -> None:
         """Start the back-off of `key` from the beginning."""
         with self._condition:
+            self._failures.pop(key, None)
+
+    def cancel(self, key: Key) -> None:
+        """Forget all delays and failures of `key`, for which there is nothing to do any more."""
+        with self._condition:
+            self._due.pop(key, None)
             self._failures.pop(key, None)
 
     def get(self, timeout: float | None = None) -> Key | None:

@@ -204,6 +204,10 @@ class MirrorPolicy:
                 found[text].update(mirror.origins)
         return {text: tuple(sorted(origins)) for text, origins in found.items()}
 
+    def mirror_hosts(self) -> set[str]:
+        """The hosts of all mirrors that a rule names."""
+        return {mirror.location.partition("/")[0] for rule in self._rules.values() for mirror in rule.own}
+
     def _is_covered(self, reference: str, kind: str) -> bool:
         parsed = parse_reference(reference)
         rule = self._rule_for(parsed.name)

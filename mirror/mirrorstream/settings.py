@@ -258,7 +258,10 @@ class SettingsFile:
 
     def _watch(self) -> None:
         while not self._stopped.wait(self._interval):
-            self.check()
+            try:
+                self.check()
+            except Exception:  # a bug must not keep the next change from being seen
+                log.exception("the configuration could not be taken over")
 
     def stop(self) -> None:
         """End the watching thread."""

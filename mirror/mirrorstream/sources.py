@@ -33,6 +33,10 @@ SETTLE_SECONDS = 0.1
 """Changes that come together (a list, an `oc apply` of many objects) make one new policy."""
 
 
+AGAIN_SECONDS = 5.0
+"""The pause after rules that could not be taken over."""
+
+
 class PolicySource:
     """Keeps the current MirrorPolicy; `on_change` is called, from its own thread, with each new one that differs."""
 
@@ -90,7 +94,12 @@ class PolicySource:
                     return
         while not self._stopped.is_set():
             self._changed.clear()
-            self._rebuild()
+            try:
+                self._rebuild()
+            except Exception:  # a bug must not leave the rules as they are for good
+                log.exception("the mirror rules could not be taken over, trying again")
+                self._stopped.wait(AGAIN_SECONDS)
+                self._changed.set()
             # An Image config that was refused may become readable without a change of any object.
             self._changed.wait(None if self.current is not None else 1.0)
             if self._changed.is_set():

@@ -27,7 +27,7 @@ from mirrorstream.retries import (
     settled,
 )
 from mirrorstream.statusreport import notes
-from mirrorstream.tagstates import TagState, tag_states, with_origins
+from mirrorstream.tagstates import tag_states, with_origins
 
 DEFAULT_SECONDS = 60.0
 LOOK_SECONDS = 0.5

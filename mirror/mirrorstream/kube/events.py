@@ -6,6 +6,7 @@ refuses them costs us a line in the log, no more. Namespaces take turns, so that
 
 import collections
 import datetime
+import hashlib
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -63,7 +64,8 @@ class EventRecorder:
         self._turns: collections.OrderedDict[str, collections.deque[_Event]] = collections.OrderedDict()
         self._waiting = 0
         self._stopped = False
-        self._written: collections.OrderedDict[tuple[Involved, str, str, Annotations], tuple[str, int]] = collections.OrderedDict()
+        self._written: collections.OrderedDict[bytes, tuple[str, int]] = collections.OrderedDict()
+        """The name and count of each Event by what it says, as a digest: the texts of one take kilobytes."""
         self._thread: threading.Thread | None = None
 
     def start(self) -> None:
@@ -116,9 +118,12 @@ class EventRecorder:
                 log.warning(
                     "an Event could not be written", reason=item[2], object=f"{item[0].namespace}/{item[0].name}", error=str(error)
                 )
+            except Exception:  # a bug in one Event must not cost all others
+                self._on_drop()
+                log.exception("an Event could not be written", reason=item[2], object=f"{item[0].namespace}/{item[0].name}")
 
     def _write(self, involved: Involved, event_type: str, reason: str, message: str, annotations: Annotations) -> None:
-        key = (involved, reason, message, annotations)
+        key = hashlib.sha256(repr((involved, reason, message, annotations)).encode(errors="surrogatepass")).digest()
         path = f"/api/v1/namespaces/{involved.namespace}/events"
         known = self._written.get(key)
         if known and self._count_up(f"{path}/{known[0]}", known[1] + 1):
