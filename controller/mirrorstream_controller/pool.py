@@ -129,6 +129,8 @@ class ImportPool:
                     log.exception("an import failed unexpectedly", mirror=host)
                 finally:
                     self._give_back(host)
+                # A thread that waits must not hold the rules, or the stream, that its last job was about.
+                del taken, job
         finally:
             # However it ends, another thread may take its place.
             with self._condition:

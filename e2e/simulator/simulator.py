@@ -3,6 +3,8 @@
 import gc
 import ssl
 import threading
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -41,15 +43,18 @@ class Simulator:
         port: int = 0,
         without: tuple[str, ...] = (),
         aggregated: Aggregated | None = None,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """`without` names resources or groups that this cluster does not serve; `aggregated` leaves it image.openshift.io only.
+
+        `clock` is what scheduled imports go by.
 
         Raises OSError when the port is taken.
         """
         self.settings = settings or Settings()
         self.store = ReadThroughStore(aggregated.client) if aggregated else Store()
         registry = Registry()
-        self.controller = images.register(registry, self.store, self.settings)
+        self.controller = images.register(registry, self.store, self.settings, clock)
         self.api = Api(self.store, registry)
         if not aggregated:
             core_kinds(registry)

@@ -30,6 +30,8 @@ FAILED_SECONDS = 2.0
 """After a failure the same question is not asked again for so long."""
 ASKERS = 4
 REMEMBERED = 20_000
+SWEEP_SECONDS = 60.0
+"""How often answers that count no more are dropped: namespaces and accounts come and go."""
 
 Question = tuple[str, str, str]
 """Namespace of the streams, namespace and name of the service account."""
@@ -44,6 +46,11 @@ class _Entry:
     failed: float = float("-inf")
     asked: bool = False
     told: threading.Event = field(default_factory=threading.Event)
+
+    def counts(self, now: float) -> bool:
+        """Whether anything about it is still of use."""
+        answered = self.answer is not None and now - self.answered <= STALE_SECONDS
+        return self.asked or answered or now - self.failed < FAILED_SECONDS
 
 
 class _Status(msgspec.Struct):
@@ -68,6 +75,7 @@ class Access:
         self._queue: SimpleQueue[tuple[Question, _Entry] | None] = SimpleQueue()
         """Questions to ask; None ends the thread that takes it."""
         self._hangs = False
+        self._swept = clock()
         self._threads = [threading.Thread(target=self._run, name=f"access-{n}", daemon=True) for n in range(ASKERS)]
 
     def start(self) -> None:
@@ -97,14 +105,23 @@ class Access:
     def _ask(self, question: Question) -> _Entry:
         """Have a question asked, unless it is being asked, or has just failed."""
         with self._lock:
-            if len(self._entries) >= REMEMBERED and question not in self._entries:
-                self._entries = {key: entry for key, entry in self._entries.items() if entry.asked}
+            if question not in self._entries:
+                self._make_room()
             entry = self._entries.setdefault(question, _Entry())
             if not entry.asked and self._clock() - entry.failed >= FAILED_SECONDS:
                 entry.asked = True
                 entry.told.clear()
                 self._queue.put((question, entry))
         return entry
+
+    def _make_room(self) -> None:
+        """Drop what counts no more; where that is not enough, all that is not being asked."""
+        now = self._clock()
+        if now - self._swept >= SWEEP_SECONDS:
+            self._swept = now
+            self._entries = {key: entry for key, entry in self._entries.items() if entry.counts(now)}
+        if len(self._entries) >= REMEMBERED:
+            self._entries = {key: entry for key, entry in self._entries.items() if entry.asked}
 
     def _wait_for(self, entry: _Entry) -> bool | None:
         if entry.asked and not self._hangs and not entry.told.wait(WAIT_SECONDS):

@@ -1,6 +1,7 @@
 """What a review answered, kept for a moment: a rollout creates the same pod many times, and only their names differ."""
 
 import base64
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Hashable
@@ -50,6 +51,8 @@ class Outcomes:
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._kept: dict[Hashable, tuple[Hashable, float, Outcome]] = {}
+        """In the order in which they end."""
+        self._lock = threading.Lock()
 
     def get(self, key: Hashable, version: Hashable) -> Outcome | None:
         """What was kept under `key`, if it is young enough and of the same version."""
@@ -62,6 +65,12 @@ class Outcomes:
         """Keep an outcome; `version` is the one that was read before it was decided."""
         if not outcome.keep:
             return
-        if len(self._kept) >= KEPT:
-            self._kept.clear()
-        self._kept[key] = (version, self._clock() + KEPT_SECONDS, outcome)
+        now, kept = self._clock(), self._kept
+        with self._lock:
+            if len(kept) >= KEPT:
+                kept.clear()
+            kept.pop(key, None)
+            kept[key] = (version, now + KEPT_SECONDS, outcome)
+            # What counts no more need not stay until there are many of them.
+            while kept[oldest := next(iter(kept))][1] < now:
+                del kept[oldest]

@@ -1,5 +1,8 @@
 """image.openshift.io/v1 as recorded: streams, images, imports, and the platform's import controller."""
 
+import time
+from collections.abc import Callable
+
 from e2e.simulator.images.allowed import AllowedRegistries
 from e2e.simulator.images.controller import ImportController
 from e2e.simulator.images.imports import Imports
@@ -20,8 +23,8 @@ class _ImageStrategy(Strategy):
         """Nothing to complete."""
 
 
-def register(registry: Registry, store: Store, settings: Settings) -> ImportController:
-    """Serve image.openshift.io/v1; the platform's import controller, which is to be started."""
+def register(registry: Registry, store: Store, settings: Settings, clock: Callable[[], float] = time.monotonic) -> ImportController:
+    """Serve image.openshift.io/v1; the platform's import controller, which is to be started. `clock` is its schedule's."""
     allowed = AllowedRegistries(settings.image_config.get("allowedRegistriesForImport") or [], settings.internal_registry)
     strategy = StreamStrategy(settings.internal_registry, allowed)
     imports, views = Imports(settings, strategy), Views(strategy)
@@ -52,4 +55,4 @@ def register(registry: Registry, store: Store, settings: Settings) -> ImportCont
         )
     )
     registry.add(Resource(GROUP, "v1", "imagestreamimages", "ImageStreamImage", stored=False, get=views.get_image))
-    return ImportController(store, imports, settings)
+    return ImportController(store, imports, settings, clock)

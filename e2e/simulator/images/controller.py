@@ -3,6 +3,7 @@
 import queue
 import threading
 import time
+from collections.abc import Callable
 from typing import Any
 
 from e2e.simulator.errors import StatusError
@@ -20,7 +21,9 @@ RETRY_SECONDS = (0.05, 10.0)
 class ImportController:
     """Watches streams in the store and imports them on a few threads."""
 
-    def __init__(self, store: Store, imports: Imports, settings: Settings) -> None:
+    def __init__(self, store: Store, imports: Imports, settings: Settings, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._scheduling = threading.Lock()
         self._store, self._imports, self._settings = store, imports, settings
         self._queue: queue.Queue[Key | None] = queue.Queue()
         self._lock = threading.Lock()
@@ -77,7 +80,7 @@ class ImportController:
         key = _key(event.object)
         with self._lock:
             if event.type != "DELETED" and _is_scheduled(event.object):
-                self._scheduled.setdefault(key, time.monotonic() + self._settings.scheduled_interval)
+                self._scheduled.setdefault(key, self._clock() + self._settings.scheduled_interval)
             else:
                 self._scheduled.pop(key, None)
 
@@ -131,11 +134,20 @@ class ImportController:
             names.append(request["spec"]["repository"]["from"]["name"])
         return any(name.partition("/")[0] in self._hanging for name in names)
 
+    def idle(self) -> bool:
+        """Whether nothing waits to be looked at, or is being imported."""
+        with self._lock:
+            return not (self._waiting or self._running)
+
     def _schedule(self) -> None:
-        """Import scheduled tags once in every interval."""
+        while not self._stopped.wait(min(0.2, self._settings.scheduled_interval / 10)):
+            self.run_schedule()
+
+    def run_schedule(self) -> None:
+        """Import the scheduled tags that are due: each stream once in every interval."""
         interval = self._settings.scheduled_interval
-        while not self._stopped.wait(min(0.2, interval / 10)):
-            now = time.monotonic()
+        with self._scheduling:
+            now = self._clock()
             with self._lock:
                 due = [key for key, at in self._scheduled.items() if now >= at]
                 self._scheduled.update(dict.fromkeys(due, now + interval))
