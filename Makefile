@@ -51,6 +51,7 @@ bench: $(READY) ## how fast it is, measured here; ONLY="scale healing" for some 
 soak: $(READY) ## what takes long: all faults in full numbers, into docs/reliability.md; all states of the models; random histories and inputs
 	rm -f $(SOAKED)
 	$(SOAK) $(PYTEST) -n $(WORKERS) tests/model
+	$(SOAK) $(PYTEST) -n 0 tests/day e2e/scenarios/test_endurance.py
 	$(SOAK) $(PYTEST) -n $(WORKERS) --timeout 1800 tests/fuzz
 	TENANT_STREAMS=1000 TENANT_TAGS=300 TENANT_SECONDS=30 $(PYTEST) e2e/scenarios/test_denial.py
 	-$(SOAK) $(PYTEST) $(call where,controlplane) $(FAULTS) --reliability .faults-controlplane.json

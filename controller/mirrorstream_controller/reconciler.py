@@ -71,6 +71,8 @@ class Reconciler:
         self._policy: MirrorPolicy | None = None
         self._passes = 0
         self._started = now()
+        self._spread_until = 0.0
+        """Until when streams are to be looked at because of changed rules, on the monotonic clock."""
         self.failing = FailingTags()
         """What the metrics show of the present state; only what was looked at is in it."""
         self.informer: Informer[ImageStream]
@@ -110,16 +112,19 @@ class Reconciler:
     def _requeue(self, *, spread: bool, covered_before: Callable[[str], bool] = lambda namespace: False) -> None:
         """Have every stream looked at that rules or configuration may mean something to.
 
-        Of those that are left out only the ones that have just been, and these at once: to forget a stream takes no request.
+        Of those that are left out only the ones that have just been, and these at once: to forget a stream takes no request. Rules
+        that change again meanwhile make it no faster: what waits for its turn will see the latest, the others come after it.
         """
-        covers, number = self._settings.controller.namespaces.cover, 0
+        covers, now = self._settings.controller.namespaces.cover, self._clock()
+        turn = max(now, self._spread_until)
         for key in self.informer.all_keys():
             if covers(key[0]):
-                if _interesting(self.informer.get(key)):
-                    self._queue.add_after(key, number / SPREAD_PER_SECOND if spread else 0)
-                    number += 1
+                if _interesting(self.informer.get(key)) and self._queue.add_after(key, turn - now if spread else 0):
+                    turn += 1 / SPREAD_PER_SECOND
             elif covered_before(key[0]) and (key in self._streams or _interesting(self.informer.get(key))):
                 self._queue.add(key)
+        if spread:
+            self._spread_until = turn
 
     # A look at one stream.
 

@@ -78,17 +78,17 @@ class WorkQueue:
         _append(self._urgent if urgent else self._turns, key)
         self._condition.notify()
 
-    def add_after(self, key: Key, seconds: float) -> None:
-        """Have `key` processed in `seconds`; of several such requests the earliest counts."""
+    def add_after(self, key: Key, seconds: float) -> bool:
+        """Have `key` processed in `seconds`; of several such requests the earliest counts. Whether that is now this one."""
         with self._condition:
             if self._shut_down:
-                return
+                return False
             if seconds <= 0:
                 self._add(key, urgent=False)
-                return
+                return True
             due = self._clock() + seconds
             if self._due.get(key, due + 1) <= due:
-                return
+                return False
             self._due[key] = due
             self._sequence += 1
             heapq.heappush(self._delayed, (due, self._sequence, key))
@@ -97,6 +97,7 @@ class WorkQueue:
                 self._delayed = [delay for delay in self._delayed if self._due.get(delay[2]) == delay[0]]
                 heapq.heapify(self._delayed)
             self._condition.notify()
+            return True
 
     def backoff(self, failures: int) -> float:
         """The wait, in seconds, after so many failures in a row: exponential, with jitter of a fifth."""

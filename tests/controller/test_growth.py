@@ -1,6 +1,8 @@
 """What the controller keeps goes with what it is about: a process runs for months, while tags, streams and rules come and go."""
 
 import gc
+import threading
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -142,6 +144,22 @@ def test_mirrors_that_no_rule_names_any_more_have_no_series() -> None:
         assert bed.settle() == 1
         series.append([sample.labels["mirror"] for metric in seen.answers.collect() for sample in metric.samples])
     assert series == [[f"m{number}.io"] for number in range(100)]
+
+
+class Rules:
+    """What a job is about."""
+
+
+def test_a_thread_that_waits_holds_nothing_of_its_last_job() -> None:
+    """Sixteen threads would hold sixteen sets of mirror rules that are no longer in force, of megabytes each."""
+    pool, rules, done = ImportPool(1), Rules(), threading.Event()
+    gone = weakref.ref(rules)
+    pool.submit("ns", "m.io", lambda rules=rules: done.set())  # type: ignore[misc]
+    del rules
+    assert done.wait(10)
+    wait_for("it is let go", lambda: gone() is None, seconds=10)
+    assert len(pool._threads) == 1
+    pool.stop()
 
 
 # Threads.

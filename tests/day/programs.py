@@ -74,7 +74,7 @@ class Controller:
             "failing streams": len(reconciler.failing._streams),
             "delays": len(queue._delayed) + len(queue._due),
             "queue": len(queue._failures) + len(queue._dirty) + len(queue._processing) + len(queue._urgent_after),
-            "turns": len(queue._turns) + len(queue._urgent) + len(manager._pool._turns) + len(manager._pool._busy),
+            "turns": len(queue._turns) + len(queue._urgent) + len(manager._pool),
             "mirrors in metrics": len(reconciler._metrics._answered),
             "series": sum(len(metric.samples) for metric in manager.metrics.registry.collect()),
             "objects": sum(informer.count() for informer in self.informers),

@@ -1,5 +1,6 @@
 """Events: written once, counted up after that, and told apart by everything that they say."""
 
+import tracemalloc
 from typing import Any
 
 import pytest
@@ -67,3 +68,26 @@ def test_a_namespace_with_thousands_of_events_delays_only_its_own(
     assert "modest" in namespaces[:2]
     assert namespaces.count("greedy") == 20
     assert len(dropped) == 7
+
+
+def test_of_what_was_written_little_is_kept(client: Client, script: Script) -> None:
+    """Thousands of Events are remembered, so that the same again is counted up; their texts would be a hundred megabytes."""
+    counted = []
+
+    def handle(request: Request) -> None:
+        counted.append(request.command)
+        request.answer(201, {})
+
+    script.handle = handle
+    recorder = EventRecorder(client, "mirrorstream", "me")
+    recorder.start()
+    tracemalloc.start()
+    try:
+        for number in [*range(100), *range(100)]:
+            recorder.event(STREAM, NORMAL, "Reason", f"{number} " + 1000 * "m", (("a/b", f"{number} " + 50_000 * "a"),))
+        recorder.stop(30)
+        kept, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert counted == ["POST"] * 100 + ["PATCH"] * 100
+    assert kept < 1_000_000, "of 5 MB"
