@@ -10,6 +10,7 @@ import datetime
 import json
 import os
 import platform
+import random
 import sys
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
@@ -26,6 +27,13 @@ SOAK = os.environ.get("MIRRORSTREAM_SOAK") == "1"
 def often(soak: int, bounded: int) -> int:
     """How often, or for how many seconds: the first number with MIRRORSTREAM_SOAK=1, the second otherwise."""
     return soak if SOAK else bounded
+
+
+def chance() -> random.Random:
+    """What a test decides by chance with; its seed is printed, and MIRRORSTREAM_SEED repeats it."""
+    seed = int(os.environ.get("MIRRORSTREAM_SEED") or random.randrange(1_000_000))
+    print(f"MIRRORSTREAM_SEED={seed}")
+    return random.Random(seed)
 
 
 @dataclass

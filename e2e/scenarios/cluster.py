@@ -323,13 +323,20 @@ class Namespace:
 
     def import_image(self, name: str, tag_name: str, source: str, **policy: Any) -> Object:
         """`oc import-image`."""
-        image = {
-            "from": {"kind": "DockerImage", "name": source},
-            "to": {"name": tag_name},
-            "importPolicy": policy,
-            "referencePolicy": {"type": "Local"},
-        }
-        body = {"metadata": {"name": name}, "spec": {"import": True, "images": [image]}}
+        return self.import_images(name, tag(tag_name, source, importPolicy=policy))
+
+    def import_images(self, name: str, *tags: Object) -> Object:
+        """`oc import-image` of several tags at once, each as the spec has it."""
+        images = [
+            {
+                "from": one["from"],
+                "to": {"name": one["name"]},
+                "importPolicy": one.get("importPolicy", {}),
+                "referencePolicy": one["referencePolicy"],
+            }
+            for one in tags
+        ]
+        body = {"metadata": {"name": name}, "spec": {"import": True, "images": images}}
         path = f"{IMAGE_API}/namespaces/{self.name}/imagestreamimports"
 
         def attempt() -> Object | None:
