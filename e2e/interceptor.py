@@ -75,6 +75,7 @@ class Exchange:
     def forward(self) -> urllib3.BaseHTTPResponse:
         """Have the API server carry it out; its answer, of which nothing is read yet. Raises Reset when none comes."""
         headers = {name: value for name in _PASSED_ON if (value := self._handler.headers.get(name))}
+        headers["User-Agent"] = f"{self.agent} {self._owner.mark}".strip()
         try:
             self._upstream = self._owner.pool.request(
                 self._handler.command,
@@ -209,6 +210,21 @@ def delay(seconds: float) -> Action:
     return act
 
 
+class Hold:
+    """The request waits until the test lets it go, however long its program stands still meanwhile."""
+
+    def __init__(self) -> None:
+        self.arrived, self.let_go = threading.Event(), threading.Event()
+
+    def __call__(self, exchange: Exchange) -> None:
+        """Wait, and pass it on; cut the connection if the program has given up."""
+        self.arrived.set()
+        while not self.let_go.is_set():
+            if exchange.gone():
+                raise Reset
+        exchange.pass_on()
+
+
 def refuse(status: int, reason: str = "", message: str = "on command", retry_after: float | None = None) -> Action:
     """A Kubernetes Status instead of what was asked for."""
     body = {"kind": "Status", "apiVersion": "v1", "status": "Failure", "code": status, "reason": reason, "message": message}
@@ -233,8 +249,12 @@ class _Rule:
 class Interceptor:
     """See the module. `requests` are those that ended; `open` those under way."""
 
-    def __init__(self, kubeconfig: Path, folder: Path) -> None:
-        """Listen on a port of its own, for programs that would use `kubeconfig`; certificates and a kubeconfig go into `folder`."""
+    def __init__(self, kubeconfig: Path, folder: Path, mark: str = "") -> None:
+        """Listen on a port of its own, for programs that would use `kubeconfig`; certificates and a kubeconfig go into `folder`.
+
+        `mark` is added to the user agent, for the API server's log to tell programs apart.
+        """
+        self.mark = mark
         document = yaml.safe_load(kubeconfig.read_text(encoding="utf-8"))
         cluster = document["clusters"][0]["cluster"]
         self.server = str(cluster["server"]).rstrip("/")
@@ -385,9 +405,9 @@ class _Handler(http.server.BaseHTTPRequestHandler):
 
 
 @contextmanager
-def intercepted(kubeconfig: Path, folder: Path) -> Iterator[Interceptor]:
+def intercepted(kubeconfig: Path, folder: Path, mark: str = "") -> Iterator[Interceptor]:
     """An interceptor for as long as the context lasts."""
-    between = Interceptor(kubeconfig, folder)
+    between = Interceptor(kubeconfig, folder, mark)
     try:
         yield between
     finally:

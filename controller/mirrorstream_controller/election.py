@@ -18,7 +18,10 @@ from mirrorstream.kube.client import ApiError, Client, ClientError
 log = structlog.get_logger(__name__)
 
 LEASE_SECONDS, RENEW_SECONDS, RETRY_SECONDS = 15.0, 10.0, 2.0
-"""Others may take over after LEASE without a change; the leader gives up after RENEW without a success; it tries every RETRY."""
+"""A leader that dies is replaced within LEASE; it gives up after RENEW without a success; everybody tries every RETRY."""
+TAKE_OVER = 0.8
+"""The part of the lease after which others take over. They see up to RETRY late that it was renewed, and with that no more than
+the whole lease may pass. It is longer than RENEW."""
 
 
 class Election:
@@ -49,7 +52,7 @@ class Election:
         self._stopped = threading.Event()
         self._threads: list[threading.Thread] = []
         self._observed: Any = None
-        self._observed_at = clock()
+        self._free_at = clock()
         self._renewed_at = 0.0
         self._problem = ""
         self.leading = False
@@ -67,7 +70,14 @@ class Election:
                 self.attempt()
             except Exception:  # a bug must not keep this replica from ever leading; a leader that does not renew is watched for
                 log.exception("the lease could not be dealt with, trying again")
-            self._stopped.wait(RETRY_SECONDS * random.uniform(0.9, 1.1))  # noqa: S311  spreads requests, guards nothing
+            self._stopped.wait(self.pause())
+
+    def pause(self) -> float:
+        """For how long to wait before the next attempt, in seconds: until a lease that we wait for runs out, if that is soon."""
+        usual = RETRY_SECONDS * random.uniform(0.9, 1.1)  # noqa: S311  spreads requests, guards nothing
+        left = self._free_at - self._clock()
+        # A look that comes a moment early would find nothing and come back late.
+        return min(usual, left + 0.01) if left > 0 and not self.leading else usual
 
     def attempt(self) -> None:
         """Acquire or renew once, if that is possible now."""
@@ -77,6 +87,8 @@ class Election:
             renewed = self._acquire_or_renew()
         except ClientError as error:
             self._report(f"the lease cannot be reached: {error}")
+            return
+        if renewed is None:
             return
         if not renewed:
             if self.leading:
@@ -94,8 +106,8 @@ class Election:
             self._problem = problem
             log.warning(problem)
 
-    def _acquire_or_renew(self) -> bool:
-        """Whether we hold the lease after one attempt. Raises ClientError when the API did not answer."""
+    def _acquire_or_renew(self) -> bool | None:
+        """Whether we hold the lease after one attempt; None: the next one tells. Raises ClientError when the API did not answer."""
         try:
             lease = self._client.request("GET", self._path, timeout=RETRY_SECONDS)
         except ApiError as error:
@@ -106,15 +118,18 @@ class Election:
             return self._write("POST", self._collection, {"metadata": {"name": self._name, "namespace": self._namespace}}, {})
         spec = lease.get("spec") or {}
         if spec != self._observed:
-            self._observed, self._observed_at = spec, self._clock()
+            self._observe(spec)
         holder = spec.get("holderIdentity") or ""
-        duration = float(spec.get("leaseDurationSeconds") or LEASE_SECONDS)
-        if holder and holder != self._identity and self._clock() < self._observed_at + duration:
+        if holder and holder != self._identity and self._clock() < self._free_at:
             self._report(f"waiting for the lease that {holder} holds")
             return False
         return self._write("PUT", self._path, lease, spec)
 
-    def _write(self, method: str, path: str, lease: dict[str, Any], old: dict[str, Any]) -> bool:
+    def _observe(self, spec: dict[str, Any]) -> None:
+        self._observed = spec
+        self._free_at = self._clock() + TAKE_OVER * float(spec.get("leaseDurationSeconds") or LEASE_SECONDS)
+
+    def _write(self, method: str, path: str, lease: dict[str, Any], old: dict[str, Any]) -> bool | None:
         now = self._now().strftime("%Y-%m-%dT%H:%M:%S.%fZ")
         ours = old.get("holderIdentity") == self._identity
         spec = {
@@ -129,10 +144,13 @@ class Election:
             written = self._client.request(method, path, body=body, timeout=RETRY_SECONDS)
         except ApiError as error:
             if error.status == 409:
-                # Somebody was faster. Whether it was us, with an answer that got lost, the next look tells.
-                return self.leading and ours
+                # Somebody was faster. Whether it was us, with an answer that got lost, the next look tells. Renewed it is not, and
+                # others who see no change will take over: so our deadline comes nearer.
+                if self.leading:
+                    self._report("the lease could not be renewed: somebody else has written it")
+                return None
             raise
-        self._observed, self._observed_at = written.get("spec"), self._clock()
+        self._observe(written.get("spec") or {})
         return True
 
     def _watch_deadline(self) -> None:

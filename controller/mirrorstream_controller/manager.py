@@ -21,6 +21,7 @@ from mirrorstream.metrics import Live, observe_mode
 from mirrorstream.settings import Settings, SettingsFile
 from mirrorstream.sources import PolicySource
 
+from mirrorstream_controller.clock import steady
 from mirrorstream_controller.election import Election
 from mirrorstream_controller.metrics import ControllerMetrics
 from mirrorstream_controller.pool import ImportPool
@@ -48,13 +49,15 @@ class Manager:
         metrics_port: int = 8080,
         metrics_certificate: str | None = None,
         metrics_key: str | None = None,
-        now: Callable[[], float] = time.time,
+        now: Callable[[], float] | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """Raises ConfigurationError when the cluster, the port or the certificate cannot be used.
 
-        `now` and `clock` are what decisions, back-off and waits go by. Connections and the lease have their own time.
+        `now` and `clock` are what decisions, back-off and waits go by; by default `now` is the time of day, whoever sets it later.
+        Connections and the lease have their own time.
         """
+        now = now or steady()
         self.metrics = metrics = ControllerMetrics()
         self._settings_file = settings
         self._leader_election = leader_election
@@ -66,6 +69,7 @@ class Manager:
             user_agent="mirrorstream-controller",
             requests_per_second=current.controller.apiRequestsPerSecond,
             observe=metrics.observe_request,
+            before_write=self._check_lead,
         )
         events_client = load_client(
             kubeconfig, user_agent="mirrorstream-events", requests_per_second=EVENTS_PER_SECOND, observe=metrics.observe_request
@@ -158,6 +162,10 @@ class Manager:
         self._workers = [threading.Thread(target=self._work, name=f"worker-{n}", daemon=True) for n in range(WORKERS)]
         for worker in self._workers:
             worker.start()
+
+    def _check_lead(self) -> None:
+        """Write nothing once the lead may be another's: who stood still, with its machine or by SIGSTOP, goes on in any thread."""
+        self._election.check_deadline()
 
     def _lost(self, reason: str) -> None:
         """End the process at once: whatever still runs here must not act beside a new leader."""

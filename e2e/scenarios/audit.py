@@ -28,6 +28,7 @@ class Request:
     """Whether the authorizer refused it; admission answers 403, too."""
     at: float = 0
     """When it arrived, in seconds since the epoch."""
+    agent: str = ""
 
 
 class RequestLog(Protocol):
@@ -53,7 +54,7 @@ class SimulatorLog:
     def since(self, mark: int) -> list[Request]:
         """Requests with higher numbers."""
         answer = self._client.get("/simulator/requests", {"since": str(mark), "userAgent": f"^{AGENT}"})
-        return [Request(entry["verb"], entry["path"], entry["status"]) for entry in answer["requests"]]
+        return [Request(e["verb"], e["path"], e["status"], agent=e["userAgent"]) for e in answer["requests"]]
 
 
 class AuditLog:
@@ -99,4 +100,5 @@ def _request(entry: dict[str, Any]) -> Request:
         annotations.get("authorization.k8s.io/reason", ""),
         annotations.get("authorization.k8s.io/decision") == "forbid",
         datetime.datetime.fromisoformat(entry["requestReceivedTimestamp"]).timestamp(),
+        entry.get("userAgent", ""),
     )

@@ -2,7 +2,7 @@
 
 import shutil
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -132,13 +132,13 @@ def start(cluster: Cluster, ns: Namespace, tmp_path: Path) -> Iterator[Start]:
             on: Cluster | None = None,
             program: Path | None = None,
             namespaces: dict[str, Any] | None = None,
+            environment: Mapping[str, str] | None = None,
             **sections: Any,
         ) -> Controller:
             settings = configuration(ns, namespaces, **sections)
             kubeconfig = program or (on or cluster).program
-            return stack.enter_context(
-                running(Controller(kubeconfig, tmp_path, settings, *(arguments or ("--no-leader-election",))))
-            )
+            chosen = arguments or ("--no-leader-election",)
+            return stack.enter_context(running(Controller(kubeconfig, tmp_path, settings, *chosen, environment=environment)))
 
         yield run
 

@@ -5,7 +5,7 @@ import http.client
 import json
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -24,7 +24,14 @@ class Program:
     """A running `mirrorstream COMMAND`; `port` is that of its metrics."""
 
     def __init__(
-        self, name: str, kubeconfig: Path, folder: Path, configuration: dict[str, Any], *arguments: str, log_level: str = "debug"
+        self,
+        name: str,
+        kubeconfig: Path,
+        folder: Path,
+        configuration: dict[str, Any],
+        *arguments: str,
+        log_level: str = "debug",
+        environment: Mapping[str, str] | None = None,
     ) -> None:
         self.name = name
         self.port = free_port()
@@ -42,9 +49,8 @@ class Program:
             "--log-format",
             "json",
         ]
-        self.process = Process(
-            name, [*command, *arguments], self.log_file, environment={"PYTHONUNBUFFERED": "1", "PYTHONFAULTHANDLER": "1"}
-        )
+        variables = {"PYTHONUNBUFFERED": "1", "PYTHONFAULTHANDLER": "1", **(environment or {})}
+        self.process = Process(name, [*command, *arguments], self.log_file, environment=variables)
 
     def configure(self, configuration: dict[str, Any]) -> None:
         """Write the configuration file; a running program reloads it."""
@@ -105,9 +111,17 @@ class Controller(Program):
     """A running `mirrorstream controller`."""
 
     def __init__(
-        self, kubeconfig: Path, folder: Path, configuration: dict[str, Any], *arguments: str, log_level: str = "debug"
+        self,
+        kubeconfig: Path,
+        folder: Path,
+        configuration: dict[str, Any],
+        *arguments: str,
+        log_level: str = "debug",
+        environment: Mapping[str, str] | None = None,
     ) -> None:
-        super().__init__("controller", kubeconfig, folder, configuration, *arguments, log_level=log_level)
+        super().__init__(
+            "controller", kubeconfig, folder, configuration, *arguments, log_level=log_level, environment=environment
+        )
 
 
 class Webhook(Program):

@@ -214,3 +214,14 @@ def test_an_api_server_of_another_authority_is_told_nothing(tmp_path: Path) -> N
         script.ended.set()
         script.server.shutdown()
         script.server.server_close()
+
+
+def test_a_hook_comes_before_every_write_and_no_read(script: Script, client: Client) -> None:
+    """It may end the process instead; a copy without limits does not have it."""
+    called: list[list[tuple[str, str]]] = []
+    guarded = Client(client._load, before_write=lambda: called.append(list(script.requests)))
+    guarded.get("/x")
+    guarded.request("PUT", "/x", body={})
+    guarded.unlimited().request("PUT", "/x", body={})
+    assert called == [[("GET", "/x")]]
+    assert script.requests == [("GET", "/x"), ("PUT", "/x"), ("PUT", "/x")]

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 from mirrorstream.kube.client import ApiError, ApiUnreachable
-from mirrorstream_controller.election import Election
+from mirrorstream_controller.election import LEASE_SECONDS, RENEW_SECONDS, RETRY_SECONDS, Election
 
 Object = dict[str, Any]
 
@@ -81,17 +81,17 @@ def test_the_first_leads_and_the_second_waits(clock: list[float]) -> None:
 
 
 def test_a_silent_leader_is_taken_over_after_the_lease_as_we_saw_it(clock: list[float]) -> None:
-    """Never by the times in the record, and not before the lease's duration since we saw it change."""
+    """Never by the times in the record, and not before the leader must have given up."""
     leases = Leases()
     one, two = Replica(leases, "one", clock), Replica(leases, "two", clock)
     one.election.attempt()
     assert leases.lease is not None
     leases.lease["spec"]["renewTime"] = "1970-01-01T00:00:00.000000Z"
     two.election.attempt()
-    clock[0] += 14
+    clock[0] += 11.9
     two.election.attempt()
     assert not two.leads
-    clock[0] += 1
+    clock[0] += 0.2
     two.election.attempt()
     assert two.leads
     assert leases.lease["spec"]["leaseTransitions"] == 1
@@ -167,3 +167,48 @@ def test_a_released_lease_is_taken_at_once(clock: list[float]) -> None:
     two.election.attempt()
     assert two.leads
     assert not one.lost, "it left by itself"
+
+
+@pytest.mark.parametrize("seen_after", [0.0, 1.1, 2.2], ids=str)
+def test_who_waits_looks_when_the_lease_runs_out(clock: list[float], seen_after: float) -> None:
+    """So a leader that dies is replaced within the lease, however late its last renewal was seen, and never before it gave up."""
+    leases = Leases()
+    one, two = Replica(leases, "one", clock), Replica(leases, "two", clock)
+    one.election.attempt()
+    died = clock[0]
+    clock[0] += seen_after
+    while not two.leads:
+        two.election.attempt()
+        pause = two.election.pause()
+        assert 0 < pause <= RETRY_SECONDS * 1.1
+        clock[0] += pause if not two.leads else 0
+    assert RENEW_SECONDS < clock[0] - died < LEASE_SECONDS
+
+
+def test_who_waits_does_not_ask_in_a_tight_loop_once_the_lease_has_run_out(clock: list[float]) -> None:
+    """The API server may be away just then."""
+    leases = Leases()
+    one, two = Replica(leases, "one", clock), Replica(leases, "two", clock)
+    one.election.attempt()
+    two.election.attempt()
+    clock[0] += LEASE_SECONDS
+    leases.problem = ApiUnreachable("away")
+    two.election.attempt()
+    assert two.election.pause() >= RETRY_SECONDS * 0.9
+
+
+def test_a_leader_whose_renewals_conflict_for_ever_gives_up(clock: list[float]) -> None:
+    """Nothing of them is stored, so others see no change, and take over."""
+    leases = Leases()
+    one, two = Replica(leases, "one", clock), Replica(leases, "two", clock)
+    one.election.attempt()
+    two.election.attempt()
+    for _ in range(6):
+        leases.conflicts = 1
+        clock[0] += 2
+        one.election.attempt()
+        one.election.check_deadline()
+    assert one.lost == ["the lease could not be renewed for 10 s"]
+    clock[0] += 0.1
+    two.election.attempt()
+    assert two.leads

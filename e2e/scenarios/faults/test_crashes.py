@@ -154,9 +154,9 @@ def killed(program: Controller, target: Target, *, answered: bool) -> Action:
 
 @pytest.mark.fault(
     "Controller",
-    "Killed with SIGKILL before a request of a heal reaches the API server, or after it was answered and before the controller hears"
-    " of it, at random streams: several tags in one, manifest lists, tags that follow others; in half of the cases the mirror has"
-    " another image at the restart",
+    "Killed with SIGKILL before a request of a heal reaches the API server, or after it was answered and before the controller"
+    " hears of it, at random streams: several tags in one, manifest lists, tags that follow others; in half of the cases the mirror"
+    " has another image at the restart",
     "After the restart every tag heals, with one entry in its history; no Image (with a manifest list: the list and its parts) is"
     " left without use but one that the mirror replaced meanwhile, at most one per kill; no spec changes",
 )

@@ -52,6 +52,7 @@ class Client:
     """Requests to one API server; safe to use from many threads.
 
     `observe` is told of every request. `limiter` delays requests; a client without one is for what must not wait, such as leases.
+    `before_write` is called just before each request that may change something is sent.
     """
 
     def __init__(
@@ -62,6 +63,7 @@ class Client:
         pool_size: int = 32,
         limiter: RateLimiter | None = None,
         observe: Observer = lambda verb, code, seconds: None,
+        before_write: Callable[[], None] = lambda: None,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         self._load = load
@@ -69,6 +71,7 @@ class Client:
         self._pool_size = pool_size
         self.limiter = limiter
         self._observe = observe
+        self._before_write = before_write
         self._sleep = sleep
         self._lock = threading.Lock()
         self._configuration, self._pool = self._connect()
@@ -79,7 +82,7 @@ class Client:
         return str(self._configuration.host).rstrip("/")
 
     def unlimited(self) -> "Client":
-        """A client of the same server and credentials, with connections of its own and no rate limit."""
+        """A client of the same server and credentials, with connections of its own, no rate limit and nothing before a write."""
         return Client(self._load, user_agent=self._user_agent, pool_size=2, observe=self._observe)
 
     def _connect(self) -> tuple[Configuration, urllib3.PoolManager]:
@@ -185,6 +188,8 @@ class Client:
             if self.limiter:
                 self.limiter.wait()
             configuration = self._configuration
+            if method != "GET":
+                self._before_write()
             response = self._exchange(configuration, method, path, params, body, content_type, timeout, accept=accept, stream=False)
             if response.status == 401 and attempt == 1:
                 self._reconnect(configuration)
@@ -302,6 +307,7 @@ def load_client(
     user_agent: str = "mirrorstream",
     requests_per_second: float | None = None,
     observe: Observer = lambda verb, code, seconds: None,
+    before_write: Callable[[], None] = lambda: None,
 ) -> Client:
     """A client for the cluster that `kubeconfig` and `context`, the pod or the user's own configuration name.
 
@@ -309,7 +315,7 @@ def load_client(
     """
     limiter = RateLimiter(requests_per_second) if requests_per_second else None
     load = find_credentials(kubeconfig, context, in_cluster=in_cluster)
-    return Client(load, user_agent=user_agent, limiter=limiter, observe=observe)
+    return Client(load, user_agent=user_agent, limiter=limiter, observe=observe, before_write=before_write)
 
 
 def _api_error(status: int, data: bytes, headers: Mapping[str, str]) -> ApiError:
