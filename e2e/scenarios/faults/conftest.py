@@ -2,14 +2,17 @@
 
 import dataclasses
 import json
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Mapping
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
 from e2e.interceptor import Interceptor, intercepted
 from e2e.reliability import PROPERTY, Case
-from e2e.scenarios.cluster import Cluster
+from e2e.scenarios.cluster import Cluster, Namespace
+from e2e.scenarios.conftest import Start
+from e2e.scenarios.faults.team import Replica, Team
 
 Saw = dict[str, str]
 _SAW = pytest.StashKey[Saw]()
@@ -40,3 +43,18 @@ def between(cluster: Cluster, tmp_path: Path) -> Iterator[Interceptor]:
     """What the controller's requests pass; start it with `program=between.kubeconfig`."""
     with intercepted(cluster.program, tmp_path) as found:
         yield found
+
+
+@pytest.fixture
+def team(ns: Namespace, observed: Cluster, start: Start, own_account: Path, tmp_path: Path) -> Iterator[Team]:
+    """Replicas whose lease is in the scenario's namespace, each behind something of its own."""
+    with ExitStack() as stack:
+
+        def make(mark: str, environment: Mapping[str, str]) -> Replica:
+            folder = tmp_path / mark.replace("/", "-")
+            folder.mkdir()
+            between = stack.enter_context(intercepted(own_account, folder, mark))
+            program = start("--namespace", ns.name, program=between.kubeconfig, environment=environment)
+            return Replica(mark, program, between)
+
+        yield Team(ns, observed, make)

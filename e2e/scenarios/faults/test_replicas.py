@@ -2,136 +2,22 @@
 
 import signal
 import time
-from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
-from pathlib import Path
+from contextlib import ExitStack
 
 import pytest
 from mirrorstream_controller.election import LEASE_SECONDS, RENEW_SECONDS, RETRY_SECONDS
 
-from e2e.interceptor import Action, Exchange, Hold, Interceptor, hang, intercepted, refuse
+from e2e.interceptor import Action, Exchange, Hold, hang, refuse
 from e2e.reliability import SOAK, chance, often
-from e2e.scenarios.cluster import Cluster, Namespace, tag
-from e2e.scenarios.conftest import Start
+from e2e.scenarios.cluster import Namespace
 from e2e.scenarios.faults.conftest import Saw
-from e2e.scenarios.program import Controller
+from e2e.scenarios.faults.team import Replica, Team
 from e2e.waiting import wait_for
 
 pytestmark = pytest.mark.timeout(often(1800, 180))
 
 STOPPED_SECONDS = 3.0
 """How soon another leads after SIGTERM."""
-
-
-@dataclass
-class Replica:
-    """A controller that takes part in the election, and what its requests pass; the API server's log has its `mark`."""
-
-    mark: str
-    program: Controller
-    between: Interceptor
-
-    @property
-    def leads(self) -> bool:
-        """Whether it says so."""
-        assert self.program.process.ended is None, self.program.log()
-        return self.program.metric("mirrorstream_leader") == 1
-
-    @contextmanager
-    def frozen(self) -> Iterator[None]:
-        """Stopped by SIGSTOP."""
-        self.program.process.send(signal.SIGSTOP)
-        try:
-            yield
-        finally:
-            self.program.process.send(signal.SIGCONT)
-
-    def wait_lost(self) -> None:
-        """Wait until it has ended because it may not lead any more."""
-        ended = wait_for("it ends", lambda: self.program.process.ended, seconds=RENEW_SECONDS + 5)
-        assert ended == 1
-        assert "no longer the leader" in self.program.log()
-
-
-class Team:
-    """Replicas of one controller: the first one leads at the beginning."""
-
-    def __init__(self, ns: Namespace, cluster: Cluster, make: Callable[[str, Mapping[str, str]], Replica]) -> None:
-        assert cluster.log
-        self._ns, self._cluster, self._make = ns, cluster, make
-        self._from = cluster.log.mark()
-        self._number = 0
-        self.running: list[Replica] = []
-        self._streams: list[str] = []
-        self._digest = ns.put("good", "app:v1")
-        ns.digest_mirrors()
-
-    def add(self, number: int = 1, environment: Mapping[str, str] | None = None) -> list[Replica]:
-        """Start so many more."""
-        for _ in range(number):
-            self._number += 1
-            self.running.append(self._make(f"{self._ns.name}/{self._number}", environment or {}))
-            if self._number == 1:
-                self.wait_leader()
-        return list(self.running)
-
-    def without(self, gone: Replica) -> list[Replica]:
-        """The others, once one does not run any more."""
-        self.running.remove(gone)
-        return list(self.running)
-
-    def wait_leader(self, *, seconds: float = 2 * LEASE_SECONDS) -> Replica:
-        """Wait until one of those that run leads; which."""
-        return wait_for("one leads", lambda: next((r for r in self.running if r.leads), None), seconds=seconds)
-
-    def create(self, *names: str) -> None:
-        """Create streams that fail and that the mirror serves."""
-        for name in names:
-            self._ns.create(name, tag("v1", self._ns.source("app:v1")))
-            self._streams.append(name)
-
-    def check(self, *harmless: str) -> Counter[str]:
-        """Check that everything heals, once, by one leader at a time; how many writes of each replica took effect.
-
-        The order is that of the API server's log. Writes of status and of Images by another replica than the one that has written
-        the lease last are what must not be, but for those to the status of the streams that are `harmless`.
-        """
-        for name in self._streams:
-            self._ns.wait_healed(name, "v1", self._digest)
-            assert len(self._ns.tag_status(name, "v1")["items"]) == 1, name
-        leading = [replica.mark for replica in self.running if replica.leads]
-        assert len(leading) == 1, leading
-        holder, effective = "", Counter[str]()
-        for request in self._cluster.requests(self._from):
-            mark = request.agent.rpartition(" ")[2]
-            if not mark.startswith(f"{self._ns.name}/") or not 200 <= request.status < 300:
-                continue
-            if request.verb not in ("create", "update"):
-                continue
-            if "/leases" in request.path:
-                holder = mark
-            elif request.path.endswith(("/status", "/v1/images")):
-                effective[mark] += 1
-                expected = any(request.path.endswith(f"/imagestreams/{name}/status") for name in harmless)
-                assert mark == holder or expected, f"{mark} wrote {request} while {holder} had the lease"
-        return effective
-
-
-@pytest.fixture
-def team(ns: Namespace, observed: Cluster, start: Start, own_account: Path, tmp_path: Path) -> Iterator[Team]:
-    """Replicas whose lease is in the scenario's namespace, each behind something of its own."""
-    with ExitStack() as stack:
-
-        def make(mark: str, environment: Mapping[str, str]) -> Replica:
-            folder = tmp_path / mark.replace("/", "-")
-            folder.mkdir()
-            between = stack.enter_context(intercepted(own_account, folder, mark))
-            program = start("--namespace", ns.name, program=between.kubeconfig, environment=environment)
-            return Replica(mark, program, between)
-
-        yield Team(ns, observed, make)
 
 
 NUMBERS = (2, 3)
