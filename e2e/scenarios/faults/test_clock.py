@@ -75,7 +75,7 @@ def test_the_clock_is_set(ns: Namespace, team: Team, clock: Clock, saw: Saw) -> 
     ns.create("never", tag("v1", ns.source("never:v1")))
     ns.wait_event("never", "MirrorImportFailed")
     tries = {}
-    for number, ahead in enumerate((0, HOUR, -HOUR, 0)):
+    for number, ahead in enumerate((HOUR, -HOUR, 0)):
         clock.set(ahead)
         lease = wait_for("it renews its lease by that clock", lambda ahead=ahead: _renewed(ns, lease_path, ahead))  # type: ignore[misc]
         assert lease["spec"]["holderIdentity"] == first["spec"]["holderIdentity"]

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from mirrorstream.kube.client import ApiError, ApiUnreachable, load_client
 
-from e2e.interceptor import Action, Interceptor, cut_answer, delay, hang, intercepted, lose_answer, refuse, reset, watch_lines
+from e2e.interceptor import Action, Hold, Interceptor, cut_answer, delay, hang, intercepted, lose_answer, refuse, reset, watch_lines
 from e2e.scenarios.cluster import IMAGE_API, Cluster, Namespace, tag
 from e2e.scenarios.conftest import Start
 from e2e.waiting import wait_for
@@ -69,6 +69,40 @@ def test_late_is_not_lost(cluster: Cluster, tmp_path: Path) -> None:
         with between.when("list", SETS, delay(0.5)):
             client.request("GET", SETS)
         assert time.monotonic() - began >= 0.5
+
+
+def test_what_is_held_waits_until_it_is_let_go(cluster: Cluster, tmp_path: Path) -> None:
+    """And is carried out then; what its program has given up is not."""
+    with cluster.namespace() as ns, intercepted(cluster.kubeconfig, tmp_path) as between:
+        client = load_client(str(between.kubeconfig), in_cluster=False)
+        path = f"{IMAGE_API}/namespaces/{ns.name}/imagestreams"
+        hold = Hold()
+        with between.when("create", path, hold):
+            with pytest.raises(ApiUnreachable):
+                client.request("POST", path, body={"metadata": {"name": "given-up"}}, timeout=0.5)
+            sender = threading.Thread(target=client.request, args=("POST", path), kwargs={"body": {"metadata": {"name": "app"}}})
+            sender.start()
+            wait_for("it waits", lambda: between.count("create", path) == 2)
+            assert not ns.streams()
+            hold.let_go.set()
+            sender.join(10)
+        assert [stream["metadata"]["name"] for stream in ns.streams()] == ["app"]
+
+
+def test_the_log_of_the_api_server_tells_programs_apart(ns: Namespace, observed: Cluster, tmp_path: Path) -> None:
+    """By what is added to the user agent."""
+    assert observed.log
+    mark = observed.log.mark()
+    for name in ("first", "second"):
+        (tmp_path / name).mkdir()
+        with intercepted(observed.program, tmp_path / name, f"{ns.name}/{name}") as between:
+            load_client(str(between.kubeconfig), in_cluster=False).get(SETS)
+
+    def agents() -> list[str]:
+        return [request.agent for request in observed.requests(mark) if ns.name in request.agent]
+
+    wait_for("both are in the log", lambda: len(agents()) == 2)
+    assert agents() == [f"mirrorstream {ns.name}/first", f"mirrorstream {ns.name}/second"]
 
 
 def test_watches_can_be_rewritten_and_dropped(cluster: Cluster, tmp_path: Path) -> None:
