@@ -53,6 +53,7 @@ class Election:
         self._threads: list[threading.Thread] = []
         self._observed: Any = None
         self._free_at = clock()
+        self._attempted_at = clock()
         self._renewed_at = 0.0
         self._problem = ""
         self.leading = False
@@ -74,15 +75,18 @@ class Election:
 
     def pause(self) -> float:
         """For how long to wait before the next attempt, in seconds: until a lease that we wait for runs out, if that is soon."""
+        now = self._clock()
         usual = RETRY_SECONDS * random.uniform(0.9, 1.1)  # noqa: S311  spreads requests, guards nothing
-        left = self._free_at - self._clock()
+        # An attempt that hung has taken its time already, and a leader has few.
+        usual = max(usual - (now - self._attempted_at), RETRY_SECONDS / 10)
+        left = self._free_at - now
         # A look that comes a moment early would find nothing and come back late.
         return min(usual, left + 0.01) if left > 0 and not self.leading else usual
 
     def attempt(self) -> None:
         """Acquire or renew once, if that is possible now."""
         # The deadline counts from before the request: the server may have stored it then.
-        began = self._clock()
+        began = self._attempted_at = self._clock()
         try:
             renewed = self._acquire_or_renew()
         except ClientError as error:

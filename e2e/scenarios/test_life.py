@@ -299,7 +299,7 @@ def test_an_import_that_hangs_and_leaves_no_condition(ns: Namespace, simulated: 
     """stuckAfterSeconds: then the mirrors serve, and when the platform's import fails after all, they serve again."""
     digest = ns.put("good", "app:v1")
     ns.digest_mirrors()
-    simulated.control("import-controller", {"hang": [simulated.host("dead")]})
+    simulated.control("import-controller", {"hang": {simulated.host("dead"): True}})
     try:
         start(controller={"stuckAfterSeconds": 1.5})
         ns.create("app", tag("v1", ns.source("app:v1")), following("latest", "v1"))
@@ -308,7 +308,7 @@ def test_an_import_that_hangs_and_leaves_no_condition(ns: Namespace, simulated: 
         ns.wait_healed("app", "latest", digest)
         assert item["generation"] == ns.spec_tag("app", "v1")["generation"]
     finally:
-        simulated.control("import-controller", {"hang": []})
+        simulated.control("import-controller", {"hang": {simulated.host("dead"): False}})
     ns.stays("the platform is content", lambda: ns.healed("app", "v1", digest))
     ns.import_image("app", "v1", ns.source("app:v1"))
     after = wait_for("healed once more", lambda: _newer(ns.healed("app", "v1", digest), item))

@@ -212,3 +212,13 @@ def test_a_leader_whose_renewals_conflict_for_ever_gives_up(clock: list[float]) 
     clock[0] += 0.1
     two.election.attempt()
     assert two.leads
+
+
+@pytest.mark.parametrize(("took", "shortest", "longest"), [(0, 1.8, 2.2), (1, 0.8, 1.2), (2, 0.2, 0.2), (4, 0.2, 0.2)], ids=str)
+def test_an_attempt_that_hung_is_followed_by_the_next(clock: list[float], took: float, shortest: float, longest: float) -> None:
+    """A leader has ten seconds: the API's short standstill should not cost it every other attempt."""
+    leases = Leases()
+    one = Replica(leases, "one", clock)
+    one.election.attempt()
+    clock[0] += took
+    assert shortest <= round(one.election.pause(), 6) <= longest

@@ -113,7 +113,7 @@ def test_the_clock_is_set_while_an_import_hangs(
     """For how long the platform has not answered is a matter of the monotonic clock."""
     digest = ns.put("good", "app:v1")
     ns.digest_mirrors()
-    simulated.control("import-controller", {"hang": [simulated.host("dead")]})
+    simulated.control("import-controller", {"hang": {simulated.host("dead"): True}})
     try:
         program = start(program=between.kubeconfig, environment=clock.environment, controller={"stuckAfterSeconds": 4})
         began = time.monotonic()
@@ -126,7 +126,7 @@ def test_the_clock_is_set_while_an_import_hangs(
         asked = next(seen.at for seen in between.requests if seen.path.endswith("/imagestreamimports"))
         assert asked - began >= 4
     finally:
-        simulated.control("import-controller", {"hang": []})
+        simulated.control("import-controller", {"hang": {simulated.host("dead"): False}})
 
 
 @pytest.mark.fault(

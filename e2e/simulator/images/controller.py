@@ -38,13 +38,14 @@ class ImportController:
         self._threads: list[threading.Thread] = []
 
     def control(self, body: Any) -> Object:
-        """Control imports: `{"paused": bool}`, and `{"hang": [host, …]}` for hosts whose imports never leave a condition."""
+        """Control imports: `{"paused": bool}`, and `{"hang": {host: bool, …}}` for hosts whose imports never leave a condition."""
         body = body or {}
         if "paused" in body:
             self._going.clear() if body["paused"] else self._going.set()
         if "hang" in body:
-            self._hanging = set(body["hang"])
-            if not self._hanging:
+            hanging = {**dict.fromkeys(self._hanging, True), **body["hang"]}
+            self._hanging = {host for host, hangs in hanging.items() if hangs}
+            if not all(body["hang"].values()):
                 for item in self._store.list(STREAMS)[1]:
                     self._add(_key(item))
         return {"paused": not self._going.is_set(), "hang": sorted(self._hanging)}
