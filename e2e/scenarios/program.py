@@ -119,9 +119,7 @@ class Controller(Program):
         log_level: str = "debug",
         environment: Mapping[str, str] | None = None,
     ) -> None:
-        super().__init__(
-            "controller", kubeconfig, folder, configuration, *arguments, log_level=log_level, environment=environment
-        )
+        super().__init__("controller", kubeconfig, folder, configuration, *arguments, log_level=log_level, environment=environment)
 
 
 class Webhook(Program):
