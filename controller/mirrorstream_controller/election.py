@@ -130,8 +130,8 @@ class Election:
         return self._write("PUT", self._path, lease, spec)
 
     def _observe(self, spec: dict[str, Any]) -> None:
-        self._observed = spec
         self._free_at = self._clock() + TAKE_OVER * float(spec.get("leaseDurationSeconds") or LEASE_SECONDS)
+        self._observed = spec
 
     def _write(self, method: str, path: str, lease: dict[str, Any], old: dict[str, Any]) -> bool | None:
         now = self._now().strftime("%Y-%m-%dT%H:%M:%S.%fZ")

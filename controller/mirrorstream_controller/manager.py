@@ -57,7 +57,7 @@ class Manager:
         `now` and `clock` are what decisions, back-off and waits go by; by default `now` is the time of day, whoever sets it later.
         Connections and the lease have their own time.
         """
-        now = now or steady()
+        now = now or steady(monotonic=clock)
         self.metrics = metrics = ControllerMetrics()
         self._settings_file = settings
         self._leader_election = leader_election
