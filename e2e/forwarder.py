@@ -41,7 +41,11 @@ class _Forwarder:
                 connection.close()
                 continue
             self._turn += 1
-            server = socket.create_connection(("127.0.0.1", ready[self._turn % len(ready)]))
+            try:
+                server = socket.create_connection(("127.0.0.1", ready[self._turn % len(ready)]))
+            except OSError:  # it has just ended, and nobody knows it yet
+                connection.close()
+                continue
             threading.Thread(target=_forward, args=(connection, server), daemon=True).start()
 
     def stop(self) -> None:

@@ -1,6 +1,7 @@
 """A control plane of a module's own to install mirrorstream on, by its overlays, and what a user does on it then."""
 
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -90,13 +91,25 @@ def rewrites(user: Namespace, source: str, target: str) -> bool:
     return image_of(user.pod("seen", source, dry_run=True)) == target
 
 
-class Creating:
-    """Creates pods (dry runs) without a pause, from several threads, until it is told to stop; `images` are what they got."""
+@dataclass(frozen=True)
+class Made:
+    """A pod that could be created: since when (monotonic), how many seconds it took, and its first container's image."""
 
-    def __init__(self, user: Namespace, source: str, threads: int = 4) -> None:
+    at: float
+    seconds: float
+    image: str
+
+
+class Creating:
+    """Creates pods (dry runs) without a pause, from several threads, until it is told to stop; `made` is what came of it.
+
+    `spec` is more of the pods' spec.
+    """
+
+    def __init__(self, user: Namespace, source: str, threads: int = 4, **spec: Any) -> None:
         self._stopped = threading.Event()
-        self._user, self._source = user, source
-        self.images: list[str] = []
+        self._user, self._source, self._spec = user, source, spec
+        self.made: list[Made] = []
         self._failures: list[Exception] = []
         self._threads = [threading.Thread(target=self._run, daemon=True) for _ in range(threads)]
         for thread in self._threads:
@@ -104,10 +117,17 @@ class Creating:
 
     def _run(self) -> None:
         while not self._stopped.is_set():
+            began = time.monotonic()
             try:
-                self.images.append(image_of(self._user.pod("load", self._source, dry_run=True)))
+                image = image_of(self._user.pod("load", self._source, dry_run=True, **self._spec))
+                self.made.append(Made(began, time.monotonic() - began, image))
             except Exception as error:  # noqa: BLE001  told to the test
                 self._failures.append(error)
+
+    @property
+    def images(self) -> list[str]:
+        """What the pods got."""
+        return [made.image for made in self.made]
 
     def stop(self) -> None:
         """Stop. Raises AssertionError when a pod could not be created."""

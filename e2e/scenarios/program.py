@@ -56,9 +56,9 @@ class Program:
         """Write the configuration file; a running program reloads it."""
         self.config_file.write_text(yaml.safe_dump(configuration), encoding="utf-8")
 
-    def get(self, path: str) -> tuple[int, str]:
-        """GET from the metrics port."""
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=5)
+    def get(self, path: str, *, seconds: float = 5) -> tuple[int, str]:
+        """GET from the metrics port, waiting so long for an answer."""
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=seconds)
         try:
             connection.request("GET", path)
             answer = connection.getresponse()
@@ -80,8 +80,16 @@ class Program:
 
     def threads(self) -> int:
         """How many threads it has."""
+        return self._status("Threads")
+
+    def peak_memory(self) -> int:
+        """The most memory that it has had resident, in MiB."""
+        return self._status("VmHWM") // 1024
+
+    def _status(self, name: str) -> int:
+        """A number that the kernel has about it."""
         status = Path(f"/proc/{self.process.pid}/status").read_text(encoding="utf-8")
-        return next(int(line.split()[1]) for line in status.splitlines() if line.startswith("Threads:"))
+        return next(int(line.split()[1]) for line in status.splitlines() if line.startswith(f"{name}:"))
 
     def log(self) -> str:
         """Everything that it has logged."""

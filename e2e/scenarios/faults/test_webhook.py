@@ -1,0 +1,297 @@
+"""The webhook's faults: it never keeps a pod from being created, and what it cannot help it helps again at once."""
+
+import json
+import signal
+import socket
+import ssl
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from e2e.backends import EXISTING
+from e2e.interceptor import Action, Interceptor, delay, hang, intercepted, refuse, reset, watch_lines
+from e2e.reliability import often
+from e2e.scenarios.cluster import IMAGE_API, Cluster, Namespace, tag
+from e2e.scenarios.conftest import configuration
+from e2e.scenarios.faults.conftest import Saw
+from e2e.scenarios.installed import Creating, image_of, mirrored, rewrites
+from e2e.scenarios.program import Controller, Webhook, running
+from e2e.scenarios.replicas import Replicas
+from e2e.waiting import wait_for
+
+pytestmark = pytest.mark.timeout(often(900, 150))
+TIMEOUT_SECONDS = 3
+"""What the webhook's registration gives it, as users install it."""
+WATCHED = 7
+"""Kinds: streams, the mirror sets of three kinds, the Image config, signature policies of two."""
+
+
+@dataclass(frozen=True)
+class Served:
+    """A namespace with a healed stream: what its pods name, and what they are to get."""
+
+    ns: Namespace
+    source: str
+    target: str
+
+    def rewrites(self) -> bool:
+        """Whether a pod would be rewritten now."""
+        return rewrites(self.ns, self.source, self.target)
+
+
+@pytest.fixture(scope="module")
+def served(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    """One for all of these tests, and nobody heals any more."""
+    if cluster.backend == EXISTING:
+        pytest.skip("an existing cluster's API server does not reach a webhook of this machine")
+    with cluster.namespace() as ns:
+        with healing(cluster, ns, tmp_path_factory.mktemp("healed")):
+            source, target = mirrored(ns)
+        yield Served(ns, source, target)
+        ns.check_untouched()
+
+
+@contextmanager
+def healing(cluster: Cluster, ns: Namespace, folder: Path) -> Iterator[None]:
+    """A controller for a while."""
+    with running(Controller(cluster.program, folder, configuration(ns), "--no-leader-election")):
+        yield
+
+
+@pytest.fixture
+def replicas(cluster: Cluster, served: Served, tmp_path: Path) -> Iterator[Replicas]:
+    """None to begin with."""
+    with ExitStack() as stack:
+        yield Replicas(cluster, served.ns, tmp_path, stack)
+
+
+@pytest.fixture
+def pair(replicas: Replicas, served: Served) -> list[Webhook]:
+    """Two of them, which are asked."""
+    both = [replicas.begin(), replicas.begin()]
+    for webhook in both:
+        replicas.join(webhook)
+    replicas.register(both[0])
+    wait_for("pods are rewritten", served.rewrites)
+    return both
+
+
+@contextmanager
+def behind(replicas: Replicas, served: Served, cluster: Cluster, folder: Path) -> Iterator[tuple[Webhook, Interceptor]]:
+    """One webhook whose requests to the API server pass an interceptor; the API server itself reaches it."""
+    with intercepted(cluster.webhook, folder) as between:
+        webhook = replicas.start(between.kubeconfig)
+        replicas.register(webhook)
+        wait_for("pods are rewritten", served.rewrites)
+        yield webhook, between
+
+
+def seconds(value: float) -> str:
+    """For the table."""
+    return f"{value:.2f} s"
+
+
+def longest(creating: Creating) -> float:
+    """Of all pods that were created."""
+    return max(made.seconds for made in creating.made)
+
+
+def unrewritten(creating: Creating, served: Served, *, since: float = 0) -> int:
+    """How many pods whose creation began since then were created as they were."""
+    return sum(made.image != served.target for made in creating.made if made.at >= since)
+
+
+# Replicas that end, hang and come.
+
+
+@pytest.mark.fault(
+    "Webhook",
+    "One of two replicas is killed (SIGKILL) again and again while pods are created",
+    "Every pod is created; unrewritten are at most those whose request was at the killed one, or went there before its readiness failed",
+)
+def test_a_replica_is_killed(replicas: Replicas, pair: list[Webhook], served: Served, saw: Saw) -> None:
+    """failurePolicy Ignore: what the API server asks of a dead replica counts as allowed."""
+    creating = Creating(served.ns, served.source)
+    times = often(20, 2)
+    missed = 0
+    for _ in range(times):
+        so_far, victim = len(creating.made), pair.pop(0)
+        wait_for("pods are created", lambda before=so_far: len(creating.made) > before + 20)
+        began = time.monotonic()
+        victim.process.kill()
+        replicas.wait_left_out(victim)
+        known = time.monotonic()
+        pair.append(replicas.start())
+        missed += unrewritten(creating, served, since=began - TIMEOUT_SECONDS)
+        assert unrewritten(creating, served, since=known) == 0
+    creating.stop()
+    assert unrewritten(creating, served) == missed
+    saw["pods created"] = str(len(creating.made))
+    saw["unrewritten, per kill"] = f"{missed / times:.1f}"
+    saw["longest creation"] = seconds(longest(creating))
+
+
+@pytest.mark.fault(
+    "Webhook", "One of two replicas is ended (SIGTERM) while pods are created", "Every pod is created, and every one is rewritten"
+)
+def test_a_replica_is_ended(replicas: Replicas, pair: list[Webhook], served: Served, saw: Saw) -> None:
+    """It says that it is not ready, and answers until the API server has gone."""
+    creating = Creating(served.ns, served.source)
+    for number in range(often(10, 1)):
+        if number:
+            pair.append(replicas.start())
+        going = pair.pop(0)
+        going.process.send(signal.SIGTERM)
+        replicas.wait_left_out(going)
+        assert going.process.wait(20) == 0
+    creating.stop()
+    assert unrewritten(creating, served) == 0
+    saw["pods created"] = str(len(creating.made))
+    saw["longest creation"] = seconds(longest(creating))
+
+
+@pytest.mark.fault(
+    "Webhook",
+    "One of two replicas is frozen (SIGSTOP) while pods are created",
+    "Every pod is created, none later than the registration's timeoutSeconds; once its readiness has failed all are rewritten",
+)
+def test_a_replica_is_frozen(replicas: Replicas, pair: list[Webhook], served: Served, saw: Saw) -> None:
+    """What has connections to it waits for 3 s, once; nobody is led there any more."""
+    creating = Creating(served.ns, served.source)
+    frozen = pair[0]
+    frozen.process.send(signal.SIGSTOP)
+    replicas.wait_left_out(frozen)
+    # Kept connections end with the request that nobody answers.
+    time.sleep(TIMEOUT_SECONDS)
+    known = time.monotonic()
+    time.sleep(often(60, 2))
+    frozen.process.send(signal.SIGCONT)
+    wait_for("it is ready again", lambda: not replicas.is_left_out(frozen))
+    before = frozen.metric("mirrorstream_webhook_reviews_total")
+    wait_for("it is asked again", lambda: frozen.metric("mirrorstream_webhook_reviews_total") > before + 20)
+    creating.stop()
+    assert unrewritten(creating, served, since=known) == 0
+    assert longest(creating) < TIMEOUT_SECONDS + 2
+    saw["pods created"] = str(len(creating.made))
+    saw["unrewritten"] = str(unrewritten(creating, served))
+    saw["longest creation"] = seconds(longest(creating))
+
+
+@pytest.mark.fault(
+    "Webhook",
+    "Both replicas are killed while pods are created, and one comes back",
+    "Every pod is created, at once and as it is; all are rewritten again when one replica is ready",
+)
+def test_all_replicas_are_killed(replicas: Replicas, pair: list[Webhook], served: Served, saw: Saw) -> None:
+    """Nothing depends on the webhook but where images come from."""
+    creating = Creating(served.ns, served.source)
+    for webhook in pair:
+        webhook.process.kill()
+    for webhook in pair:
+        replicas.wait_left_out(webhook)
+    gone = time.monotonic()
+    wait_for("pods are created without", lambda: len([made for made in creating.made if made.at > gone]) > 20)
+    slowest = max(made.seconds for made in creating.made if made.at > gone)
+    replicas.start()
+    back = time.monotonic()
+    wait_for("pods are created with it", lambda: len([made for made in creating.made if made.at > back]) > 20)
+    creating.stop()
+    assert unrewritten(creating, served, since=back) == 0
+    assert slowest < TIMEOUT_SECONDS
+    saw["longest creation meanwhile"] = seconds(slowest)
+
+
+@pytest.mark.fault(
+    "Webhook",
+    "Both replicas are replaced, one after the other, while pods are created; the new ones' first lists take a while",
+    "Every pod is created, and every one is rewritten: a replica that has not read everything is not ready",
+)
+def test_replicas_are_replaced(
+    replicas: Replicas, pair: list[Webhook], served: Served, cluster: Cluster, tmp_path: Path, saw: Saw
+) -> None:
+    """Asked all the same, one that knows nothing yet allows everything."""
+    with intercepted(cluster.webhook, tmp_path) as between:
+        creating = Creating(served.ns, served.source)
+        for _ in range(often(10, 1)):
+            for old in pair[:2]:
+                with between.when("list", "/imagestreams$", hang):
+                    new = replicas.begin(between.kubeconfig)
+                    wait_for("its readiness is asked for", partial(replicas.is_left_out, new))
+                    wait_for("it lists the streams", partial(_says, new, "not synced yet: imagestreams.image.openshift.io"))
+                    assert asked_directly(new, served) == {"uid": "u1", "allowed": True}
+                    between.drop("list")
+                replicas.join(new)
+                old.process.send(signal.SIGTERM)
+                assert old.process.wait(20) == 0
+                pair.remove(old)
+                pair.append(new)
+        creating.stop()
+        assert unrewritten(creating, served) == 0
+        saw["pods created"] = str(len(creating.made))
+        saw["longest creation"] = seconds(longest(creating))
+
+
+def _says(webhook: Webhook, problem: str) -> bool:
+    try:
+        return webhook.get("/readyz") == (503, problem + "\n")
+    except OSError:
+        return False
+
+
+def asked_directly(webhook: Webhook, served: Served) -> Any:
+    """The response, without what the audit log gets, to a review of a pod that names the source, whoever is ready or not."""
+    kind = {"group": "", "version": "v1", "kind": "Pod"}
+    pod = {"metadata": {}, "spec": {"containers": [{"name": "app", "image": served.source}]}}
+    request = {"uid": "u1", "kind": kind, "operation": "CREATE", "namespace": served.ns.name, "object": pod}
+    body = json.dumps({"apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview", "request": request}).encode()
+    with connected(webhook) as connection:
+        connection.sendall(_HEAD % len(body) + body)
+        connection.settimeout(10)
+        data = b""
+        while b"\r\n\r\n" not in data or not data.rstrip().endswith(b"}"):
+            data += connection.recv(65536)
+    response = json.loads(data.partition(b"\r\n\r\n")[2])["response"]
+    response.pop("auditAnnotations", None)
+    return response
+
+
+_HEAD = b"POST /mutate-pods HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n"
+
+
+def connected(webhook: Webhook) -> ssl.SSLSocket:
+    """A TLS connection to a webhook."""
+    context = ssl.create_default_context(cafile=str(webhook.authority.certificate))
+    plain = socket.create_connection(("127.0.0.1", webhook.admission_port), timeout=20)
+    return context.wrap_socket(plain, server_hostname="localhost")
+
+
+@pytest.mark.fault(
+    "Webhook",
+    "The certificates of both replicas change again and again while pods are created",
+    "Every pod is created, and every one is rewritten",
+)
+def test_certificates_change(pair: list[Webhook], served: Served, saw: Saw) -> None:
+    """A new certificate takes new connections, and the open ones are led over."""
+    creating = Creating(served.ns, served.source)
+    times = often(20, 3)
+    for count in range(1, times + 1):
+        for webhook in pair:
+            webhook.renew()
+        for webhook in pair:
+            wait_for("the certificate is taken over", partial(_taken_over, webhook, count))
+    creating.stop()
+    assert unrewritten(creating, served) == 0
+    saw["certificates"] = str(2 * times)
+    saw["pods created"] = str(len(creating.made))
+    saw["longest creation"] = seconds(longest(creating))
+
+
+def _taken_over(webhook: Webhook, count: int) -> bool:
+    return webhook.metric("mirrorstream_webhook_certificate_reloads_total", accepted="true") >= count
