@@ -278,6 +278,21 @@ def test_requests_whose_bodies_do_not_come_hold_up_nobody_for_long(bed: Bed) -> 
             connection.close()
 
 
+def test_a_request_that_does_not_come_whole_is_cut(bed: Bed) -> None:
+    """After the time that an API server would wait for its answer, or a few hundred of them would hold all threads for ever."""
+    context = bed.context()
+    connections = []
+    for _ in range(3):
+        connection = context.wrap_socket(socket.create_connection(("127.0.0.1", bed.server.port), 5), server_hostname="localhost")
+        connection.sendall(b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\n\r\n{")
+        connections.append(connection)
+    for connection in connections:
+        connection.settimeout(15)
+        assert connection.recv(1) == b""
+        connection.close()
+    assert _answered(bed, context)
+
+
 def _answered(bed: Bed, context: ssl.SSLContext) -> bool:
     connection = http.client.HTTPSConnection("localhost", bed.server.port, context=context, timeout=1)
     try:

@@ -10,6 +10,7 @@ what is needed of them.
 
 import asyncio
 import errno
+import math
 import os
 import socket
 import threading
@@ -26,6 +27,8 @@ from granian.wsgi import _callback_wrapper
 from mirrorstream.certs import CertificateError, CertificatePair, pair_fingerprint, read_pair
 from mirrorstream.kube.errors import ConfigurationError
 
+from mirrorstream_webhook.connections import cut_silent
+
 log = structlog.get_logger(__name__)
 
 THREADS = 2
@@ -37,7 +40,7 @@ BACKLOG = 1024
 RETIREMENT_SECONDS = 2.0
 """How long a worker that accepts no more goes on, asking its clients to connect again: long enough for all that are busy."""
 LAST_SECONDS = 3.0
-"""No review runs for longer: the API server does not wait for it."""
+"""No review runs for longer: the API server does not wait for it. What does is a body that does not come, and is cut."""
 CHECK_SECONDS = 1.0
 
 Application = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
@@ -49,8 +52,8 @@ _new_scheduler: Any = _new_cbscheduler
 class Server:
     """Serves a WSGI application on a port, over TLS with a pair of files that are read again when they change.
 
-    `address` and `port` are bound at once. Without `certificate_file` it speaks plain HTTP, unless it is given a pair later on
-    (`serve`), with the first of which it starts.
+    `address` and `port` are bound at once (0: to a free one, which is `port` then). Without `certificate_file` it speaks plain HTTP,
+    unless it is given a pair later on (`serve`), with the first of which it starts.
     """
 
     def __init__(
@@ -71,18 +74,14 @@ class Server:
         self.pair: CertificatePair | None = read_pair(*self._files) if self._files else None
         """The certificate that is served."""
         self._socket = _listen(address, port)
+        self.port = int(self._socket.getsockname()[1])
         self._worker: _Worker | None = None
         self._draining = False
-        self._retiring: list[threading.Thread] = []
+        self._retiring: list[tuple[threading.Thread, _Worker]] = []
         self._stopped = threading.Event()
         self._lock = threading.Lock()
         self._refreshing = threading.Lock()
         self._watcher = threading.Thread(target=self._watch, name="certificates", daemon=True)
-
-    @property
-    def port(self) -> int:
-        """The port that is listened on."""
-        return int(self._socket.getsockname()[1])
 
     def start(self) -> None:
         """Serve, and watch the certificate's files."""
@@ -117,7 +116,7 @@ class Server:
             if self._worker:
                 self._worker.retire(grace, LAST_SECONDS)
             deadline = time.monotonic() + LAST_SECONDS
-            for thread in self._retiring:
+            for thread, _ in self._retiring:
                 thread.join(max(0.0, deadline - time.monotonic()))
 
     def _watch(self) -> None:
@@ -126,6 +125,7 @@ class Server:
                 if self._files:
                     self.refresh()
                 self._go_on()
+                self._let_go()
             except Exception:  # a bug must not end the watch, or the next certificate is never taken
                 log.exception("the server could not be looked after, trying again")
 
@@ -163,6 +163,13 @@ class Server:
         log.warning("requests that do not end hold every thread, going on with more", threads=threads)
         self._replace(threads, RETIREMENT_SECONDS)
 
+    def _let_go(self) -> None:
+        """Have back the threads of requests that do not end, whichever worker they came to."""
+        with self._lock:
+            workers = [worker for worker in (self._worker, *(worker for _, worker in self._retiring)) if worker]
+        if any(worker.longest() > LAST_SECONDS for worker in workers) and (count := cut_silent(self.port, LAST_SECONDS)):
+            log.warning("requests do not come whole, silent connections were cut", connections=count)
+
     def _replace(self, threads: int, seconds: float) -> None:
         """Go on with a new worker, and let the present one go on for so long with the connections that it has."""
         with self._lock:
@@ -172,7 +179,7 @@ class Server:
             self._worker = _Worker(self._application, self._socket, self.pair, threads)
             self._worker.draining = self._draining
             retire = threading.Thread(target=old.retire, args=(seconds,), name="retire", daemon=True)
-            self._retiring = [thread for thread in self._retiring if thread.is_alive()] + [retire]
+            self._retiring = [(thread, worker) for thread, worker in self._retiring if thread.is_alive()] + [(retire, old)]
             retire.start()
 
 
@@ -205,7 +212,7 @@ class _Worker:
     def __init__(self, application: Application, listener: socket.socket, pair: CertificatePair | None, threads: int) -> None:
         self.draining = False
         self.threads = threads
-        self._running: set[object] = set()
+        self._running: dict[object, float] = {}
         self._ran_before: set[object] = set()
         self._signal = _inside.WorkerSignal()
         self._ended = threading.Event()
@@ -246,21 +253,25 @@ class _Worker:
 
         def wrapped(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
             request = object()
-            running.add(request)
+            running[request] = time.monotonic()
             try:
                 if not self.draining or environ["SERVER_PROTOCOL"] == "HTTP/2":
                     return application(environ, start_response)
                 return application(environ, _closing(start_response))
             finally:
-                running.discard(request)
+                del running[request]
 
         return wrapped
 
     def is_held(self) -> bool:
         """Whether every thread runs what it ran when this was asked before."""
-        running, before = self._running.copy(), self._ran_before
+        running, before = set(self._running.copy()), self._ran_before
         self._ran_before = running
         return len(running & before) >= self.threads
+
+    def longest(self) -> float:
+        """For how many seconds what has been running for longest has been."""
+        return time.monotonic() - min(self._running.copy().values(), default=math.inf)
 
     def _wait_listening(self) -> None:
         """Wait until the worker listens: it begins in threads of its own, and ends the process when its socket goes before."""
