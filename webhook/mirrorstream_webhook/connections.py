@@ -1,7 +1,7 @@
-"""Cutting connections on which a request does not come whole: granian waits for its body for ever, and lends it a thread meanwhile.
+"""Cutting connections on which a request does not come whole: granian waits for its body for ever, and a thread with it.
 
-It does not tell which connection a request came on. The kernel tells to which of them nothing has been sent for how long: those that
-a client keeps open between two requests are among them, and it opens another one when it needs it.
+It does not tell which connection a request came on. The kernel tells to which of them nothing has been sent for how long: those
+that a client keeps open between two requests are among them, and it opens another one when it needs it.
 """
 
 import os
@@ -9,6 +9,7 @@ import socket
 import struct
 from collections.abc import Iterator
 from contextlib import suppress
+from pathlib import Path
 
 _LAST_SENT = struct.Struct("=8B 9I I")
 """The beginning of <linux/tcp.h>'s tcp_info, up to tcpi_last_data_sent, in milliseconds."""
@@ -28,11 +29,11 @@ def cut_silent(port: int, seconds: float) -> int:
 
 def _connections(port: int) -> Iterator[socket.socket]:
     """Each connection that was accepted at a port, under a number of our own: theirs may be closed, and used again, at any time."""
-    for name in os.listdir("/proc/self/fd"):
+    for entry in Path("/proc/self/fd").iterdir():
         try:
-            if not os.readlink(f"/proc/self/fd/{name}").startswith("socket:"):
+            if not str(entry.readlink()).startswith("socket:"):
                 continue
-            connection = socket.socket(fileno=os.dup(int(name)))
+            connection = socket.socket(fileno=os.dup(int(entry.name)))
         except OSError:  # closed meanwhile
             continue
         try:

@@ -52,8 +52,8 @@ _new_scheduler: Any = _new_cbscheduler
 class Server:
     """Serves a WSGI application on a port, over TLS with a pair of files that are read again when they change.
 
-    `address` and `port` are bound at once (0: to a free one, which is `port` then). Without `certificate_file` it speaks plain HTTP,
-    unless it is given a pair later on (`serve`), with the first of which it starts.
+    `address` and `port` are bound at once. Without `certificate_file` it speaks plain HTTP, unless it is given a pair later on
+    (`serve`), with the first of which it starts.
     """
 
     def __init__(
@@ -75,6 +75,7 @@ class Server:
         """The certificate that is served."""
         self._socket = _listen(address, port)
         self.port = int(self._socket.getsockname()[1])
+        """The port that is listened on."""
         self._worker: _Worker | None = None
         self._draining = False
         self._retiring: list[tuple[threading.Thread, _Worker]] = []

@@ -8,11 +8,16 @@ from pathlib import Path
 
 import pytest
 
+from e2e.backends import EXISTING
 from e2e.interceptor import Interceptor, intercepted
 from e2e.reliability import PROPERTY, Case
 from e2e.scenarios.cluster import Cluster, Namespace
-from e2e.scenarios.conftest import Start
+from e2e.scenarios.conftest import Start, configuration
+from e2e.scenarios.faults.pods import Served
 from e2e.scenarios.faults.team import Replica, Team
+from e2e.scenarios.installed import mirrored
+from e2e.scenarios.program import Controller, running
+from e2e.scenarios.replicas import Replicas
 
 Saw = dict[str, str]
 _SAW = pytest.StashKey[Saw]()
@@ -58,3 +63,23 @@ def team(ns: Namespace, observed: Cluster, start: Start, own_account: Path, tmp_
             return Replica(mark, program, between)
 
         yield Team(ns, observed, make)
+
+
+@pytest.fixture(scope="module")
+def served(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    """One for all of these tests, and nobody heals any more."""
+    if cluster.backend == EXISTING:
+        pytest.skip("an existing cluster's API server does not reach a webhook of this machine")
+    with cluster.namespace() as ns:
+        controller = Controller(cluster.program, tmp_path_factory.mktemp("healed"), configuration(ns), "--no-leader-election")
+        with running(controller):
+            source, target = mirrored(ns)
+        yield Served(ns, source, target)
+        ns.check_untouched()
+
+
+@pytest.fixture
+def replicas(cluster: Cluster, served: Served, tmp_path: Path) -> Iterator[Replicas]:
+    """None to begin with."""
+    with ExitStack() as stack:
+        yield Replicas(cluster, served.ns, tmp_path, stack)

@@ -1,0 +1,303 @@
+"""The webhook without its API server, with odd news from it, and with more than it can take: pods are created all the same."""
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from e2e.interceptor import Action, Interceptor, delay, hang, intercepted, refuse, reset, watch_lines
+from e2e.reliability import often
+from e2e.scenarios.cluster import IMAGE_API, Cluster, Namespace, tag
+from e2e.scenarios.faults.conftest import Saw
+from e2e.scenarios.faults.pods import HEAD, TIMEOUT_SECONDS, Served, connected, longest, seconds, unrewritten
+from e2e.scenarios.installed import Creating, image_of
+from e2e.scenarios.program import Webhook
+from e2e.scenarios.replicas import Replicas
+from e2e.waiting import wait_for
+
+pytestmark = pytest.mark.timeout(often(900, 150))
+WATCHED = 7
+"""Kinds: streams, the mirror sets of three kinds, the Image config, signature policies of two."""
+
+
+@contextmanager
+def behind(replicas: Replicas, served: Served, cluster: Cluster, folder: Path) -> Iterator[tuple[Webhook, Interceptor]]:
+    """One webhook whose requests to the API server pass an interceptor; the API server itself reaches it."""
+    with intercepted(cluster.webhook, folder) as between:
+        webhook = replicas.start(between.kubeconfig)
+        replicas.register(webhook)
+        wait_for("pods are rewritten", served.rewrites)
+        yield webhook, between
+
+
+# The API server, away for the webhook but not for those who create pods.
+
+ACCOUNTS = [f"stranger-{number}" for number in range(8)]
+"""Service accounts whose right to pull nobody has asked about before."""
+
+
+@pytest.fixture(scope="module")
+def accounts(served: Served) -> None:
+    """They exist: kube-apiserver takes no pod of others."""
+    for name in ACCOUNTS:
+        served.ns.make("serviceaccounts", {"metadata": {"name": name}})
+
+
+@pytest.mark.fault(
+    "Webhook",
+    "Everything that the webhook asks of the API server is cut off, not answered, answered with 503, or slow, for a minute",
+    "Pods of accounts that came before are rewritten, those of others stay as they are, decided within a second; it is ready all "
+    "the time; afterwards it knows the stream and the rule that came meanwhile; no tight loop, no pile of threads",
+)
+@pytest.mark.parametrize(
+    "action",
+    [
+        pytest.param(reset, id="cut"),
+        pytest.param(hang, id="hangs"),
+        pytest.param(refuse(503, "ServiceUnavailable"), id="unavailable"),
+        pytest.param(delay(1.2), id="slow"),
+    ],
+)
+def test_the_api_server_is_away(
+    action: Action, replicas: Replicas, served: Served, accounts: None, cluster: Cluster, tmp_path: Path, saw: Saw
+) -> None:
+    """Another API server, or the same for others, still asks: the index is old, and better than none."""
+    name = f"late-{Path(tmp_path).name[-40:].strip('_').replace('_', '-')}"
+    with behind(replicas, served, cluster, tmp_path) as (webhook, between):
+        creating = Creating(served.ns, served.source)
+        threads = webhook.threads()
+        with between.when("*", "", action):
+            between.drop()
+            began = time.monotonic()
+            late = imported_late(served.ns, name)
+            strange = [_by(served, account) for account in ACCOUNTS]
+            assert webhook.ready()
+            wait_for("its time is over", lambda: time.monotonic() > began + often(60, 8), seconds=90)
+            assert webhook.threads() <= threads + 4
+            assert webhook.ready()
+            away = time.monotonic() - began
+            asked = {verb: between.count(verb, since=began) for verb in ("list", "watch", "create")}
+        between.drop()
+        wait_for("what came meanwhile is known", late.rewrites, seconds=30)
+        wait_for("the others' right to pull is known", lambda: all(_by(served, a)[1] == served.target for a in ACCOUNTS))
+        creating.stop()
+    assert unrewritten(creating, served) == 0
+    slowest = max(took for took, _ in strange)
+    assert max(longest(creating), slowest) < TIMEOUT_SECONDS
+    if "slow" not in tmp_path.name:
+        assert {image for _, image in strange} == {served.source}
+    # Waits that double up to 10 s, at least the half of each.
+    assert asked["list"] + asked["watch"] <= WATCHED * (6 + away / 5), asked
+    saw["longest creation"] = seconds(longest(creating))
+    saw["longest creation by an unknown account"] = seconds(slowest)
+    saw["requests for lists and watches"] = f"{asked['list'] + asked['watch']} in {away:.0f} s"
+
+
+def _by(served: Served, account: str) -> tuple[float, str]:
+    """How long the creation of an account's pod takes, and its image."""
+    began = time.monotonic()
+    image = image_of(served.ns.pod("strange", served.source, dry_run=True, serviceAccountName=account))
+    return time.monotonic() - began, image
+
+
+def imported_late(ns: Namespace, name: str) -> Served:
+    """A stream that the platform itself imports, and a rule without which its image would be left to the node, both new."""
+    digest = ns.put("good", f"{name}:v1", prefix=name)
+    source = ns.mirror(prefix=name)
+    ns.digest_mirrors(ns.mirror("other", prefix=name), source=source)
+    ns.create(name, tag("v1", f"{source}/{name}:v1"))
+    ns.wait_healed(name, "v1", digest)
+    return Served(ns, f"{source}/{name}:v1", f"{ns.get(name)['status']['dockerImageRepository']}@{digest}")
+
+
+# Watches.
+
+
+def _dropped(between: Interceptor) -> None:
+    for _ in range(often(60, 5)):
+        between.drop("watch")
+        time.sleep(1)  # that it happens every second is what is tested
+
+
+def _gone(between: Interceptor) -> None:
+    with between.when("watch", "", refuse(410, "Expired", "too old resource version")):
+        between.drop("watch")
+        time.sleep(often(60, 5))
+
+
+def _malformed(between: Interceptor) -> None:
+    odd = [
+        b'{"type":"ADDED","object":[]}\n',
+        b'{"type":"MODIFIED","object":{"metadata":{"name":7}}}\n',
+        b'{"type":"ADDED","object":{"metadata":{"name":"odd","namespace":"odd"},"spec":{"tags":5}}}\n',
+        b'{"type":"MODIFIED","object":{"metadata":{"name":"odd","namespace":"odd"},"status":[]}}\n',
+    ]
+
+    def among(lines: Iterator[bytes]) -> Iterator[bytes]:
+        yield from odd
+        for line in lines:
+            yield line
+            yield from odd
+
+    with between.when("watch", "", watch_lines(among)):
+        between.drop("watch")
+        time.sleep(often(60, 5))
+
+
+@pytest.mark.fault(
+    "Webhook",
+    "Its watches are dropped every second, get a 410 again and again, or have malformed objects in them, while pods are created",
+    "Every pod is created, and every one is rewritten; no tight loop",
+)
+@pytest.mark.parametrize(
+    "disturb", [pytest.param(_dropped, id="dropped"), pytest.param(_gone, id="410"), pytest.param(_malformed, id="malformed")]
+)
+def test_watches_that_fail(
+    disturb: Callable[[Interceptor], None], replicas: Replicas, served: Served, cluster: Cluster, tmp_path: Path, saw: Saw
+) -> None:
+    """A list replaces what is known by what differs; nothing is forgotten in between."""
+    with behind(replicas, served, cluster, tmp_path) as (webhook, between):
+        creating = Creating(served.ns, served.source)
+        began = time.monotonic()
+        disturb(between)
+        took = time.monotonic() - began
+        asked = between.count("list", since=began) + between.count("watch", since=began)
+        assert webhook.ready()
+        creating.stop()
+        if disturb is _malformed:
+            assert webhook.metric("mirrorstream_informer_malformed_objects_total") >= 2 * WATCHED
+    assert unrewritten(creating, served) == 0
+    # A watch that went well for a second is had again after half a second at most, and the first list after a 410 at once.
+    assert WATCHED <= asked <= WATCHED * (6 + took), asked
+    saw["pods created"] = str(len(creating.made))
+    saw["longest creation"] = seconds(longest(creating))
+    saw["requests for lists and watches"] = f"{asked} in {took:.0f} s"
+
+
+@pytest.mark.fault(
+    "Webhook",
+    "2,000 streams are created at once while pods are created",
+    "Every pod is created, and every one is rewritten, within the registration's timeoutSeconds",
+)
+def test_a_storm_of_streams(replicas: Replicas, served: Served, cluster: Cluster, saw: Saw) -> None:
+    """The index takes each change, and reviews take their turns."""
+    webhook = replicas.start()
+    replicas.register(webhook)
+    wait_for("pods are rewritten", served.rewrites)
+    count = often(2000, 300)
+    with cluster.namespace() as crowded:
+        known = webhook.metric("mirrorstream_informer_objects", resource="imagestreams.image.openshift.io")
+        creating = Creating(served.ns, served.source)
+        numbers = iter(range(count))
+
+        def create() -> None:
+            for number in numbers:
+                tags = [tag(f"v{version}", crowded.source(f"app-{number}:v{version}")) for version in range(3)]
+                crowded.client.request("POST", f"{IMAGE_API}/namespaces/{crowded.name}/imagestreams", body=_stream(number, tags))
+
+        in_parallel(8, create)
+
+        def all_known() -> bool:
+            return webhook.metric("mirrorstream_informer_objects", resource="imagestreams.image.openshift.io") >= known + count
+
+        wait_for("the webhook knows them", all_known, seconds=60)
+        creating.stop()
+    assert unrewritten(creating, served) == 0
+    assert longest(creating) < TIMEOUT_SECONDS
+    saw["streams"] = str(count)
+    saw["pods created"] = str(len(creating.made))
+    saw["longest creation"] = seconds(longest(creating))
+
+
+def _stream(number: int, tags: list[Any]) -> Any:
+    return {
+        "apiVersion": "image.openshift.io/v1",
+        "kind": "ImageStream",
+        "metadata": {"name": f"app-{number}"},
+        "spec": {"tags": tags},
+    }
+
+
+def in_parallel(count: int, work: Callable[[], None]) -> None:
+    """Do the same in several threads. Raises the first one's error."""
+    failures: list[Exception] = []
+
+    def run() -> None:
+        try:
+            work()
+        except Exception as error:  # noqa: BLE001  told below, to the test
+            failures.append(error)
+
+    threads = [threading.Thread(target=run, daemon=True) for _ in range(count)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    if failures:
+        raise failures[0]
+
+
+# Large ones, and those that do not come whole.
+
+
+@pytest.mark.fault(
+    "Webhook",
+    "Pods of nearly 3 MB, the most that an API server takes, are created in parallel",
+    "Every pod is created, and every one is rewritten; memory grows by less than 150 MiB",
+)
+def test_large_pods(replicas: Replicas, served: Served, saw: Saw) -> None:
+    """A review has the whole pod."""
+    webhook = replicas.start()
+    replicas.register(webhook)
+    wait_for("pods are rewritten", served.rewrites)
+    before = webhook.peak_memory()
+    times, made = often(50, 3), list[tuple[float, str]]()
+    container = {"name": "app", "image": served.source, "env": [{"name": "LARGE", "value": "x" * 2_900_000}]}
+
+    def create() -> None:
+        for _ in range(times):
+            began = time.monotonic()
+            pod = served.ns.make("pods", {"metadata": {"name": "large"}, "spec": {"containers": [container]}}, dry_run=True)
+            made.append((time.monotonic() - began, image_of(pod)))
+
+    in_parallel(4, create)
+    grown = webhook.peak_memory() - before
+    assert [image for _, image in made] == [served.target] * 4 * times
+    assert grown < 150
+    saw["pods created"] = str(len(made))
+    saw["longest creation"] = seconds(max(took for took, _ in made))
+    saw["memory grown by"] = f"{grown} MiB"
+
+
+@pytest.mark.fault(
+    "Webhook",
+    "1,000 connections send half a request each and nothing more, while pods are created",
+    "Every pod is created, none later than the registration's timeoutSeconds; some go unrewritten at first",
+)
+def test_requests_that_do_not_come_whole(replicas: Replicas, served: Served, saw: Saw) -> None:
+    """More than the threads that the server goes up to; it has them back though nobody lets them go."""
+    webhook = replicas.start()
+    replicas.register(webhook)
+    wait_for("pods are rewritten", served.rewrites)
+    count = often(1000, 600)
+    with ExitStack() as stack:
+        creating = Creating(served.ns, served.source)
+        for _ in range(count):
+            connection = stack.enter_context(connected(webhook))
+            connection.sendall(HEAD % 1000 + b"{")
+        held = time.monotonic()
+        time.sleep(2 * TIMEOUT_SECONDS)  # for the last of them
+        settled = time.monotonic()
+        time.sleep(often(30, 2))
+        creating.stop()
+    assert unrewritten(creating, served, since=settled) == 0
+    assert longest(creating) < TIMEOUT_SECONDS + 2
+    saw["connections"] = str(count)
+    saw["pods created"] = str(len(creating.made))
+    saw["unrewritten"] = str(unrewritten(creating, served))
+    saw["longest creation"] = seconds(longest(creating))
+    saw["longest creation with all held"] = seconds(max(made.seconds for made in creating.made if made.at > held))
