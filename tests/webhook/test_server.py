@@ -74,10 +74,10 @@ class Bed:
         """What a client trusts."""
         return ssl.create_default_context(cafile=str(self.authority.certificate))
 
-    def load(self, **more: Any) -> Load:
+    def load(self, body: Any = None, **more: Any) -> Load:
         """A Go client."""
         url = f"https://localhost:{self.server.port}/"
-        return Load(url, [{"a": 1}], self.folder, ca=self.authority.certificate, **more)
+        return Load(url, [body or {"a": 1}], self.folder, ca=self.authority.certificate, **more)
 
 
 @pytest.fixture
@@ -276,6 +276,15 @@ def test_requests_whose_bodies_do_not_come_hold_up_nobody_for_long(bed: Bed) -> 
     finally:
         for connection in slow:
             connection.close()
+
+
+@go
+@pytest.mark.parametrize("http2", [False, True], ids=["http1", "http2"])
+def test_large_reviews_at_once_do_not_wait_for_each_other(bed: Bed, http2: bool) -> None:
+    """More than there are threads, on one connection: those that wait for a thread leave room for those that have one."""
+    outcome = bed.load({"a": "x" * 2_900_000}, connections=8, count=16, http2=http2).outcome(stop=False)
+    assert outcome.failures == {}
+    assert outcome.patched == 16
 
 
 def test_a_request_that_does_not_come_whole_is_cut(bed: Bed) -> None:
