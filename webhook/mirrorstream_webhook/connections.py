@@ -1,7 +1,8 @@
-"""Cutting connections on which a request does not come whole: granian waits for its body for ever, and a thread with it.
+"""What a connection may hold: the window that its reviews share, and for how long one on which a request does not come whole.
 
-It does not tell which connection a request came on. The kernel tells to which of them nothing has been sent for how long: those
-that a client keeps open between two requests are among them, and it opens another one when it needs it.
+granian waits for a body for ever, and a thread with it, and does not tell which connection a request came on. The kernel tells to
+which of them nothing has been sent for how long: those that a client keeps open between two requests are among them, and it opens
+another one when it needs it.
 """
 
 import os
@@ -11,6 +12,16 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
+from granian.http import HTTP2Settings
+
+_STREAMS, _STREAM_BYTES = 200, 256 * 1024
+HTTP2 = HTTP2Settings(
+    max_concurrent_streams=_STREAMS,
+    initial_stream_window_size=_STREAM_BYTES,
+    initial_connection_window_size=_STREAMS * _STREAM_BYTES,
+)
+"""The reviews of one connection share its window. All of them fit in, or the bodies that wait for a thread would keep those from
+coming for which threads wait."""
 _LAST_SENT = struct.Struct("=8B 9I I")
 """The beginning of <linux/tcp.h>'s tcp_info, up to tcpi_last_data_sent, in milliseconds."""
 

@@ -23,12 +23,11 @@ from typing import Any
 import structlog
 from granian import _granian
 from granian._futures import _new_cbscheduler
-from granian.http import HTTP2Settings
 from granian.wsgi import _callback_wrapper
 from mirrorstream.certs import CertificateError, CertificatePair, pair_fingerprint, read_pair
 from mirrorstream.kube.errors import ConfigurationError
 
-from mirrorstream_webhook.connections import cut_silent
+from mirrorstream_webhook.connections import HTTP2, cut_silent
 
 log = structlog.get_logger(__name__)
 
@@ -43,12 +42,6 @@ RETIREMENT_SECONDS = 2.0
 LAST_SECONDS = 3.0
 """No review runs for longer: the API server does not wait for it. What does is a body that does not come, and is cut."""
 CHECK_SECONDS = 1.0
-STREAMS, STREAM_BYTES = 200, 256 * 1024
-HTTP2 = HTTP2Settings(
-    max_concurrent_streams=STREAMS, initial_stream_window_size=STREAM_BYTES, initial_connection_window_size=STREAMS * STREAM_BYTES
-)
-"""The reviews of one connection share its window. All of them fit into it, or the bodies that wait for a thread would keep those from
-coming for which threads wait."""
 
 Application = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
 
