@@ -76,7 +76,7 @@ def test_the_api_server_is_away(
             late = imported_late(served.ns, name)
             strange = [_by(served, account) for account in ACCOUNTS]
             assert webhook.ready()
-            wait_for("its time is over", lambda: time.monotonic() > began + often(60, 8), seconds=90)
+            wait_for("its time is over", lambda: time.monotonic() > began + often(60, 5), seconds=90)
             assert webhook.threads() <= threads + 4
             assert webhook.ready()
             away = time.monotonic() - began
@@ -118,7 +118,7 @@ def imported_late(ns: Namespace, name: str) -> Served:
 
 
 def _dropped(between: Interceptor) -> None:
-    for _ in range(often(60, 5)):
+    for _ in range(often(60, 3)):
         between.drop("watch")
         time.sleep(1)  # that it happens every second is what is tested
 
@@ -126,7 +126,7 @@ def _dropped(between: Interceptor) -> None:
 def _gone(between: Interceptor) -> None:
     with between.when("watch", "", refuse(410, "Expired", "too old resource version")):
         between.drop("watch")
-        time.sleep(often(60, 5))
+        time.sleep(often(60, 3))
 
 
 def _malformed(between: Interceptor) -> None:
@@ -145,7 +145,7 @@ def _malformed(between: Interceptor) -> None:
 
     with between.when("watch", "", watch_lines(among)):
         between.drop("watch")
-        time.sleep(often(60, 5))
+        time.sleep(often(60, 3))
 
 
 @pytest.mark.fault(
