@@ -131,7 +131,7 @@ class Controller(Program):
 
 
 class Webhook(Program):
-    """A running `mirrorstream webhook`, with a certificate for localhost of an authority of its own."""
+    """A running `mirrorstream webhook`, with a certificate for localhost, or other `hosts`, of an authority of its own."""
 
     def __init__(
         self,
@@ -141,8 +141,10 @@ class Webhook(Program):
         *arguments: str,
         log_level: str = "debug",
         authority: Authority | None = None,
+        hosts: tuple[str, ...] = ("localhost",),
     ) -> None:
         self.admission_port = free_port()
+        self._hosts = hosts
         self.authority = authority or Authority(folder / f"webhook-{self.admission_port}", "webhook-authority")
         pair = self.renew()
         files = ("--tls-cert-file", str(pair.certificate), "--tls-key-file", str(pair.key))
@@ -151,7 +153,7 @@ class Webhook(Program):
 
     def renew(self) -> Pair:
         """Put a new certificate into its files."""
-        return self.authority.issue(f"webhook-{self.admission_port}", hosts=("localhost",))
+        return self.authority.issue(f"webhook-{self.admission_port}", hosts=self._hosts)
 
     @property
     def url(self) -> str:

@@ -6,6 +6,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from e2e.backends import SIMULATOR
 from e2e.certificates import Authority
 from e2e.forwarder import Backend, forwarding_to
 from e2e.scenarios.cluster import Cluster, Namespace
@@ -14,6 +15,7 @@ from e2e.scenarios.program import Webhook, running
 from e2e.waiting import wait_for
 
 Object = dict[str, Any]
+SERVICE = "webhook"
 PROBE_SECONDS = 1
 """How long a probe waits; a third of what config/base/webhook has, so that tests wait less."""
 
@@ -30,7 +32,8 @@ class Replicas:
 
     def begin(self, program: Path | None = None) -> Webhook:
         """Start one more, not ready yet, with another kubeconfig than the usual one if need be."""
-        webhook = Webhook(program or self._cluster.webhook, self._folder, {}, log_level="info", authority=self._authority)
+        kubeconfig, hosts = program or self._cluster.webhook, ("localhost", f"{SERVICE}.{self._ns.name}.svc")
+        webhook = Webhook(kubeconfig, self._folder, {}, log_level="info", authority=self._authority, hosts=hosts)
         self._stack.callback(webhook.process.kill)
         self._backends.append((webhook.admission_port, partial(self._probe, webhook)))
         return webhook
@@ -47,10 +50,25 @@ class Replicas:
         return self.join(self.begin(program))
 
     def register(self, webhook: Webhook) -> None:
-        """Have the API server ask them, from now on, about the namespace's pods."""
+        """Have the API server ask them, from now on, about the namespace's pods.
+
+        By a Service where there are some: kube-apiserver speaks HTTP/1.1 to those, and HTTP/2, over one connection, to localhost.
+        """
+        by_service = self._cluster.backend != SIMULATOR
+        if by_service:
+            spec = {"type": "ExternalName", "externalName": "localhost"}
+            path = f"/api/v1/namespaces/{self._ns.name}/services"
+            self._ns.client.request("POST", path, body={"metadata": {"name": SERVICE}, "spec": spec})
+            self._stack.callback(self._ns.client.request, "DELETE", f"{path}/{SERVICE}")
 
         def lead(entry: Object) -> None:
-            entry["clientConfig"]["url"] = f"https://localhost:{self._port}/mutate-pods"
+            config = entry["clientConfig"]
+            if by_service:
+                del config["url"]
+                where = {"namespace": self._ns.name, "name": SERVICE, "path": "/mutate-pods", "port": self._port}
+                config["service"] = where
+            else:
+                config["url"] = f"https://localhost:{self._port}/mutate-pods"
 
         self._stack.enter_context(registered(webhook, self._ns.client, [self._ns.name], lead))
 

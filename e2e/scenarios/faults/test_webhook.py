@@ -33,6 +33,12 @@ def pair(replicas: Replicas, served: Served) -> list[Webhook]:
     return both
 
 
+def wait_asked(webhook: Webhook) -> None:
+    """Wait until a replica gets its share: what is done to it then concerns somebody."""
+    before = webhook.metric("mirrorstream_webhook_reviews_total")
+    wait_for("the replica is asked", lambda: webhook.metric("mirrorstream_webhook_reviews_total") > before + 5)
+
+
 @pytest.mark.fault(
     "Webhook",
     "One of two replicas is killed (SIGKILL) again and again while pods are created",
@@ -45,6 +51,7 @@ def test_a_replica_is_killed(replicas: Replicas, pair: list[Webhook], served: Se
     missed = 0
     for _ in range(times):
         victim = pair.pop(0)
+        wait_asked(victim)
         wait_for("pods are created", partial(_created, creating, len(creating.made) + 20))
         began = time.monotonic()
         victim.process.kill()
@@ -74,6 +81,7 @@ def test_a_replica_is_ended(replicas: Replicas, pair: list[Webhook], served: Ser
         if number:
             pair.append(replicas.start())
         going = pair.pop(0)
+        wait_asked(going)
         going.process.send(signal.SIGTERM)
         replicas.wait_left_out(going)
         assert going.process.wait(20) == 0
@@ -92,6 +100,7 @@ def test_a_replica_is_frozen(replicas: Replicas, pair: list[Webhook], served: Se
     """What has connections to it waits for 3 s, once; nobody is led there any more."""
     creating = Creating(served.ns, served.source)
     frozen = pair[0]
+    wait_asked(frozen)
     frozen.process.send(signal.SIGSTOP)
     replicas.wait_left_out(frozen)
     # Kept connections end with the request that nobody answers.
