@@ -17,8 +17,12 @@ from mirrorstream.kube.client import ApiError, Client, ClientError
 
 log = structlog.get_logger(__name__)
 
-LEASE_SECONDS, RENEW_SECONDS, RETRY_SECONDS = 15.0, 10.0, 2.0
+LEASE_SECONDS, RENEW_SECONDS, RETRY_SECONDS = 15.0, 11.0, 2.0
 """A leader that dies is replaced within LEASE; it gives up after RENEW without a success; everybody tries every RETRY."""
+REQUEST_SECONDS = 5.5
+"""The longest wait for an answer. RENEW is twice that: an API server that takes 5 s for each answer costs nobody the lease."""
+RELEASE_SECONDS = 2.0
+"""The same at the end, for which a pod has not long."""
 TAKE_OVER = 0.8
 """The part of the lease after which others take over. They see up to RETRY late that it was renewed, and with that no more than
 the whole lease may pass. It is longer than RENEW."""
@@ -52,6 +56,8 @@ class Election:
         self._stopped = threading.Event()
         self._threads: list[threading.Thread] = []
         self._observed: Any = None
+        self._written: dict[str, Any] | None = None
+        """The Lease as we wrote it last, unless somebody may have changed it since."""
         self._free_at = clock()
         self._attempted_at = clock()
         self._renewed_at = 0.0
@@ -85,8 +91,7 @@ class Election:
 
     def attempt(self) -> None:
         """Acquire or renew once, if that is possible now."""
-        # The deadline counts from before the request: the server may have stored it then.
-        began = self._attempted_at = self._clock()
+        self._attempted_at = self._clock()
         try:
             renewed = self._acquire_or_renew()
         except ClientError as error:
@@ -99,7 +104,6 @@ class Election:
                 self._lose("another replica holds the lease")
             return
         self._problem = ""
-        self._renewed_at = began
         if not self.leading and not self._stopped.is_set():
             self.leading = True
             log.info("leading", lease=f"{self._namespace}/{self._name}", identity=self._identity)
@@ -111,13 +115,18 @@ class Election:
             log.warning(problem)
 
     def _acquire_or_renew(self) -> bool | None:
-        """Whether we hold the lease after one attempt; None: the next one tells. Raises ClientError when the API did not answer."""
+        """Whether we hold the lease after one attempt; None: the next one tells. Raises ClientError without an answer."""
+        if self.leading and self._written:
+            # Nobody else writes the lease of a leader in time: no need to read it first.
+            last, self._written = self._written, None
+            if self._write("PUT", self._path, last, last["spec"]):
+                return True
+        lease: dict[str, Any] | None = None
         try:
-            lease = self._client.request("GET", self._path, timeout=RETRY_SECONDS)
+            lease = self._client.request("GET", self._path, timeout=REQUEST_SECONDS)
         except ApiError as error:
             if error.status != 404:
                 raise
-            lease = None
         if lease is None:
             return self._write("POST", self._collection, {"metadata": {"name": self._name, "namespace": self._namespace}}, {})
         spec = lease.get("spec") or {}
@@ -144,10 +153,11 @@ class Election:
             "leaseTransitions": int(old.get("leaseTransitions") or 0) + (0 if ours or not old else 1),
         }
         body = {**lease, "apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "spec": spec}
+        began = self._clock()
         try:
-            written = self._client.request(method, path, body=body, timeout=RETRY_SECONDS)
+            written: dict[str, Any] = self._client.request(method, path, body=body, timeout=REQUEST_SECONDS)
         except ApiError as error:
-            if error.status == 409:
+            if error.status == 409 or (error.status == 404 and method == "PUT"):
                 # Somebody was faster. Whether it was us, with an answer that got lost, the next look tells. Renewed it is not, and
                 # others who see no change will take over: so our deadline comes nearer.
                 if self.leading:
@@ -155,6 +165,9 @@ class Election:
                 return None
             raise
         self._observe(written.get("spec") or {})
+        self._written = written
+        # The deadline counts from before the request: the server may have stored it then.
+        self._renewed_at = began
         return True
 
     def _watch_deadline(self) -> None:
@@ -177,15 +190,15 @@ class Election:
         self._stopped.set()
         for thread in self._threads:
             if thread is not threading.current_thread():
-                thread.join(timeout=RETRY_SECONDS + 1)
+                thread.join(timeout=RELEASE_SECONDS + 1)
         if not was_leading:
             return
         try:
-            lease = self._client.request("GET", self._path, timeout=RETRY_SECONDS)
+            lease = self._client.request("GET", self._path, timeout=RELEASE_SECONDS)
             spec = lease.get("spec") or {}
             if spec.get("holderIdentity") == self._identity:
                 lease["spec"] = {**spec, "holderIdentity": "", "leaseDurationSeconds": 1}
-                self._client.request("PUT", self._path, body=lease, timeout=RETRY_SECONDS)
+                self._client.request("PUT", self._path, body=lease, timeout=RELEASE_SECONDS)
                 log.info("released the lease")
         except ClientError as error:
             log.warning("the lease could not be released, it will expire", error=str(error))

@@ -1,5 +1,7 @@
 """Leader election: one acts, and stops acting in time, whatever the API server and the clocks do."""
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
@@ -17,10 +19,12 @@ class Leases:
         self.version = 0
         self.problem: Exception | None = None
         self.conflicts = 0
+        self.requests: list[str] = []
 
     def request(self, method: str, path: str, *, body: Object | None = None, timeout: float = 0) -> Object:
-        """One request, which must be bounded by less than the retry period."""
-        assert timeout <= 2
+        """One request, two of which must fit into the time in which a leader has to renew."""
+        assert 0 < 2 * timeout <= RENEW_SECONDS
+        self.requests.append(method)
         if self.problem:
             raise self.problem
         if method == "GET":
@@ -28,6 +32,8 @@ class Leases:
                 raise ApiError(404, "NotFound", "")
             return {**self.lease, "spec": dict(self.lease["spec"])}
         assert body is not None
+        if method == "PUT" and self.lease is None:
+            raise ApiError(404, "NotFound", "")
         version = body["metadata"].get("resourceVersion", "")
         if self.conflicts or version != (self.lease["metadata"]["resourceVersion"] if self.lease else ""):
             self.conflicts = max(0, self.conflicts - 1)
@@ -35,6 +41,13 @@ class Leases:
         self.version += 1
         self.lease = {**body, "metadata": {**body["metadata"], "resourceVersion": str(self.version)}}
         return self.lease
+
+
+@dataclass
+class Slow:
+    """A client whose requests are a function of the test."""
+
+    request: Callable[..., Object]
 
 
 class Replica:
@@ -102,19 +115,19 @@ def test_a_silent_leader_is_taken_over_after_the_lease_as_we_saw_it(clock: list[
 
 @pytest.mark.parametrize("problem", [ApiUnreachable("hangs"), ApiError(500, "InternalError", "")], ids=["unreachable", "500"])
 def test_a_leader_that_cannot_renew_stops_in_time(clock: list[float], problem: Exception) -> None:
-    """Ten seconds after its last success, five before anybody else may start."""
+    """Eleven seconds after its last success, before anybody else may start."""
     leases = Leases()
     one = Replica(leases, "one", clock)
     one.election.attempt()
     leases.problem = problem
-    clock[0] += 10
+    clock[0] += 11
     one.election.attempt()
     one.election.check_deadline()
     assert one.leads
     clock[0] += 0.1
     one.election.check_deadline()
     assert not one.leads
-    assert one.lost == ["the lease could not be renewed for 10 s"]
+    assert one.lost == ["the lease could not be renewed for 11 s"]
 
 
 def test_a_renewal_that_hangs_does_not_delay_the_end(clock: list[float]) -> None:
@@ -122,7 +135,7 @@ def test_a_renewal_that_hangs_does_not_delay_the_end(clock: list[float]) -> None
     leases = Leases()
     one = Replica(leases, "one", clock)
     one.election.attempt()
-    clock[0] += 10.5
+    clock[0] += 11.5
     one.election.check_deadline()
     assert one.lost
 
@@ -204,11 +217,12 @@ def test_a_leader_whose_renewals_conflict_for_ever_gives_up(clock: list[float]) 
     one.election.attempt()
     two.election.attempt()
     for _ in range(6):
-        leases.conflicts = 1
+        leases.conflicts = 2
         clock[0] += 2
         one.election.attempt()
         one.election.check_deadline()
-    assert one.lost == ["the lease could not be renewed for 10 s"]
+    assert one.lost == ["the lease could not be renewed for 11 s"]
+    leases.conflicts = 0
     clock[0] += 0.1
     two.election.attempt()
     assert two.leads
@@ -222,3 +236,44 @@ def test_an_attempt_that_hung_is_followed_by_the_next(clock: list[float], took: 
     one.election.attempt()
     clock[0] += took
     assert shortest <= round(one.election.pause(), 6) <= longest
+
+
+def test_renewing_takes_one_request(clock: list[float]) -> None:
+    """And a lease that somebody deleted is made again."""
+    leases = Leases()
+    one = Replica(leases, "one", clock)
+    one.election.attempt()
+    assert leases.requests == ["GET", "POST"]
+    for _ in range(3):
+        clock[0] += 2
+        one.election.attempt()
+    assert leases.requests[2:] == ["PUT"] * 3
+    leases.lease = None
+    one.election.attempt()
+    assert leases.requests[5:] == ["PUT", "GET", "POST"]
+    assert one.leads
+
+
+def test_an_api_server_that_takes_five_seconds_costs_nobody_the_lease(clock: list[float]) -> None:
+    """Neither while it is acquired, with two answers, nor while it is renewed."""
+    leases = Leases()
+    one = Replica(leases, "one", clock)
+
+    def wait(seconds: float) -> None:
+        for _ in range(round(seconds * 10)):
+            clock[0] += 0.1
+            one.election.check_deadline()
+
+    def slowly(method: str, path: str, **more: Any) -> Object:
+        wait(2.5)
+        try:
+            return leases.request(method, path, **more)
+        finally:
+            wait(2.5)
+
+    one.election._client = Slow(slowly)  # type: ignore[assignment]
+    for _ in range(5):
+        one.election.attempt()
+        wait(one.election.pause())
+    assert one.leads
+    assert not one.lost
