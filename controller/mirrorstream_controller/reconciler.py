@@ -12,6 +12,7 @@ from collections.abc import Callable
 import structlog
 from mirrorstream.imagestreams import ImageStream, failing_tags, is_pending, listed_tags
 from mirrorstream.kube.client import ApiError, Client, ClientError
+from mirrorstream.kube.errors import asked_wait
 from mirrorstream.kube.events import EventRecorder
 from mirrorstream.kube.informer import Change, Informer
 from mirrorstream.policy import MirrorPolicy
@@ -136,7 +137,7 @@ class Reconciler:
                 self._reconcile(key)
             except ClientError as error:
                 log.warning("the API server could not be asked, trying again", error=str(error))
-                self._queue.add_rate_limited(key)
+                self._queue.add_rate_limited(key, asked=asked_wait(error))
             except Exception:
                 log.exception("a stream could not be dealt with, trying again")
                 self._queue.add_rate_limited(key)
@@ -237,7 +238,8 @@ class Reconciler:
             self._queue.add_after(key, wait)
         return True
 
-    def _back_off(self, key: Key, plan: TagPlan) -> None:
+    def _back_off(self, key: Key, plan: TagPlan, asked: float = 0.0) -> None:
+        """Let the tag wait for the stream's next attempt, at least `asked` seconds: so long the API server wants to be left alone."""
         with self._lock:
             memory = self._streams.get(key)
             if memory is None or memory.running.get(plan.tag) != plan.fingerprint:
@@ -253,6 +255,7 @@ class Reconciler:
                 # Once for all tags of a stream that fail together.
                 memory.failures += 1
                 memory.next_attempt = self._clock() + self._queue.backoff(memory.failures)
+            memory.next_attempt = max(memory.next_attempt, self._clock() + asked)
         self._queue.add(key)
 
     # Recording.
@@ -274,7 +277,7 @@ class Reconciler:
         try:
             outcome, applied = self._recorder.record(*key, uid, results)
         except ClientError as error:
-            self._again(key)
+            self._again(key, asked=asked_wait(error))
             if not isinstance(error, ApiError) or error.status == 429 or error.status >= 500:
                 self._metrics.status_writes.labels("error").inc()
                 raise
@@ -307,13 +310,13 @@ class Reconciler:
                 memory.next_attempt = max(memory.next_attempt, self._clock() + self._queue.backoff(1))
         self._reports.imported(key, uid, result)
 
-    def _again(self, key: Key) -> None:
+    def _again(self, key: Key, *, asked: float = 0.0) -> None:
         """Have what was not recorded planned again after the back-off, unless the stream's change is seen before."""
         with self._lock:
             memory = self._streams.get(key)
             if memory is not None:
                 memory.failures += 1
-                memory.next_attempt = self._clock() + self._queue.backoff(memory.failures)
+                memory.next_attempt = self._clock() + asked + self._queue.backoff(memory.failures)
 
 
 def _failing(stream: ImageStream | None) -> int:

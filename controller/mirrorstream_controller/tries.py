@@ -1,8 +1,9 @@
 """An import through one mirror after another, until one serves the image; on the pool's threads, so that no look at a stream waits.
 
 What comes of it goes to two functions: what to record, or what is held back, to `on_served`, which answers whether anybody still
-wants it; that no mirror served it, or that the import could not be made, to `on_failed`. Before each mirror's turn `wanted` is
-asked: a tag that is edited every second while its mirror takes a minute must not fill the pool with what nobody wants any more.
+wants it; that no mirror served it, or that the import could not be made, to `on_failed`, with the seconds that the API server asked to
+be left alone for. Before each mirror's turn `wanted` is asked: a tag that is edited every second while its mirror takes a minute must
+not fill the pool with what nobody wants any more.
 """
 
 import time
@@ -11,6 +12,7 @@ from collections.abc import Callable
 import structlog
 from mirrorstream.candidates import Candidate
 from mirrorstream.kube.client import Client, ClientError
+from mirrorstream.kube.errors import asked_wait
 from mirrorstream.policy import MirrorPolicy
 from mirrorstream.settings import Settings
 
@@ -48,7 +50,7 @@ class Tries:
         *,
         wanted: Callable[[Key, TagPlan], bool],
         on_served: Callable[[Key, TagPlan, Served], bool],
-        on_failed: Callable[[Key, TagPlan], None],
+        on_failed: Callable[[Key, TagPlan, float], None],
         now: Callable[[], float] = time.time,
     ) -> None:
         self._importer = Importer(client)
@@ -79,15 +81,15 @@ class Tries:
                 if len(tried) < len(plan.candidates):
                     self._submit(key, uid, plan, policy, tried)
                 else:
-                    self._on_failed(key, plan)
+                    self._on_failed(key, plan, 0.0)
                     self._reports.failed(key, uid, plan, tried)
             except ClientError as error:
                 log.warning("the import could not be made", error=str(error))
-                self._on_failed(key, plan)
+                self._on_failed(key, plan, asked_wait(error))
                 self._reports.not_made(key, uid, plan, error)
             except Exception:
                 log.exception("the import could not be made")
-                self._on_failed(key, plan)
+                self._on_failed(key, plan, 0.0)
                 self._reports.not_made(key, uid, plan, None)
             else:
                 self._metrics.answered(candidate.host, SERVED)

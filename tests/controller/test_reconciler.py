@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from mirrorstream.attempts import OUTCOME_ANNOTATION, read_attempt
 from mirrorstream.imagestreams import ImageStream, imagestream_from
+from mirrorstream.kube.client import ApiError
 from mirrorstream.kube.informer import Change
 from mirrorstream.policy import MirrorPolicy
 from mirrorstream.settings import Settings
@@ -53,11 +54,15 @@ class Platform:
     def __init__(self) -> None:
         self.digest = ""
         self.asked: list[str] = []
+        self.busy: float | None = None
+        """What Retry-After says, while it answers 429."""
 
     def request(self, method: str, path: str, *, body: Any = None, **more: Any) -> Any:
         """A dry run."""
         assert (method, path) == ("POST", "/apis/image.openshift.io/v1/namespaces/ns/imagestreamimports")
         self.asked.append(body["spec"]["images"][0]["from"]["name"])
+        if self.busy is not None:
+            raise ApiError(429, "TooManyRequests", "", retry_after=self.busy)
         if not self.digest:
             return {"status": {"images": [{"status": {"status": "Failure", "reason": "NotFound", "message": "not found"}}]}}
         return {"status": {"images": [{"status": {"status": "Success"}, "image": {"metadata": {"name": self.digest}}}]}}
@@ -407,3 +412,16 @@ def test_what_nothing_happened_to_meanwhile_is_recorded() -> None:
     bed.reconciler.on_policy(MirrorPolicy.from_objects([IDMS, other]))
     assert bed.settle() == 1
     assert len(platform.written) == 1
+
+
+def test_a_busy_api_server_is_left_alone_for_as_long_as_it_asks() -> None:
+    """Even where the back-off is shorter."""
+    bed = Bed()
+    bed.reconciler.on_policy(POLICY)
+    bed.platform.busy = 30
+    bed.see(KEY, FAILED)
+    assert bed.settle() == 1
+    bed.time += 29.9
+    assert bed.settle() == 0
+    bed.time += 0.2
+    assert bed.settle() == 1
