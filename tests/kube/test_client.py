@@ -1,5 +1,6 @@
 """The client: credentials as kubectl finds them, errors in one line, no wait without a limit."""
 
+import base64
 import ssl
 import sys
 from pathlib import Path
@@ -225,3 +226,38 @@ def test_a_hook_comes_before_every_write_and_no_read(script: Script, client: Cli
     guarded.unlimited().request("PUT", "/x", body={})
     assert called == [[("GET", "/x")]]
     assert script.requests == [("GET", "/x"), ("PUT", "/x"), ("PUT", "/x")]
+
+
+def test_an_authority_inside_the_kubeconfig_may_change(tmp_path: Path) -> None:
+    """As in a Secret that another control plane renews: the next attempt reads it again; half a file is a refusal like any other."""
+    ours, theirs = Authority(tmp_path / "ours", "ours"), Authority(tmp_path / "theirs", "theirs")
+    pair = theirs.issue("server", hosts=("localhost",))
+    script = Script()
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(pair.certificate, pair.key)
+    script.server.socket = context.wrap_socket(script.server.socket, server_side=True, do_handshake_on_connect=False)
+    path = script.kubeconfig(tmp_path / "kubeconfig", token="secret")
+    document = yaml.safe_load(path.read_text())
+    cluster = document["clusters"][0]["cluster"]
+    cluster["server"] = script.url.replace("http:", "https:").replace("127.0.0.1", "localhost")
+
+    def write(authority: Authority) -> None:
+        cluster["certificate-authority-data"] = base64.b64encode(authority.certificate.read_bytes()).decode()
+        path.write_text(yaml.safe_dump(document))
+
+    try:
+        write(ours)
+        client = load_client(str(path), in_cluster=False)
+        for content in ("", "clusters: ["):
+            with pytest.raises(ApiUnreachable):
+                client.get("/x")
+            path.write_text(content)
+        write(theirs)
+        with pytest.raises(ApiUnreachable, match=r"(?i)certificate"):
+            client.get("/x")
+        assert client.get("/x") == {}
+        client.close()
+    finally:
+        script.ended.set()
+        script.server.shutdown()
+        script.server.server_close()

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
+import mirrorstream.kube.client
 import msgspec
 import pytest
 from mirrorstream.kube.client import Client
@@ -177,6 +178,65 @@ def test_a_storm_of_410_is_no_tight_loop(script: Script, client: Client, informe
     informers(client, wait=wait, uniform=lambda low, high: high)
     wait_for("it gives up, as asked", lambda: len(waits) > 8)
     assert waits[:7] == [0.5, 1, 2, 4, 8, 10, 10]
+
+
+def test_a_busy_server_is_left_alone_for_as_long_as_it_asks(script: Script, client: Client, informers: Any) -> None:
+    """Retry-After beyond what a single request waits for, and never for longer than a minute: some proxy's may be a day."""
+    cluster = Cluster(script)
+    waits: list[float] = []
+    cluster.lists = [lambda r: r.fail(429, "TooManyRequests", Retry_After="30")]
+    cluster.watches = [
+        lambda r: r.fail(503, "ServiceUnavailable", Retry_After="20"),
+        lambda r: r.fail(429, "TooManyRequests", Retry_After="86400"),
+        lambda r: script.ended.wait(20),
+    ]
+    informer, _ = informers(client, wait=lambda event, seconds: bool(waits.append(seconds)), uniform=lambda low, high: high)
+    wait_for("it watches", lambda: informer.watches == 3)
+    assert waits == [30 + 0.5, 20 + 1, 60 + 2]
+
+
+def test_an_event_that_no_object_can_be_is_not_read_to_its_end(
+    script: Script, client: Client, informers: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Memory stays bounded; everything is listed again, since whoever resumes gets the same event."""
+    monkeypatch.setattr(mirrorstream.kube.client, "EVENT_LIMIT", 100_000)
+    cluster = Cluster(script, thing("a", 5))
+    large = thing("b", 12, 1) | {"padding": "x" * 90_000}
+    cut: list[bool] = []
+
+    def endless(request: Request) -> None:
+        request.stream({"type": "ADDED", "object": large}, b'{"type":"ADDED","object":{"padding":"')
+        cluster.items = [thing("a", 20, 2)]
+        with pytest.raises(OSError):  # noqa: PT011  a broken pipe or a reset
+            while not script.ended.is_set():
+                request.event(b"x" * 10_000)
+        cut.append(True)
+
+    cluster.watches = [endless]
+    informer, changes = informers(client)
+    wait_for("it lists again", lambda: names(informer) == {"a": 2})
+    assert [change.key[1] for change in changes] == ["a", "b", "b", "a"], "the large one that may be was read"
+    wait_for("nobody reads the rest", lambda: cut)
+
+
+def test_a_watch_that_went_its_whole_way_is_news(script: Script, client: Client, informers: Any) -> None:
+    """A server that sends no bookmarks says in this way that nothing happened; one that ends its watches early says nothing."""
+    now = [0.0]
+    cluster = Cluster(script)
+
+    def ended_after(seconds: float) -> Callable[[Request], None]:
+        def watch(request: Request) -> None:
+            now[0] += seconds
+            request.stream()
+            request.finish_stream()
+
+        return watch
+
+    for seconds, stale in ((30, 30), (50, 0)):
+        cluster.watches = [ended_after(seconds), cluster.silent]
+        informer, _ = informers(client, clock=lambda: now[0], uniform=lambda low, high: low)
+        wait_for("it watches again", lambda started=informer: started.watches == 2)
+        assert informer.staleness() == stale
 
 
 def test_a_410_after_a_long_outage_is_answered_with_a_list_at_once(script: Script, client: Client, informers: Any) -> None:

@@ -20,17 +20,19 @@ from kubernetes.client.rest import should_bypass_proxies
 from urllib3.connection import HTTPConnection
 
 from mirrorstream.kube.credentials import Configuration, Loader, find_credentials
-from mirrorstream.kube.errors import ApiError, ApiUnreachable, ClientError, ConfigurationError
+from mirrorstream.kube.errors import ApiError, ApiUnreachable, ClientError, ConfigurationError, EventTooLarge
 from mirrorstream.kube.limiter import RateLimiter
 from mirrorstream.kube.verbs import verb
 
-__all__ = ["ApiError", "ApiUnreachable", "Client", "ClientError", "ConfigurationError", "Watch", "load_client"]
+__all__ = ["ApiError", "ApiUnreachable", "Client", "ClientError", "ConfigurationError", "EventTooLarge", "Watch", "load_client"]
 
 T = TypeVar("T")
 CONNECT_TIMEOUT = 5.0
 REQUEST_TIMEOUT = 30.0
 THROTTLE_RETRIES = 3
 THROTTLE_LIMIT = 10.0
+EVENT_LIMIT = 32 * 1024 * 1024
+"""No event of a watch is larger, in bytes: etcd stores no object over 1.5 MB, a few times that as JSON."""
 UNREADABLE = (msgspec.MsgspecError, RecursionError, UnicodeDecodeError)
 """What decoding JSON raises; where msgspec skips a value it does not look whether its text is UTF-8."""
 JSON, JSON_PATCH, MERGE_PATCH = "application/json", "application/json-patch+json", "application/merge-patch+json"
@@ -110,10 +112,14 @@ class Client:
         return configuration, urllib3.PoolManager(**options)
 
     def _reconnect(self, seen: Configuration) -> None:
-        """Read the credentials again, unless another thread has since `seen`."""
+        """Read the credentials again, unless another thread has since `seen`. Raises ApiUnreachable when they cannot be used."""
         with self._lock:
             if self._configuration is seen:
-                self._configuration, self._pool = self._connect()
+                try:
+                    self._configuration, self._pool = self._connect()
+                except ConfigurationError as error:
+                    # A file that is just being written, say: the next refusal reads it again.
+                    raise ApiUnreachable(f"{self.server}: the credentials cannot be read again: {error}") from error
 
     def _headers(self, configuration: Configuration, accept: str = JSON) -> dict[str, str]:
         headers = {"Accept": accept, "User-Agent": self._user_agent}
@@ -229,6 +235,10 @@ class Client:
                 redirect=False,
             )
             code = response.status
+        except urllib3.exceptions.SSLError as error:
+            # The authority may be another one by now: a file is read for each connection, what is in the kubeconfig itself is not.
+            self._reconnect(configuration)
+            raise ApiUnreachable(f"{self.server}: {method} {path}: {_cause(error)}") from error
         except (urllib3.exceptions.HTTPError, OSError) as error:
             raise ApiUnreachable(f"{self.server}: {method} {path}: {_cause(error)}") from error
         finally:
@@ -273,16 +283,23 @@ class Watch:
         self._closed = False
 
     def __iter__(self) -> Iterator[bytes]:
-        """Each event's bytes. Raises ApiUnreachable when the connection breaks; ends when the server or `close` ends it."""
+        """Each event's bytes; ends when the server or `close` ends it.
+
+        Raises ApiUnreachable when the connection breaks, EventTooLarge for more than EVENT_LIMIT bytes without an end.
+        """
         rest: list[bytes] = []  # of one event, put together once: it may be megabytes, in chunks of a few bytes
+        size = 0
         try:
             for chunk in self._response.stream(65536):
                 first, *lines = chunk.split(b"\n")
                 rest.append(first)
+                size += len(first)
                 for line in lines:
-                    whole, rest = b"".join(rest), [line]
+                    whole, rest, size = b"".join(rest), [line], len(line)
                     if whole.strip():
                         yield whole
+                if size > EVENT_LIMIT:
+                    raise EventTooLarge(f"{self._name}: an event of more than {EVENT_LIMIT} bytes")
         except (urllib3.exceptions.HTTPError, OSError, ValueError, AttributeError) as error:
             # A response that another thread shuts down fails in many ways, all of which mean that it was closed.
             if not self._closed:

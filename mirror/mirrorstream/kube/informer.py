@@ -15,7 +15,8 @@ from typing import Any, Generic, TypeVar
 import msgspec
 import structlog
 
-from mirrorstream.kube.client import UNREADABLE, ApiError, ApiUnreachable, Client, ClientError, Watch
+from mirrorstream.kube.client import UNREADABLE, ApiError, ApiUnreachable, Client, ClientError, EventTooLarge, Watch
+from mirrorstream.kube.errors import asked_wait
 
 log = structlog.get_logger(__name__)
 
@@ -25,10 +26,11 @@ Key = tuple[str, str]
 
 PAGE_SIZE = 500
 BACKOFF_INITIAL, BACKOFF_MAXIMUM = 0.5, 10.0
-WATCH_SECONDS = (300, 600)
-"""The server ends a watch after a random time in here, so that the watches of many clients do not end together."""
-SILENCE_SECONDS = 120.0
-"""Bookmarks come every minute: a watch with no bytes for so long is dead, whatever its connection says."""
+WATCH_SECONDS = (45, 60)
+"""The server ends a watch after a random time in here, so that the watches of many clients do not end together. Two seconds before,
+kube-apiserver sends a bookmark; when nothing happens, its first other one comes after two minutes."""
+OVERDUE_SECONDS = 10.0
+"""A watch that is not ended so long after that is dead, whatever its connection says: silence is noticed within 70 s."""
 UNREADABLE_AGAIN = 3
 """So many watches that end at the same event, since it is no JSON, before everything is listed anew."""
 ABSENT_AFTER = 6
@@ -170,7 +172,7 @@ class Informer(Generic[T]):
         failures = expiries = unreadable = 0
         version = ""
         while not self._stopped.is_set():
-            began = self._clock()
+            began, asked = self._clock(), 0.0
             try:
                 if not version:
                     version = self._list()
@@ -183,7 +185,7 @@ class Informer(Generic[T]):
                 version = ""
                 failures = expiries
                 expiries += 1
-                log.info("the watch is too far behind, listing again", resource=self.name, reason=str(expired))
+                log.info(f"{expired.what}, listing again", resource=self.name, reason=str(expired))
             except _Broken as broken:
                 # Resuming from the last good event loses nothing; unless what follows it can't be read, however often it is sent.
                 unreadable = unreadable + 1 if broken.unreadable and broken.version == version else 0
@@ -198,12 +200,13 @@ class Informer(Generic[T]):
                     if self._wait(self._stopped, self._uniform(0.8, 1.2) * ABSENT_SECONDS):
                         return
                     continue
+                asked = asked_wait(error)
                 self._report(str(error))
             except Exception:  # a bug must not end the watch for good: say it whole and start over
                 failures += 1
                 version = ""
                 log.exception("the informer failed", resource=self.name)
-            if failures and self._wait(self._stopped, self._backoff(failures)):
+            if failures and self._wait(self._stopped, asked + self._backoff(failures)):
                 return
 
     def _backoff(self, failures: int) -> float:
@@ -287,11 +290,11 @@ class Informer(Generic[T]):
 
     def _follow(self, version: str) -> str:
         """Watch from `version` until the server ends it; the version to resume from."""
-        seconds = int(self._uniform(*WATCH_SECONDS))
+        began, seconds = self._clock(), int(self._uniform(*WATCH_SECONDS))
         params = {"watch": "1", "resourceVersion": version, "allowWatchBookmarks": "true", "timeoutSeconds": str(seconds)}
         self.watches += 1
         try:
-            self._watch = self._client.watch(self._path, params, read_timeout=SILENCE_SECONDS)
+            self._watch = self._client.watch(self._path, params, read_timeout=seconds + OVERDUE_SECONDS)
         except ApiError as error:
             if error.status == 410:
                 raise _Expired(error.message) from error
@@ -306,6 +309,9 @@ class Informer(Generic[T]):
         finally:
             with contextlib.suppress(ClientError):
                 self._watch.close()
+        if self._clock() - began >= seconds:
+            # It went its whole way: whatever happened until now was in it.
+            self.last_contact = self._clock()
         return version
 
     def _events(self, watch: Watch, version: str) -> Iterator[str]:
@@ -332,6 +338,8 @@ class Informer(Generic[T]):
                 yield version
         except ApiUnreachable as error:
             raise _Broken(str(error), version) from error
+        except EventTooLarge as error:
+            raise _TooLarge(str(error)) from error
         except UNREADABLE as error:
             raise _Broken(f"an event cannot be read: {error}", version, unreadable=True) from error
 
@@ -380,6 +388,14 @@ class Informer(Generic[T]):
 
 class _Expired(Exception):  # noqa: N818  internal control flow
     """The resourceVersion is no longer served: only a new list helps."""
+
+    what = "the watch is too far behind"
+
+
+class _TooLarge(_Expired):
+    """Whoever resumes would get the same event again."""
+
+    what = "the watch cannot be read"
 
 
 class _Broken(Exception):  # noqa: N818  internal control flow
