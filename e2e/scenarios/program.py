@@ -23,6 +23,8 @@ PROGRAM = Path(sys.executable).parent / "mirrorstream"
 class Program:
     """A running `mirrorstream COMMAND`; `port` is that of its metrics."""
 
+    executable: tuple[str, ...] = (str(PROGRAM),)
+
     def __init__(
         self,
         name: str,
@@ -38,7 +40,7 @@ class Program:
         self.log_file = folder / f"{name}-{self.port}.log"
         self.config_file = folder / f"config-{self.port}.yaml"
         self.configure(configuration)
-        command = [str(PROGRAM), name, "--kubeconfig", str(kubeconfig)]
+        command = [*self.executable, name, "--kubeconfig", str(kubeconfig)]
         command += [
             "--config",
             str(self.config_file),
@@ -77,6 +79,13 @@ class Program:
     def wait_ready(self) -> None:
         """Wait until it is ready."""
         wait_for(f"the {self.name} is ready", self.ready, seconds=60)
+
+    def peak_memory(self, *, since_now: bool = False) -> float:
+        """The most memory that it has had, in MB; `since_now`: the present one, and begin anew."""
+        if since_now:
+            Path(f"/proc/{self.process.pid}/clear_refs").write_text("5", encoding="ascii")
+        status = Path(f"/proc/{self.process.pid}/status").read_text(encoding="utf-8")
+        return next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM:")) / 1024
 
     def threads(self) -> int:
         """How many threads it has."""
