@@ -271,6 +271,7 @@ class Interceptor:
         self.mistakes: list[BaseException] = []
         self._rules: list[_Rule] = []
         self._open: set[Exchange] = set()
+        self.connections: set[socket.socket] = set()
         self._lock = threading.Lock()
         self._folder = folder
         self._context: ssl.SSLContext | None = None
@@ -318,11 +319,23 @@ class Interceptor:
             exchange.cut()
         return len(found)
 
+    def disconnect(self) -> None:
+        """Cut every connection, those that wait for their next request included."""
+        for connection in list(self.connections):
+            with contextlib.suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
+
     def count(self, verb: str = "*", path: str = "", since: float = 0) -> int:
         """How many requests with that verb and path have come since then (monotonic), those under way included."""
         with self._lock:
             seen = [(s.verb, s.path, s.at) for s in self.requests] + [(e.verb, e.path, e.at) for e in self._open]
         return sum(verb in ("*", v) and bool(re.search(path, p)) and at >= since for v, p, at in seen)
+
+    def seen(self, verb: str, path: str) -> list[Seen]:
+        """Such requests that ended or are under way, the latter with status 0."""
+        with self._lock:
+            known = self.requests + [Seen(e.at, e.verb, e.path, 0, e.agent) for e in self._open]
+        return [seen for seen in known if seen.verb == verb and re.search(path, seen.path)]
 
     def act(self, exchange: Exchange) -> None:
         """What becomes of a request."""
@@ -373,7 +386,14 @@ class _Server(http.server.ThreadingHTTPServer):
 
     def get_request(self) -> tuple[socket.socket, Any]:
         connection, address = super().get_request()
-        return self.owner.secured(connection), address
+        secured = self.owner.secured(connection)
+        self.owner.connections.add(secured)
+        return secured, address
+
+    def shutdown_request(self, request: Any) -> None:
+        """Forget a connection that is over."""
+        self.owner.connections.discard(request)
+        super().shutdown_request(request)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """A program that ends in the middle of a handshake is no news; a test's own mistake is, and `stop` tells it."""

@@ -229,7 +229,7 @@ def test_a_hook_comes_before_every_write_and_no_read(script: Script, client: Cli
 
 
 def test_an_authority_inside_the_kubeconfig_may_change(tmp_path: Path) -> None:
-    """As in a Secret that another control plane renews: the next attempt reads it again; half a file is a refusal like any other."""
+    """As in a Secret that another control plane renews: the next attempt reads it again; half a file is refused, too."""
     ours, theirs = Authority(tmp_path / "ours", "ours"), Authority(tmp_path / "theirs", "theirs")
     pair = theirs.issue("server", hosts=("localhost",))
     script = Script()

@@ -185,7 +185,7 @@ class Informer(Generic[T]):
                 version = ""
                 failures = expiries
                 expiries += 1
-                log.info(f"{expired.what}, listing again", resource=self.name, reason=str(expired))
+                log.info(expired.event, resource=self.name, reason=str(expired))
             except _Broken as broken:
                 # Resuming from the last good event loses nothing; unless what follows it can't be read, however often it is sent.
                 unreadable = unreadable + 1 if broken.unreadable and broken.version == version else 0
@@ -389,13 +389,13 @@ class Informer(Generic[T]):
 class _Expired(Exception):  # noqa: N818  internal control flow
     """The resourceVersion is no longer served: only a new list helps."""
 
-    what = "the watch is too far behind"
+    event = "the watch is too far behind, listing again"
 
 
 class _TooLarge(_Expired):
     """Whoever resumes would get the same event again."""
 
-    what = "the watch cannot be read"
+    event = "the watch cannot be read, listing again"
 
 
 class _Broken(Exception):  # noqa: N818  internal control flow
