@@ -239,7 +239,7 @@ class Reconciler:
         return True
 
     def _back_off(self, key: Key, plan: TagPlan, asked: float = 0.0) -> None:
-        """Let the tag wait for the stream's next attempt, at least `asked` seconds: so long the API server wants to be left alone."""
+        """Let the tag wait for the stream's next attempt, at least `asked` seconds: what the API server asked for."""
         with self._lock:
             memory = self._streams.get(key)
             if memory is None or memory.running.get(plan.tag) != plan.fingerprint:

@@ -10,7 +10,7 @@ import pytest
 import yaml
 from mirrorstream.kube.client import THROTTLE_LIMIT
 
-from e2e.interceptor import Action, Interceptor, cut_answer, delay, lose_answer, refuse
+from e2e.interceptor import Action, Interceptor, cut_answer, delay, intercepted, lose_answer, refuse
 from e2e.reliability import SOAK, often
 from e2e.scenarios.cluster import Namespace, tag
 from e2e.scenarios.conftest import Start, configuration
@@ -35,6 +35,13 @@ Requests = list[tuple[str, str]]
 def fault(what: str, promise: str) -> pytest.MarkDecorator:
     """A row of the table."""
     return pytest.mark.fault("API server", what, promise)
+
+
+@pytest.fixture
+def between_leader(own_account: Path, tmp_path: Path) -> Iterator[Interceptor]:
+    """As `between`, for a controller that may have a Lease in the scenario's namespace."""
+    with intercepted(own_account, tmp_path) as found:
+        yield found
 
 
 def stream(ns: Namespace, name: str = "app") -> str:
@@ -100,22 +107,24 @@ def test_too_many_requests(ns: Namespace, start: Start, between: Interceptor, sa
     "500s for a minute, to every request",
     "no tight loop; the same process, or, without the lease, an end with status 1 and one line",
 )
-def test_internal_errors(ns: Namespace, start: Start, between: Interceptor, saw: dict[str, str]) -> None:
+def test_internal_errors(ns: Namespace, start: Start, between_leader: Interceptor, saw: dict[str, str]) -> None:
     """A leader that cannot renew for 12 s ends; whatever happens, nothing is lost."""
     ns.digest_mirrors()
-    program = start("--namespace", ns.name, program=between.kubeconfig)
+    program = start("--namespace", ns.name, program=between_leader.kubeconfig)
     wait_for("it leads", lambda: program.metric("mirrorstream_leader") == 1)
     ns.create("app", tag("v1", ns.source("app:v1")))
     ns.wait_event("app", "MirrorImportFailed")
     began = time.monotonic()
-    with between.when("*", "", refuse(500, "InternalError")):
-        between.drop()
+    with between_leader.when("*", "", refuse(500, "InternalError")):
+        between_leader.drop()
         digest = ns.put("good", "app:v1")
         ns.create("new", tag("v1", ns.source("app:v1")))
         time.sleep(SECONDS)
         lasted = time.monotonic() - began
-        asked = {request: between.count(*request, began) for request in (("watch", STREAMS), ("watch", RULES), ("list", STREAMS))}
-        leases, dry_runs = between.count("*", LEASES, began), between.count("create", DRY_RUNS, began)
+        asked = {
+            request: between_leader.count(*request, began) for request in (("watch", STREAMS), ("watch", RULES), ("list", STREAMS))
+        }
+        leases, dry_runs = between_leader.count("*", LEASES, began), between_leader.count("create", DRY_RUNS, began)
     assert max(asked.values()) <= attempts(lasted), asked
     assert leases <= 2 * (lasted / LEASE_RETRY + 1)
     assert dry_runs <= attempts(lasted) + lasted  # one stream's back-off is 0.5 to 2 s here
@@ -127,18 +136,18 @@ def test_internal_errors(ns: Namespace, start: Start, between: Interceptor, saw:
             "the lease could not be renewed for 12 s"
         ]
         saw["the leader"] = "ended"
-        start("--namespace", ns.name, program=between.kubeconfig)
+        start("--namespace", ns.name, program=between_leader.kubeconfig)
     for name in ("app", "new"):
-        heals(ns, between, digest, name)
+        heals(ns, between_leader, digest, name)
 
 
 @fault("its TLS certificate and authority changed", "the same process goes on, and keeps its lease, once it can read the authority")
 @pytest.mark.parametrize("embedded", [False, True], ids=["file", "kubeconfig"])
-def test_another_certificate(ns: Namespace, start: Start, between: Interceptor, tmp_path: Path, embedded: bool) -> None:
+def test_another_certificate(ns: Namespace, start: Start, between_leader: Interceptor, tmp_path: Path, embedded: bool) -> None:
     """Whether the kubeconfig names a file with the authority, as in a pod, or has the authority inside."""
-    if not between.authority_file.exists():
+    if not between_leader.authority_file.exists():
         pytest.skip("this API server speaks plain HTTP")
-    kubeconfig = between.kubeconfig
+    kubeconfig = between_leader.kubeconfig
     document = yaml.safe_load(kubeconfig.read_text(encoding="utf-8"))
     if embedded:
         kubeconfig = tmp_path / "embedded.kubeconfig"
@@ -147,7 +156,7 @@ def test_another_certificate(ns: Namespace, start: Start, between: Interceptor, 
         if embedded:
             cluster = document["clusters"][0]["cluster"]
             cluster.pop("certificate-authority", None)
-            cluster["certificate-authority-data"] = base64.b64encode(between.authority_file.read_bytes()).decode()
+            cluster["certificate-authority-data"] = base64.b64encode(between_leader.authority_file.read_bytes()).decode()
             kubeconfig.write_text(yaml.safe_dump(document), encoding="utf-8")
 
     tell()
@@ -155,15 +164,15 @@ def test_another_certificate(ns: Namespace, start: Start, between: Interceptor, 
     ns.digest_mirrors()
     program = start("--namespace", ns.name, program=kubeconfig)
     wait_for("it leads", lambda: program.metric("mirrorstream_leader") == 1)
-    between.renew()
-    between.disconnect()
+    between_leader.renew()
+    between_leader.disconnect()
     if embedded:
         wait_for("it is refused", lambda: "certificate verify failed" in program.log())
     tell()
     ns.create("app", tag("v1", ns.source("app:v1")))
-    heals(ns, between, digest)
+    heals(ns, between_leader, digest)
     began = time.monotonic()
-    wait_for("the lease is renewed", lambda: between.count("update", LEASES, began))
+    wait_for("the lease is renewed", lambda: between_leader.count("update", LEASES, began))
     assert program.metric("mirrorstream_leader") == 1
     assert not program.lines("no longer the leader, ending")
 
@@ -189,22 +198,22 @@ def test_cut_bodies(ns: Namespace, start: Start, between: Interceptor) -> None:
 
 
 @fault("slow: 5 s for each answer", "the lease is acquired and kept, streams heal, one status write")
-def test_slow(ns: Namespace, between: Interceptor, tmp_path: Path, start: Start, saw: dict[str, str]) -> None:
+def test_slow(ns: Namespace, between_leader: Interceptor, start: Start, saw: dict[str, str]) -> None:
     """From the start on: two answers until it leads, four for a heal."""
     digest = ns.put("good", "app:v1")
     ns.digest_mirrors()
     ns.create("app", tag("v1", ns.source("app:v1")))
-    with between.when("*", "", delay(5)):
+    with between_leader.when("*", "", delay(5)):
         began = time.monotonic()
-        program = start("--namespace", ns.name, program=between.kubeconfig)
+        program = start("--namespace", ns.name, program=between_leader.kubeconfig)
         wait_for("it leads", lambda: program.metric("mirrorstream_leader") == 1, seconds=30)
         leading = time.monotonic()
-        heals(ns, between, digest)
+        heals(ns, between_leader, digest)
         saw["healed"] = f"{time.monotonic() - began:.0f} s after the start"
         time.sleep(max(0, leading + often(120, 17) - time.monotonic()))  # longer than a lease lasts
         assert program.metric("mirrorstream_leader") == 1
         assert program.process.ended is None
-        assert between.count("update", LEASES, leading) >= 2
+        assert between_leader.count("update", LEASES, leading) >= 2
 
 
 @fault("image.openshift.io absent at start, appearing later", "it waits, asking once a minute, and then heals")
