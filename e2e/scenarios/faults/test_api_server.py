@@ -27,6 +27,8 @@ IMAGES = "^/apis/image.openshift.io/v1/images$"
 DRY_RUNS = "/imagestreamimports$"
 LEASES = "/leases(/|$)"
 ABSENT = refuse(404, "NotFound", "the server could not find the requested resource")
+PATIENCE = 60 + 1.5 * ABSENT_SECONDS
+"""How long anything may take in the end, in seconds."""
 LEASE_RETRY = 1.8
 """The least time between two attempts at the lease, in seconds."""
 Requests = list[tuple[str, str]]
@@ -56,7 +58,7 @@ def status(ns: Namespace, name: str = "app") -> str:
 
 def heals(ns: Namespace, between: Interceptor, digest: str, name: str = "app", *, refused: int = 0) -> None:
     """Wait for it; there is one entry in the history, and one status write but for those that were refused."""
-    ns.wait_healed(name, "v1", digest, seconds=60)
+    ns.wait_healed(name, "v1", digest, seconds=PATIENCE)
     assert [item["image"] for item in ns.tag_status(name, "v1")["items"]] == [digest]
     ns.stays("written once", lambda: between.count("update", status(ns, name)) == refused + 1, seconds=0.5)
 
@@ -230,6 +232,7 @@ def test_no_image_api_at_first(ns: Namespace, between: Interceptor, tmp_path: Pa
             time.sleep(SECONDS)
             asked = between.count("*", "^/apis/image.openshift.io/")
             assert asked <= SECONDS / (0.8 * ABSENT_SECONDS) + 2
+        wait_for("it is ready", program.ready, seconds=PATIENCE)
         with running(program):
             heals(ns, between, digest)
     finally:
