@@ -110,7 +110,7 @@ def test_too_many_requests(ns: Namespace, start: Start, between: Interceptor, sa
     "no tight loop; the same process, or, without the lease, an end with status 1 and one line",
 )
 def test_internal_errors(ns: Namespace, start: Start, between_leader: Interceptor, saw: dict[str, str]) -> None:
-    """A leader that cannot renew for 12 s ends; whatever happens, nothing is lost."""
+    """A leader that cannot renew for 11 s ends; whatever happens, nothing is lost."""
     ns.digest_mirrors()
     program = start("--namespace", ns.name, program=between_leader.kubeconfig)
     wait_for("it leads", lambda: program.metric("mirrorstream_leader") == 1)
@@ -135,7 +135,7 @@ def test_internal_errors(ns: Namespace, start: Start, between_leader: Intercepto
     if program.process.ended is not None or lasted > 15:
         assert program.process.wait(5) == 1
         assert [line["reason"] for line in program.lines("no longer the leader, ending")] == [
-            "the lease could not be renewed for 12 s"
+            "the lease could not be renewed for 11 s"
         ]
         saw["the leader"] = "ended"
         start("--namespace", ns.name, program=between_leader.kubeconfig)
