@@ -2,8 +2,8 @@
 
 What comes of it goes to two functions: what to record, or what is held back, to `on_served`, which answers whether anybody still
 wants it; that no mirror served it, or that the import could not be made, to `on_failed`, with the seconds that the API server asked
-for. Before each mirror's turn `wanted` is asked: a tag that is edited every second while its mirror takes a minute must not fill the
-pool with what nobody wants any more.
+for. Before each mirror's turn `wanted` is asked: a tag that is edited every second while its mirror takes a minute must not fill
+the pool with what nobody wants any more.
 """
 
 import time
