@@ -80,13 +80,6 @@ class Program:
         """Wait until it is ready."""
         wait_for(f"the {self.name} is ready", self.ready, seconds=60)
 
-    def peak_memory(self, *, since_now: bool = False) -> float:
-        """The most memory that it has had, in MB; `since_now`: the present one, and begin anew."""
-        if since_now:
-            Path(f"/proc/{self.process.pid}/clear_refs").write_text("5", encoding="ascii")
-        status = Path(f"/proc/{self.process.pid}/status").read_text(encoding="utf-8")
-        return next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM:")) / 1024
-
     def threads(self) -> int:
         """How many threads it has."""
         return self._status("Threads")
@@ -94,6 +87,11 @@ class Program:
     def peak_memory(self) -> int:
         """The most memory that it has had resident, in MiB."""
         return self._status("VmHWM") // 1024
+
+    def forget_peak(self) -> int:
+        """Begin anew with the memory that it has now, in MiB."""
+        Path(f"/proc/{self.process.pid}/clear_refs").write_text("5", encoding="ascii")
+        return self.peak_memory()
 
     def _status(self, name: str) -> int:
         """A number that the kernel has about it."""
