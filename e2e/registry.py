@@ -11,6 +11,7 @@ import socket
 import ssl
 import tarfile
 import threading
+import time
 from collections import Counter
 from dataclasses import dataclass
 from types import TracebackType
@@ -47,7 +48,9 @@ class Failure:
     """How requests fail.
 
     `status` with an error `code`; `html`: a proxy's page; `wrong_digest`: other content than the digest says; `seconds`: a wait
-    before the answer; `hang`: no answer at all; `close`: the connection is cut; `redirect`: to the same place, for ever.
+    before the answer; `hang`: no answer at all; `close`: the connection is cut; `redirect`: to the same place, for ever;
+    `redirect_to`: to the same path at another registry (`http://host:port`). `flapping`: only every other so many seconds, and
+    not in between.
     """
 
     status: int = 0
@@ -58,6 +61,12 @@ class Failure:
     hang: bool = False
     close: bool = False
     redirect: bool = False
+    redirect_to: str = ""
+    flapping: float = 0
+
+    def is_now(self, seconds: float) -> bool:
+        """Whether requests fail at this time (monotonic)."""
+        return not self.flapping or int(seconds / self.flapping) % 2 == 0
 
 
 FAILURES = {
@@ -250,6 +259,8 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         repository = match[1] if match else ""
         owner.requests[repository] += 1
         failure = owner.failures.get(repository) or owner.failure
+        if failure and not failure.is_now(time.monotonic()):
+            failure = None
         if failure and self._failed(failure):
             return
         if not self._allowed():
@@ -281,8 +292,8 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         if failure.hang or failure.close:
             self.close_connection = True
             return True
-        if failure.redirect:
-            self._answer(307, b"", headers={"Location": self.path})
+        if failure.redirect or failure.redirect_to:
+            self._answer(307, b"", headers={"Location": failure.redirect_to + self.path})
             return True
         if failure.html:
             self._answer(200, b"<html>hello</html>", "text/html")

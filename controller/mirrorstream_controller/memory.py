@@ -30,6 +30,10 @@ class StreamMemory:
     """For each tag that a mirror serves and that is not recorded all the same: when it may be, or OBSERVED."""
     running: dict[str, tuple[object, ...]] = field(default_factory=dict)
     """The fingerprint of the import that runs, by tag."""
+    asked: set[str] = field(default_factory=set)
+    """The tags among the running ones that a user waits for."""
+    hurried: bool = False
+    """Whether there is a result that a user waits for: it is recorded without waiting for others."""
     results: list[TagResult] = field(default_factory=list)
     first_result: float = 0.0
     seen_failing: dict[str, float] = field(default_factory=dict)
@@ -84,7 +88,16 @@ class StreamMemory:
         self.held_until = {tag: until for tag, until in self.held_until.items() if tag in tags}
         wanted = {(plan.tag, plan.fingerprint) for plan in plans if plan.action is Action.IMPORT}
         self.running = {tag: fingerprint for tag, fingerprint in self.running.items() if (tag, fingerprint) in wanted}
+        self.asked &= self.running.keys()
         self.results = [r for r in self.results if active and (r.plan.tag, r.plan.fingerprint) in wanted]
+
+    def start(self, plans: Iterable[TagPlan], *, asked: bool) -> list[str]:
+        """Remember that these imports run now; with `asked`, a user waits for all that run. Those that ran already, then."""
+        before = list(self.running) if asked else []
+        self.running.update({plan.tag: plan.fingerprint for plan in plans})
+        if asked:
+            self.asked.update(self.running)
+        return before
 
     def healed(self, result: TagResult, now: float) -> None:
         """Remember that a tag is well because of us."""

@@ -7,9 +7,12 @@ take turns. A turn has several imports: tags that are imported together are reco
 
 import threading
 from collections import Counter, OrderedDict, deque
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass
 
 import structlog
+
+from mirrorstream_controller.workqueue import URGENT_IN_A_ROW
 
 log = structlog.get_logger(__name__)
 
@@ -21,39 +24,93 @@ FRESH_IN_A_ROW = 4
 """After so many imports of namespaces that have just come, one of those that have waited runs in any case."""
 
 
+@dataclass(slots=True, eq=False)
+class Waiting:
+    """A job that waits for its turn."""
+
+    namespace: str
+    host: str
+    name: Hashable
+    job: Job
+    urgent: bool = False
+    taken: bool = False
+    """Whether its turn has come: what was hurried waits in two places."""
+
+
 class Lane:
     """The imports that wait for one mirror. A namespace that has just come has one at once, and then waits for its turn.
 
-    So a user whose tag fails in the middle of a storm does not wait for the turns of all others.
+    So a user whose tag fails in the middle of a storm does not wait for the turns of all others. What a user has asked for comes
+    before both, the newest of a namespace first: whoever asks watches. After a few of those one of the others has its turn.
     """
 
     def __init__(self) -> None:
-        self._jobs: OrderedDict[str, deque[Job]] = OrderedDict()
+        self._jobs: OrderedDict[str, deque[Waiting]] = OrderedDict()
         self._fresh: OrderedDict[str, None] = OrderedDict()
+        self._asked: OrderedDict[str, list[Waiting]] = OrderedDict()
+        self._count = 0
         self._taken = 0
         """How many imports the first of the namespaces has had in its turn."""
         self._in_a_row = 0
+        self._asked_in_a_row = 0
 
     def __len__(self) -> int:
         """How many imports wait."""
-        return sum(map(len, self._jobs.values()))
+        return self._count
 
-    def add(self, namespace: str, job: Job) -> None:
+    def add(self, waiting: Waiting) -> None:
         """Let a job wait."""
-        if namespace not in self._jobs:
-            self._jobs[namespace] = deque()
-            self._fresh[namespace] = None
-        self._jobs[namespace].append(job)
+        self._count += 1
+        if waiting.urgent:
+            self._asked.setdefault(waiting.namespace, []).append(waiting)
+            return
+        if waiting.namespace not in self._jobs:
+            self._jobs[waiting.namespace] = deque()
+            self._fresh[waiting.namespace] = None
+        self._jobs[waiting.namespace].append(waiting)
 
-    def take(self) -> Job:
+    def hurry(self, waiting: Waiting) -> None:
+        """A user asks for a job that waits already."""
+        if not waiting.urgent:
+            waiting.urgent = True
+            self._asked.setdefault(waiting.namespace, []).append(waiting)
+
+    def take(self) -> Waiting:
         """The next job. Raises StopIteration when none waits."""
+        while True:
+            if self._asked and (self._asked_in_a_row < URGENT_IN_A_ROW or not self._jobs):
+                found = self._next_asked()
+                self._asked_in_a_row += not found.taken
+            else:
+                found = self._next_other()
+                self._asked_in_a_row = self._asked_in_a_row if found.taken else 0
+            if not found.taken:
+                found.taken = True
+                self._count -= 1
+                return found
+
+    def _next_asked(self) -> Waiting:
+        namespace, jobs = self._asked.popitem(last=False)
+        found = jobs.pop()
+        if jobs:
+            self._asked[namespace] = jobs
+        return found
+
+    def _next_other(self) -> Waiting:
+        """One of the others; what was taken as asked for costs nobody a turn."""
         fresh = bool(self._fresh) and self._in_a_row < FRESH_IN_A_ROW
-        self._in_a_row = self._in_a_row + 1 if fresh else 0
         namespace = next(iter(self._fresh if fresh else self._jobs))
         first = namespace == next(iter(self._jobs))
-        self._fresh.pop(namespace, None)
         jobs = self._jobs[namespace]
-        job = jobs.popleft()
+        found = jobs.popleft()
+        if found.taken:
+            if not jobs:
+                del self._jobs[namespace]
+                self._fresh.pop(namespace, None)
+                self._taken = 0 if first else self._taken
+            return found
+        self._in_a_row = self._in_a_row + 1 if fresh else 0
+        self._fresh.pop(namespace, None)
         if not fresh:
             self._taken += 1
         if not jobs:
@@ -61,10 +118,10 @@ class Lane:
         elif fresh or self._taken >= TURN:
             self._jobs.move_to_end(namespace)
         else:
-            return job
+            return found
         if first:
             self._taken = 0
-        return job
+        return found
 
 
 class ImportPool:
@@ -74,6 +131,7 @@ class ImportPool:
         self._concurrency = concurrency
         self._condition = threading.Condition()
         self._lanes: OrderedDict[str, Lane] = OrderedDict()
+        self._named: dict[Hashable, Waiting] = {}
         self._busy: Counter[str] = Counter()
         self._threads: set[threading.Thread] = set()
         self._stopped = False
@@ -83,15 +141,27 @@ class ImportPool:
         """How many jobs may run at one mirror host."""
         return max(1, self._concurrency // 2)
 
-    def submit(self, namespace: str, host: str, job: Job) -> None:
-        """Run `job` when its turn comes; it must handle its own errors."""
+    def submit(self, namespace: str, host: str, job: Job, *, name: Hashable = None, urgent: bool = False) -> None:
+        """Run `job` when its turn comes, or, if urgent, before those that are not; it must handle its own errors.
+
+        `name` is what `hurry` may call it by; of several that wait under one name it finds the last.
+        """
         with self._condition:
             if self._stopped:
                 return
-            self._lanes.setdefault(host, Lane()).add(namespace, job)
+            waiting = Waiting(namespace, host, name, job, urgent)
+            self._lanes.setdefault(host, Lane()).add(waiting)
+            if name is not None:
+                self._named[name] = waiting
             if len(self._threads) < self._concurrency and self._waiting() > 0:
                 self._start_thread()
             self._condition.notify()
+
+    def hurry(self, name: Hashable) -> None:
+        """Somebody asks for a job: if it still waits, it comes before those that nobody asks for."""
+        with self._condition:
+            if waiting := self._named.get(name):
+                self._lanes[waiting.host].hurry(waiting)
 
     def resize(self, concurrency: int) -> None:
         """Take over a changed setting; threads that are too many end after their job."""
@@ -104,6 +174,7 @@ class ImportPool:
         with self._condition:
             self._stopped = True
             self._lanes.clear()
+            self._named.clear()
             self._condition.notify_all()
 
     def __len__(self) -> int:
@@ -158,9 +229,11 @@ class ImportPool:
         """The next job of the first mirror host that has a free slot; that host goes to the end."""
         for host, lane in self._lanes.items():
             if self._busy[host] < self.per_host:
-                job = lane.take()
+                taken = lane.take()
+                if self._named.get(taken.name) is taken:
+                    del self._named[taken.name]
                 self._lanes.move_to_end(host)
                 if not lane:
                     del self._lanes[host]
-                return host, job
+                return host, taken.job
         return None

@@ -2,17 +2,19 @@
 
 What comes of it goes to two functions: what to record, or what is held back, to `on_served`, which answers whether anybody still
 wants it; that no mirror served it, or that the import could not be made, to `on_failed`, with the seconds that the API server asked
-for. Before each mirror's turn `wanted` is asked: a tag that is edited every second while its mirror takes a minute must not fill
+for. Before each mirror's turn `interest` is asked: a tag that is edited every second while its mirror takes a minute must not fill
 the pool with what nobody wants any more.
 """
 
 import time
 from collections.abc import Callable
+from enum import Enum
 
 import structlog
 from mirrorstream.candidates import Candidate
 from mirrorstream.kube.client import Client, ClientError
 from mirrorstream.kube.errors import asked_wait
+from mirrorstream.kube.limiter import ahead_of_others
 from mirrorstream.policy import MirrorPolicy
 from mirrorstream.settings import Settings
 
@@ -37,6 +39,15 @@ def plan_settings(settings: Settings) -> PlanSettings:
     )
 
 
+class Interest(Enum):
+    """Whether somebody still wants an import whose turn has come."""
+
+    NONE = "none"
+    WANTED = "wanted"
+    ASKED = "asked"
+    """A user waits for it."""
+
+
 class Tries:
     """Starts imports; `settings` answers the configuration as it is now."""
 
@@ -48,57 +59,82 @@ class Tries:
         metrics: ControllerMetrics,
         settings: Callable[[], Settings],
         *,
-        wanted: Callable[[Key, TagPlan], bool],
+        interest: Callable[[Key, TagPlan], Interest],
         on_served: Callable[[Key, TagPlan, Served], bool],
         on_failed: Callable[[Key, TagPlan, float], None],
         now: Callable[[], float] = time.time,
     ) -> None:
         self._importer = Importer(client)
         self._pool, self._reports, self._metrics, self._settings, self._now = pool, reports, metrics, settings, now
-        self._wanted, self._on_served, self._on_failed = wanted, on_served, on_failed
+        self._interest, self._on_served, self._on_failed = interest, on_served, on_failed
 
-    def start(self, key: Key, uid: str, plan: TagPlan, policy: MirrorPolicy) -> None:
-        """Import what `plan` is about, for the stream with this `uid`; returns at once."""
-        self._submit(key, uid, plan, policy, ())
+    def start(self, key: Key, uid: str, plan: TagPlan, policy: MirrorPolicy, *, urgent: bool) -> None:
+        """Import what `plan` is about, for the stream with this `uid`; returns at once. `urgent`: a user waits for it."""
+        self._submit(key, uid, plan, policy, (), urgent)
 
-    def _submit(self, key: Key, uid: str, plan: TagPlan, policy: MirrorPolicy, tried: Tried) -> None:
+    def hurry(self, key: Key, tag: str) -> None:
+        """A user asks for an import that has been started: if it still waits for its turn, that comes now."""
+        self._pool.hurry((key, tag))
+
+    def _submit(self, key: Key, uid: str, plan: TagPlan, policy: MirrorPolicy, tried: Tried, urgent: bool) -> None:
         candidate = plan.candidates[len(tried)]
-        self._pool.submit(key[0], candidate.host, lambda: self._try(key, uid, plan, policy, candidate, tried))
+        self._pool.submit(
+            key[0],
+            candidate.host,
+            lambda: self._try(key, uid, plan, policy, candidate, tried),
+            name=(key, plan.tag),
+            urgent=urgent,
+        )
 
     def _try(self, key: Key, uid: str, plan: TagPlan, policy: MirrorPolicy, candidate: Candidate, tried: Tried) -> None:
         """Import through one candidate; the next one's turn comes when this one does not serve the image."""
         with structlog.contextvars.bound_contextvars(namespace=key[0], stream=key[1], tag=plan.tag, candidate=candidate.reference):
-            if not self._wanted(key, plan):
+            if (interest := self._interest(key, plan)) is Interest.NONE:
                 log.info("not imported any more, the tag was changed meanwhile")
                 return
-            try:
-                fetched = self._importer.fetch(*key, plan, candidate)
-                served = self._prepare(plan, policy, candidate, fetched)
-            except ImportFailed as error:
-                tried = (*tried, (candidate, error.failure))
-                self._metrics.answered(candidate.host, error.failure.kind)
-                log.info("the mirror does not serve it", failure=str(error.failure.kind), error=error.failure.message)
-                if len(tried) < len(plan.candidates):
-                    self._submit(key, uid, plan, policy, tried)
-                else:
-                    self._on_failed(key, plan, 0.0)
-                    self._reports.failed(key, uid, plan, tried)
-            except ClientError as error:
-                log.warning("the import could not be made", error=str(error))
-                self._on_failed(key, plan, asked_wait(error))
-                self._reports.not_made(key, uid, plan, error)
-            except Exception:
-                log.exception("the import could not be made")
-                self._on_failed(key, plan, 0.0)
-                self._reports.not_made(key, uid, plan, None)
+            with ahead_of_others(interest is Interest.ASKED):
+                self._ask(key, uid, plan, policy, candidate, tried, urgent=interest is Interest.ASKED)
+
+    def _ask(
+        self,
+        key: Key,
+        uid: str,
+        plan: TagPlan,
+        policy: MirrorPolicy,
+        candidate: Candidate,
+        tried: Tried,
+        *,
+        urgent: bool,
+    ) -> None:
+        """Ask the platform, and tell what came of it."""
+        try:
+            fetched = self._importer.fetch(*key, plan, candidate)
+            served = self._prepare(plan, policy, candidate, fetched)
+        except ImportFailed as error:
+            tried = (*tried, (candidate, error.failure))
+            self._metrics.answered(candidate.host, error.failure.kind)
+            log.info("the mirror does not serve it", failure=str(error.failure.kind), error=error.failure.message)
+            if len(tried) < len(plan.candidates):
+                self._submit(key, uid, plan, policy, tried, urgent)
             else:
-                self._metrics.answered(candidate.host, SERVED)
-                if not self._on_served(key, plan, served):
-                    log.info("the tag was changed meanwhile")
-                elif isinstance(served, Held):
-                    self._reports.held(key, uid, served, tried)
-                elif isinstance(served, Observed):
-                    self._reports.observed(plan, served.results)
+                self._on_failed(key, plan, 0.0)
+                self._reports.failed(key, uid, plan, tried)
+        except ClientError as error:
+            log.warning("the import could not be made", error=str(error))
+            self._on_failed(key, plan, asked_wait(error))
+            self._reports.not_made(key, uid, plan, error)
+        except Exception:
+            log.exception("the import could not be made")
+            self._on_failed(key, plan, 0.0)
+            self._reports.not_made(key, uid, plan, None)
+        else:
+            self._metrics.answered(candidate.host, SERVED)
+            if not self._on_served(key, plan, served):
+                log.info("the tag was changed meanwhile")
+            elif isinstance(served, Held):
+                self._reports.held(key, uid, served, tried)
+            elif isinstance(served, Observed):
+                self._reports.observed(plan, served.results)
 
     def _prepare(self, plan: TagPlan, policy: MirrorPolicy, candidate: Candidate, fetched: list[FetchedImage]) -> Served:
         """Create the Images of what was fetched, unless it must not replace what the tag has. Raises ClientError."""

@@ -103,12 +103,12 @@ class WorkQueue:
         """The wait, in seconds, after so many failures in a row: exponential, with jitter of a fifth."""
         return min(self.maximum, self.initial * 2.0 ** min(failures - 1, 30)) * self._uniform(0.8, 1.2)
 
-    def add_rate_limited(self, key: Key, *, asked: float = 0.0) -> None:
-        """Have `key` processed after its back-off, which grows with each call until `forget`, and `asked` seconds on top."""
+    def add_rate_limited(self, key: Key, *, wait: float = 0.0) -> None:
+        """Have `key` processed after its back-off, which grows with each call until `forget`, and `wait` seconds on top."""
         with self._condition:
             self._failures[key] = self._failures.get(key, 0) + 1
             seconds = self.backoff(self._failures[key])
-        self.add_after(key, asked + seconds)
+        self.add_after(key, wait + seconds)
 
     def forget(self, key: Key) -> None:
         """Start the back-off of `key` from the beginning."""

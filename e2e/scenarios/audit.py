@@ -54,7 +54,9 @@ class SimulatorLog:
     def since(self, mark: int) -> list[Request]:
         """Requests with higher numbers."""
         answer = self._client.get("/simulator/requests", {"since": str(mark), "userAgent": f"^{AGENT}"})
-        return [Request(e["verb"], e["path"], e["status"], agent=e["userAgent"]) for e in answer["requests"]]
+        return [
+            Request(e["verb"], e["path"], e["status"], at=e["time"] - e["seconds"], agent=e["userAgent"]) for e in answer["requests"]
+        ]
 
 
 class AuditLog:

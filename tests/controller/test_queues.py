@@ -4,7 +4,7 @@ import itertools
 import threading
 
 import pytest
-from mirrorstream_controller.pool import FRESH_IN_A_ROW, TURN, ImportPool, Lane
+from mirrorstream_controller.pool import FRESH_IN_A_ROW, TURN, ImportPool, Lane, Waiting
 from mirrorstream_controller.workqueue import Key, WorkQueue
 
 from e2e.waiting import wait_for
@@ -168,7 +168,7 @@ def lane_of(waiting: dict[str, int]) -> tuple[Lane, list[str]]:
     for number in range(max(waiting.values())):
         for namespace, count in waiting.items():
             if number < count:
-                lane.add(namespace, lambda namespace=namespace: ran.append(namespace))  # type: ignore[misc]
+                lane.add(Waiting(namespace, "m", None, lambda namespace=namespace: ran.append(namespace)))  # type: ignore[misc]
     return lane, ran
 
 
@@ -177,7 +177,7 @@ def test_a_mirror_serves_every_namespace_and_loses_nothing() -> None:
     waiting = {"one": 3 * TURN + 1, "two": TURN, "three": 1}
     lane, ran = lane_of(waiting)
     while lane:
-        lane.take()()
+        lane.take().job()
     assert {namespace: ran.count(namespace) for namespace in waiting} == waiting
 
 
@@ -186,7 +186,7 @@ def test_imports_of_a_namespace_stay_together() -> None:
     namespaces = [f"ns{number}" for number in range(50)]
     lane, ran = lane_of(dict.fromkeys(namespaces, 10))
     while lane:
-        lane.take()()
+        lane.take().job()
     changes = sum(before != after for before, after in itertools.pairwise(ran))
     assert changes <= 3 * len(namespaces)
 
@@ -195,11 +195,11 @@ def test_who_has_just_come_waits_for_no_turn_of_others() -> None:
     """A tag that fails in the middle of a storm is imported next, not after all that have waited."""
     lane, ran = lane_of({f"ns{number}": 100 for number in range(200)})
     for _ in range(1000):
-        lane.take()()
+        lane.take().job()
     ran.clear()
-    lane.add("modest", lambda: ran.append("modest"))
+    lane.add(Waiting("modest", "m", None, lambda: ran.append("modest")))
     for _ in range(2):
-        lane.take()()
+        lane.take().job()
     assert "modest" in ran
 
 
@@ -208,9 +208,9 @@ def test_those_who_come_again_and_again_delay_nobody() -> None:
     lane, ran = lane_of({"patient": 100})
     for number in range(100):
         for each in range(FRESH_IN_A_ROW):
-            lane.add(f"fresh-{number}-{each}", lambda: ran.append("fresh"))
+            lane.add(Waiting(f"fresh-{number}-{each}", "m", None, lambda: ran.append("fresh")))
         for _ in range(FRESH_IN_A_ROW + 1):
-            lane.take()()
+            lane.take().job()
     assert ran.count("patient") >= 99
 
 
@@ -218,5 +218,68 @@ def test_a_long_turn_ends() -> None:
     """A namespace with thousands of failing tags gives way after its turn."""
     lane, ran = lane_of({"greedy": 1000, "modest": 2})
     for _ in range(TURN + 4):
-        lane.take()()
+        lane.take().job()
     assert ran.count("modest") == 2
+
+
+def one_at_a_time(pool: ImportPool) -> tuple[threading.Event, list[str]]:
+    """Keep a pool's only thread busy until the event is set; what runs afterwards says so in the list."""
+    go, running = threading.Event(), threading.Event()
+
+    def wait() -> None:
+        running.set()
+        go.wait(10)
+
+    pool.submit("first", "host", wait)
+    running.wait(10)
+    return go, []
+
+
+def test_an_import_that_a_user_asked_for_comes_first() -> None:
+    """The newest first; what only waits has a turn after a few of those."""
+    pool = ImportPool(1)
+    go, done = one_at_a_time(pool)
+    for number in range(1000):
+        pool.submit("ns", "host", lambda number=number: done.append(f"waits {number}"))  # type: ignore[misc]
+    for number in range(6):
+        pool.submit("ns", "host", lambda number=number: done.append(f"asked {number}"), urgent=True)  # type: ignore[misc]
+    go.set()
+    wait_for("all end", lambda: len(pool) == 0)
+    assert done[:8] == ["asked 5", "asked 4", "asked 3", "asked 2", "waits 0", "asked 1", "asked 0", "waits 1"]
+    assert len(done) == 1006
+    pool.stop()
+
+
+def test_an_import_that_waits_already_can_be_hurried() -> None:
+    """Again and again, and yet it runs once."""
+    pool = ImportPool(1)
+    go, done = one_at_a_time(pool)
+    for number in range(10):
+        pool.submit("ns", "host", lambda number=number: done.append(str(number)), name=number)  # type: ignore[misc]
+    for _ in range(3):
+        pool.hurry(7)
+    pool.hurry("nobody")
+    assert len(pool) == 11
+    go.set()
+    wait_for("all end", lambda: len(pool) == 0)
+    assert done == ["7", "0", "1", "2", "3", "4", "5", "6", "8", "9"]
+    pool.hurry(7)
+    assert len(pool) == 0
+    pool.stop()
+
+
+def test_what_was_hurried_costs_its_namespace_no_turn() -> None:
+    """Whichever place it is taken from, it runs once, and the lane knows how many wait."""
+    lane, ran = lane_of({"ns": 40, "other": 40})
+    hurried = [Waiting("ns", "m", number, lambda: ran.append("hurried")) for number in range(20)]
+    for waiting in hurried:
+        lane.add(waiting)
+    for waiting in hurried * 2:
+        lane.hurry(waiting)
+    assert len(lane) == 100
+    for _ in range(25):
+        lane.take().job()
+    assert ran.count("hurried") == 20
+    while lane:
+        lane.take().job()
+    assert {name: ran.count(name) for name in ("ns", "other", "hurried")} == {"ns": 40, "other": 40, "hurried": 20}

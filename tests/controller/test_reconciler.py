@@ -1,16 +1,18 @@
 """What brings a stream to a worker, and what a worker makes of it while things change around it."""
 
 import copy
+import threading
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 from mirrorstream.attempts import OUTCOME_ANNOTATION, read_attempt
-from mirrorstream.imagestreams import ImageStream, imagestream_from
+from mirrorstream.imagestreams import RETRY_ANNOTATION, ImageStream, imagestream_from
 from mirrorstream.kube.client import ApiError
 from mirrorstream.kube.informer import Change
 from mirrorstream.policy import MirrorPolicy
 from mirrorstream.settings import Settings
+from mirrorstream_controller.changes import is_asked
 from mirrorstream_controller.failing import State
 from mirrorstream_controller.metrics import ControllerMetrics
 from mirrorstream_controller.plan import Memory, PlanSettings, plan_stream
@@ -24,6 +26,7 @@ Key = tuple[str, str]
 KEY = ("ns", "app")
 NO_RULES = MirrorPolicy.from_objects([])
 WELL = imagestream_from(stream({"items": [item()]}))
+EMPTY = imagestream_from(stream())
 FAILED = imagestream_from(stream({"conditions": [failure()]}))
 EXCLUDING: Object = {"namespaces": {"exclude": ["not-*"]}}
 
@@ -77,10 +80,17 @@ class Pool:
 
     def __init__(self) -> None:
         self.imports: list[Callable[[], None]] = []
+        self.urgent: list[bool] = []
+        self.hurried: list[object] = []
 
-    def submit(self, namespace: str, host: str, work: Callable[[], None]) -> None:
+    def submit(self, namespace: str, host: str, work: Callable[[], None], **more: Any) -> None:
         """Take one."""
         self.imports.append(work)
+        self.urgent.append(more["urgent"])
+
+    def hurry(self, name: object) -> None:
+        """Remember what came before others."""
+        self.hurried.append(name)
 
     def resize(self, size: int) -> None:
         """Nothing to do."""
@@ -227,6 +237,51 @@ def test_streams_that_were_and_are_well_cost_nothing() -> None:
     bed.see(KEY, WELL)
     bed.see(KEY, WELL)
     assert bed.waiting() == []
+
+
+# What a user asks for.
+
+FAILED_AGAIN = stream({"items": [item(2)], "conditions": [failure(3)]}, {"generation": 3})
+SCHEDULED_AGAIN = stream({"items": [item(2)], "conditions": [failure(3)]}, {"generation": 3, "importPolicy": {"scheduled": True}})
+RETRIED = stream({"conditions": [failure()]}, annotations={RETRY_ANNOTATION: "1"})
+EDITED = stream({"items": [item(2)]}, {"generation": 3})
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "asked"),
+    [
+        pytest.param(FAILED, RETRIED, True, id="retry"),
+        pytest.param(WELL, FAILED_AGAIN, True, id="import-image of a tag that was well"),
+        pytest.param(EDITED, FAILED_AGAIN, True, id="an edit of a tag that was well, once it failed"),
+        pytest.param(WELL, EDITED, False, id="the platform is still at it"),
+        pytest.param(WELL, SCHEDULED_AGAIN, False, id="the platform's schedule"),
+        pytest.param(EMPTY, FAILED, False, id="a new stream"),
+        pytest.param(FAILED_AGAIN, FAILED_AGAIN, False, id="nothing new"),
+        pytest.param(FAILED_AGAIN, WELL, False, id="a heal"),
+    ],
+)
+def test_what_a_user_asks_for_is_told_from_what_comes_in_masses(before: Any, after: Any, asked: bool) -> None:
+    """When a registry is lost, everything scheduled fails at once, and every new stream: nobody waits for any one of them."""
+    old, new = (s if isinstance(s, ImageStream) else imagestream_from(s) for s in (before, after))
+    assert is_asked(old, new) is asked
+
+
+def test_what_a_user_asks_for_overtakes_what_waits() -> None:
+    """A new import goes before the others; one that waits already is hurried."""
+    bed = Bed()
+    bed.reconciler.on_policy(POLICY)
+    bed.see(KEY, FAILED)
+    bed.work()
+    assert bed.pool.urgent == [False]
+    bed.see(KEY, imagestream_from(RETRIED))
+    bed.work()
+    assert bed.pool.urgent == [False]
+    assert bed.pool.hurried == [(KEY, "v1")]
+    other = ("ns", "other")
+    bed.see(other, WELL)
+    bed.see(other, imagestream_from(FAILED_AGAIN))
+    bed.work()
+    assert bed.pool.urgent == [False, True]
 
 
 # A mirror with another image than the source had.
@@ -425,3 +480,43 @@ def test_a_busy_api_server_is_left_alone_for_as_long_as_it_asks() -> None:
     assert bed.settle() == 0
     bed.time += 0.2
     assert bed.settle() == 1
+
+
+def test_what_a_user_waits_for_is_recorded_without_the_others() -> None:
+    """Of a stream with slow tags, too: those get a write of their own."""
+    document = stream({"conditions": [failure()]}, annotations={RETRY_ANNOTATION: "1"})
+    more = {"name": "v2", "from": {"kind": "DockerImage", "name": "src.io/team/app:v2"}, "generation": 2}
+    document["spec"]["tags"].append(more)
+    document["status"]["tags"].append({"tag": "v2", "conditions": [failure()]})
+    before = copy.deepcopy(document)
+    before["metadata"]["annotations"] = {}
+    written = []
+    for asked in (False, True):
+        bed = Bed()
+        platform = Storing(document if asked else before)
+        bed.platform = platform
+        recorder: Any = platform
+        bed.reconciler._recorder._client = recorder
+        bed.reconciler._tries._importer._client = recorder
+        bed.reconciler.on_policy(POLICY)
+        bed.see(KEY, imagestream_from(before))
+        bed.work()
+        if asked:
+            bed.see(KEY, imagestream_from(document))
+            bed.work()
+        bed.pool.imports.pop(0)()
+        bed.work()
+        written.append(len(platform.written))
+    assert written == [0, 1]
+
+
+def test_the_watch_never_waits_for_the_workers() -> None:
+    """They plan while they hold the lock; a watch that had to take its turn with eight of them fell behind by half a minute."""
+    bed = Bed()
+    bed.reconciler.on_policy(POLICY)
+    bed.see(KEY, FAILED)
+    watch = threading.Thread(target=lambda: bed.see(KEY, imagestream_from(RETRIED)), daemon=True)
+    with bed.reconciler._lock:
+        watch.start()
+        watch.join(5)
+        assert not watch.is_alive()

@@ -10,7 +10,7 @@ import msgspec
 import pytest
 import yaml
 from mirrorstream.kube.client import ApiError, ApiUnreachable, Client, ConfigurationError, load_client
-from mirrorstream.kube.limiter import RateLimiter
+from mirrorstream.kube.limiter import RateLimiter, ahead_of_others
 
 from e2e.certificates import Authority
 from tests.kube.conftest import Request, Script
@@ -185,6 +185,29 @@ def test_the_rate_is_limited_after_a_burst() -> None:
     limiter.rate = 1
     limiter.wait()
     assert 1 <= slept[-1] <= 2
+
+
+def test_what_a_user_waits_for_goes_ahead_within_the_rate() -> None:
+    """Of many requests that wait already; those are slowed down by it, and never stopped, and the rate holds for all together."""
+    now, order = [0.0], []
+    limiter: RateLimiter
+
+    def sleep(seconds: float) -> None:
+        if not order:  # others come while the first one waits
+            order.append("waiting")
+            with ahead_of_others(True):
+                for _ in range(40):
+                    limiter.wait()
+                    order.append(f"{now[0]:.2f}")
+        now[0] += seconds
+
+    limiter = RateLimiter(10, clock=lambda: now[0], sleep=sleep)
+    for _ in range(30):
+        limiter.wait()
+    assert limiter.wait() == pytest.approx(0.1)
+    assert order[1] == "0.10", "the first token that there is, though another request has waited for it"
+    assert order[15] == "1.50"
+    assert 4.0 <= now[0] <= 4.3, "40 tokens after the burst take four seconds, whoever gets them"
 
 
 def test_an_api_server_of_another_authority_is_told_nothing(tmp_path: Path) -> None:

@@ -83,3 +83,10 @@ def replicas(cluster: Cluster, served: Served, tmp_path: Path) -> Iterator[Repli
     """None to begin with."""
     with ExitStack() as stack:
         yield Replicas(cluster, served.ns, tmp_path, stack)
+
+
+def allow(cluster: Cluster, registry: str) -> None:
+    """Make a registry of a test's own (`host:port`) known to the cluster as insecure."""
+    if not cluster.is_ours:
+        pytest.skip("the cluster's settings are not ours to change")
+    cluster.change_image_config(lambda spec: spec["registrySources"]["insecureRegistries"].append(registry))

@@ -10,6 +10,7 @@ import threading
 import time
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import urljoin, urlsplit
 
 import urllib3
 
@@ -27,6 +28,8 @@ MANIFEST_TYPES = (
 urllib3.disable_warnings(urllib3.exceptions.InsecureRequestWarning)
 PING_SECONDS = 2.0
 """How long a registry that answered is not asked again whether it is one."""
+REDIRECTS = 10
+"""So many in a row Go's client follows; to another host it takes no credentials along."""
 NO_CREDENTIALS = "no basic auth credentials"
 _CODES = {
     "MANIFEST_UNKNOWN": "manifest unknown",
@@ -154,14 +157,22 @@ class Fetcher:
         authorization = self._authorization(host, path, challenge.get("www-authenticate", ""), access)
         if authorization:
             headers = {**headers, "Authorization": authorization}
-        try:
-            answer = self._pool(access).request("GET", url, headers=headers, timeout=self._timeout, redirect=True)
-        except (urllib3.exceptions.HTTPError, OSError) as error:
-            self._pinged.pop((host, access), None)
-            raise RegistryError(f'Get "{url}": {go_text(error, host)}') from error
-        if answer.status >= 400:
-            raise _refused(answer)
-        return answer
+        for _ in range(REDIRECTS):
+            try:
+                answer = self._pool(access).request("GET", url, headers=headers, timeout=self._timeout, redirect=False)
+            except (urllib3.exceptions.HTTPError, OSError) as error:
+                self._pinged.pop((host, access), None)
+                raise RegistryError(f'Get "{url}": {go_text(error, host)}') from error
+            if answer.status >= 400:
+                raise _refused(answer)
+            if not (location := answer.get_redirect_location()):
+                return answer
+            before, url = url, urljoin(url, location)
+            if before == url:
+                break  # nine more of the same would tell nothing else, and cost a test of masses of them most of its time
+            if urlsplit(before).netloc != urlsplit(url).netloc:
+                headers = {name: value for name, value in headers.items() if name != "Authorization"}
+        raise RegistryError(f'Get "{url}": stopped after {REDIRECTS} redirects')
 
     def _authorization(self, host: str, path: str, challenge: str, access: Access) -> str:
         if not challenge:
@@ -247,8 +258,6 @@ def go_text(error: BaseException, host: str) -> str:
         return "net/http: TLS handshake timeout"
     if isinstance(root, ConnectionResetError):
         return "read: connection reset by peer"
-    if isinstance(error, urllib3.exceptions.MaxRetryError) and "redirects" in str(error.reason):
-        return "stopped after 10 redirects"
     return "EOF"
 
 
