@@ -136,7 +136,7 @@ class _Around:
         self.reconciler.informer = informer
         self.reconciler.on_policy(MirrorPolicy.from_objects(mirror_sets(RULES)))
 
-    def submit(self, namespace: str, host: str, work: Callable[[], None]) -> None:
+    def submit(self, namespace: str, host: str, work: Callable[[], None], **more: Any) -> None:
         self.imports.append(work)
 
     def event(self, *anything: object) -> None:

@@ -55,7 +55,8 @@ class SimulatorLog:
         """Requests with higher numbers."""
         answer = self._client.get("/simulator/requests", {"since": str(mark), "userAgent": f"^{AGENT}"})
         return [
-            Request(e["verb"], e["path"], e["status"], at=e["time"] - e["seconds"], agent=e["userAgent"]) for e in answer["requests"]
+            Request(e["verb"], e["path"], e["status"], at=e["time"] - e["seconds"], agent=e["userAgent"])
+            for e in answer["requests"]
         ]
 
 
