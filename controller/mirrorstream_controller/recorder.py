@@ -79,8 +79,9 @@ class Applied:
 def apply_results(stream: dict[str, Any], results: Sequence[TagResult], created: str) -> Applied:
     """Change `stream`, a whole ImageStream as just read, in place so that it says `results`.
 
-    `created` is the time of the new tag events, RFC 3339. Only `status.tags` changes: an item in front (or, for the same image
-    under the same reference, only a higher generation), no ImportSuccess=False, and tags that follow a recorded one follow it.
+    `created` is the time of the new tag events, RFC 3339. Only `status.tags` changes: an item in front (or, for the image that is
+    there already, only a higher generation and, if it is another, the new reference), no ImportSuccess=False, and tags that
+    follow a recorded one follow it.
     """
     projection = imagestream_from(stream)
     recorded: list[TagResult] = []
@@ -151,10 +152,13 @@ def _add_event(entry: dict[str, Any], event: dict[str, Any], *, only_generation:
     items = entry.get("items") or []
     if items:
         newest = items[0]
-        same = newest.get("image") == event["image"] and newest.get("dockerImageReference") == event["dockerImageReference"]
-        if same or only_generation:
+        if only_generation or newest.get("image") == event["image"]:
             newest["generation"] = max(int(newest.get("generation") or 0), event["generation"])
-            return False
+            if only_generation or newest.get("dockerImageReference") == event["dockerImageReference"]:
+                return False
+            # As the platform does: were it put in front, the platform's next import would make two equal items of the two.
+            newest["dockerImageReference"] = event["dockerImageReference"]
+            return True
     entry["items"] = [event, *items]
     return True
 

@@ -63,6 +63,12 @@ NEW = {"created": "now", "dockerImageReference": "src.io/team/app@sha256:bb", "i
             id="the-same-image-only-raises-the-generation",
         ),
         pytest.param(
+            [failed({**event("sha256:bb"), "dockerImageReference": "m.io/x@sha256:bb"}, event("sha256:aa"))],
+            result(plan=TagPlan("v1", Action.IMPORT, "", SOURCE, 2, newest_image="sha256:bb")),
+            [{"tag": "v1", "items": [{**NEW, "created": "then"}, event("sha256:aa")]}],
+            id="the-same-image-under-another-reference-is-no-second-item",
+        ),
+        pytest.param(
             [failed({**event("sha256:bb"), "dockerImageReference": "else.io/x@sha256:bb"})],
             result(plan=TagPlan("v1", Action.IMPORT, "", SOURCE, 2, newest_image="sha256:bb"), only_condition=True),
             [{"tag": "v1", "items": [{**event("sha256:bb", 2), "dockerImageReference": "else.io/x@sha256:bb"}]}],
