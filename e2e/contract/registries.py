@@ -11,13 +11,17 @@ from e2e.simulator.settings import CONTRACT_PORTS
 
 
 class Registries:
-    """All of them; `hosts` says where each one is. `ports` are theirs by name, free ones without."""
+    """All of them; `hosts` says where each one is. `ports` are theirs by name, free ones without.
+
+    `servers` are those that serve at all; what fails there is theirs to change.
+    """
 
     def __init__(self, ports: Mapping[str, int] | None = None) -> None:
         self._ports = ports or {}
         self._exit = contextlib.ExitStack()
         self.hosts: dict[str, str] = {}
         self.stores: dict[str, Store] = {}
+        self.servers: dict[str, Registry] = {}
 
     def __enter__(self) -> Self:
         with self._exit:
@@ -41,6 +45,7 @@ class Registries:
             context = server_context() if name == "tls" else None
             registry = self._exit.enter_context(Registry(port=port, failure=FAILURES.get(name), context=context))
             self.stores[name] = registry.store
+            self.servers[name] = registry
             self.hosts[name] = registry.host
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
