@@ -33,8 +33,8 @@ test: $(READY) ## all tests: rules, controller, contract with the real API's rec
 e2e: $(READY) ## everything on a real control plane, built with Go; OPENSHIFT_BIN=DIR or CLUSTER=KUBECONFIG for a real OpenShift API
 	$(PYTEST) $(call where,controlplane) e2e --ignore $(FAULTS)
 
-faults: $(READY) ## programs killed, frozen and cut off, API servers and mirrors that fail in every way, on a real control plane
-	$(PYTEST) $(call where,controlplane) $(FAULTS)
+faults: $(READY) ## programs killed, frozen, cut off; API servers and mirrors that fail in every way; AGAIN=1 repeats what failed
+	$(PYTEST) $(if $(AGAIN),--last-failed) $(call where,controlplane) $(FAULTS)
 
 contract: $(READY) ## does the simulator answer what the real API answered? BACKEND=controlplane, OPENSHIFT_BIN= and CLUSTER= ask others
 	$(PYTEST) $(filter-out -n $(WORKERS),$(call where,simulator)) e2e/contract
