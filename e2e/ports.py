@@ -1,11 +1,13 @@
 """Ports of 127.0.0.1."""
 
+import atexit
 import random
 import socket
 
 # Below what systems take for outgoing connections: such a one must not get a port that a server is about to bind.
 _RANGE = range(20000, 32000)
 _held: list[socket.socket] = []
+atexit.register(lambda: [holder.close() for holder in _held])
 
 
 def free_port() -> int:
