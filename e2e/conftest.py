@@ -1,6 +1,5 @@
 """Starting what a run needs once, whatever the number of its processes, and telling each of them."""
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,7 @@ from e2e.backends import EXISTING, PLANES, Choice, Shared, SharedPlane, add_opti
 from e2e.controlplane.build import components
 from e2e.gobuild import BuildError, GoMissingError
 from e2e.processes import ProcessError, end_with_parent
-from e2e.reliability import PROPERTY, Case, run
+from e2e.reliability import Collector
 from e2e.simulator.settings import CONTRACT_PORTS
 
 TOGETHER = {
@@ -37,11 +36,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Leave a defect of CPython's ssl module out of what counts as an error.
+    """Collect what tests of faults saw, and leave a defect of CPython's ssl module out of what counts as an error.
 
     A peer that resets a connection before the handshake, as a program does that ends while it is probed, has `wrap_socket` raise
     and leave its socket to the garbage collector. Only such a socket has a local address and no remote one.
     """
+    if config.option.reliability and not hasattr(config, "workerinput"):
+        config.pluginmanager.register(Collector(config.option.reliability, choice(config).backend))
     leaked = r"Exception ignored in. <ssl\.SSLSocket fd=\d+, family=2, type=1, proto=6, laddr=\('127\.0\.0\.1', \d+\)>"
     config.addinivalue_line("filterwarnings", f"ignore:{leaked}:pytest.PytestUnraisableExceptionWarning")
 
@@ -135,11 +136,6 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
     mirrors = {value for report in reports for name, value in report.user_properties if name == "mirror"}
     if mirrors:
         terminalreporter.write_line(f"mirrors with TLS and a password: {', '.join(sorted(mirrors))}")
-    if file := config.option.reliability:
-        told = [report for outcome in ("passed", "failed", "skipped") for report in terminalreporter.stats.get(outcome, [])]
-        found = [Case(**json.loads(value)) for report in told for name, value in report.user_properties if name == PROPERTY]
-        found.sort(key=lambda case: case.test)
-        file.write_text(json.dumps(run(config.stash[CHOICE].backend, found), indent=1) + "\n", encoding="utf-8")
 
 
 @pytest.fixture(scope="session")

@@ -7,7 +7,12 @@ import socket
 # Below what systems take for outgoing connections: such a one must not get a port that a server is about to bind.
 _RANGE = range(20000, 32000)
 _held: list[socket.socket] = []
-atexit.register(lambda: [holder.close() for holder in _held])
+
+
+@atexit.register
+def _let_go() -> None:
+    for holder in _held:
+        holder.close()
 
 
 def free_port() -> int:

@@ -18,6 +18,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 DOCS = Path(__file__).parents[1] / "docs"
 PROPERTY = "fault"
 SOAK = os.environ.get("MIRRORSTREAM_SOAK") == "1"
@@ -59,6 +61,23 @@ def run(backend: str, cases: Iterable[Case]) -> dict[str, Any]:
         "soak": SOAK,
         "cases": [asdict(case) for case in cases],
     }
+
+
+class Collector:
+    """A plugin of pytest that writes the cases of a run, each as it ends: a run that is cut off has told something, too."""
+
+    def __init__(self, file: Path, backend: str) -> None:
+        self._file, self._backend = file, backend
+        self._cases: dict[str, Case] = {}
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        """Take over what a test's process says of it."""
+        for name, value in report.user_properties:
+            if name == PROPERTY:
+                # What is checked after a test tells the last: it was called then, and has passed.
+                self._cases[report.nodeid] = Case(**json.loads(str(value)))
+                cases = [self._cases[test] for test in sorted(self._cases)]
+                self._file.write_text(json.dumps(run(self._backend, cases), indent=1) + "\n", encoding="utf-8")
 
 
 _BACKENDS = {

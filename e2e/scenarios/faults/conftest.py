@@ -35,7 +35,7 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestR
     """Hand a case of the table to the process that collects them."""
     report = yield
     marker = item.get_closest_marker(PROPERTY)
-    if marker and (report.when == "call" or report.skipped):
+    if marker and (report.when == "call" or not report.passed):
         subject, fault, promise = marker.args
         seen = item.stash.get(_SAW, {})
         case = Case(subject, fault, promise, item.nodeid, report.outcome, round(report.duration, 1), seen)
