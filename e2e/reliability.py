@@ -129,11 +129,21 @@ def _cell(text: str) -> str:
     return text.replace("|", "\\|").replace("\n", " ")
 
 
+def combined(runs: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+    """One run for each back end: of a case that several runs have the last counts, as do their date and machine."""
+    found: dict[str, dict[str, Any]] = {}
+    for one in runs:
+        before = found.get(one["backend"], one)["cases"]
+        cases = {case["test"]: case for case in (*before, *one["cases"])}
+        found[one["backend"]] = {**one, "cases": [cases[test] for test in sorted(cases)]}
+    return list(found.values())
+
+
 def main(files: list[str]) -> int:
     """Write both documents; 1 if a case of them failed."""
     target = DOCS / "reliability.json"
     if files:
-        runs = [json.loads(Path(file).read_text(encoding="utf-8")) for file in files]
+        runs = combined(json.loads(Path(file).read_text(encoding="utf-8")) for file in files)
         target.write_text(json.dumps(runs, indent=1) + "\n", encoding="utf-8")
     runs = json.loads(target.read_text(encoding="utf-8"))
     (DOCS / "reliability.md").write_text(document(runs), encoding="utf-8")

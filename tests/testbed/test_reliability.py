@@ -1,5 +1,6 @@
 """The table of what mirrorstream survives is made of what tests saw."""
 
+import dataclasses
 import json
 import subprocess
 import sys
@@ -9,7 +10,7 @@ import pytest
 
 from e2e import reliability
 from e2e.documents import PROJECT
-from e2e.reliability import Case, document, main, run
+from e2e.reliability import Case, combined, document, main, run
 
 CASES = [
     Case("Watch", "dropped", "nothing is missed", "test_watches.py::test_dropped[streams]", "passed", 6.2, {"requests": "7"}),
@@ -35,6 +36,17 @@ def test_a_failed_case_is_told_and_fails_the_command(tmp_path: Path, monkeypatch
     assert main([str(file)]) == 1
     assert "| silent | it is noticed | 1 failed |" in (tmp_path / "reliability.md").read_text(encoding="utf-8")
     assert main([]) == 1, "from its own JSON, too"
+
+
+def test_runs_on_one_back_end_are_one() -> None:
+    """Storms run alone; a case that was repeated is told as it went last."""
+    again = dataclasses.replace(CASES[0], outcome="failed")
+    one, other = combined([run("simulator", CASES), run("controlplane", CASES), run("simulator", [again])])
+    assert [one["backend"], other["backend"]] == ["simulator", "controlplane"]
+    assert {case["test"]: case["outcome"] for case in one["cases"]} == {
+        **{case.test: case.outcome for case in CASES},
+        again.test: "failed",
+    }
 
 
 def test_the_page_is_made_of_its_json() -> None:
