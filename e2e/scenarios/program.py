@@ -84,6 +84,10 @@ class Program:
         """How many threads it has."""
         return self._status("Threads")
 
+    def memory(self) -> float:
+        """The memory that it has resident, in MiB."""
+        return self._status("VmRSS") / 1024
+
     def peak_memory(self) -> int:
         """The most memory that it has had resident, in MiB."""
         return self._status("VmHWM") // 1024

@@ -122,12 +122,6 @@ class Bed:
         return "patch" in json.loads(answer.data)["response"]
 
 
-def megabytes(program: Program) -> float:
-    """The memory that a process has in use."""
-    status = Path(f"/proc/{program.process.pid}/status").read_text(encoding="utf-8")
-    return next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmRSS:")) / 1024
-
-
 def descriptors(program: Program) -> int:
     """The files and sockets that a process has open."""
     return len(list(Path(f"/proc/{program.process.pid}/fd").iterdir()))
@@ -162,8 +156,8 @@ def test_nothing_piles_up(bed: Bed) -> None:
     for number in range(ROUNDS):
         bed.round(number)
         if number + 1 == ROUNDS // 4:
-            early = {p.name: (megabytes(p), p.threads(), descriptors(p)) for p in programs}
-    late = {p.name: (megabytes(p), p.threads(), descriptors(p)) for p in programs}
+            early = {p.name: (p.memory(), p.threads(), descriptors(p)) for p in programs}
+    late = {p.name: (p.memory(), p.threads(), descriptors(p)) for p in programs}
     log.info("endured", rounds=ROUNDS, seconds=round(time.monotonic() - began), early=early, late=late)
     for program in programs:
         memory, threads, files = early[program.name]

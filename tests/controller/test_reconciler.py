@@ -416,6 +416,17 @@ class Storing(Platform):
         return copy.deepcopy(self.document)
 
 
+def storing(bed: Bed, document: Object) -> Storing:
+    """Give a bed an API server that has this stream, and look at it by the rules."""
+    platform = Storing(document)
+    bed.platform = platform
+    recorder: Any = platform
+    bed.reconciler._recorder._client = recorder
+    bed.reconciler._tries._importer._client = recorder
+    bed.reconciler.on_policy(POLICY)
+    return platform
+
+
 BLOCKED = MirrorPolicy.from_objects(
     [IDMS, {"kind": "Image", "metadata": {"name": "cluster"}, "spec": {"registrySources": {"blockedRegistries": ["src.io"]}}}]
 )
@@ -434,12 +445,7 @@ MEANWHILE: list[Any] = [
 def test_what_is_forbidden_meanwhile_is_not_recorded(change: Callable[[Bed], None], *, runs: bool) -> None:
     """A mirror may take a minute; whoever blocks a source or opts out in that minute means it."""
     bed = Bed()
-    platform = Storing(stream({"conditions": [failure()]}))
-    bed.platform = platform
-    recorder: Any = platform
-    bed.reconciler._recorder._client = recorder
-    bed.reconciler._tries._importer._client = recorder
-    bed.reconciler.on_policy(POLICY)
+    platform = storing(bed, stream({"conditions": [failure()]}))
     bed.see(KEY, FAILED)
     bed.work()
     assert len(bed.pool.imports) == 1
@@ -455,12 +461,7 @@ def test_what_is_forbidden_meanwhile_is_not_recorded(change: Callable[[Bed], Non
 def test_what_nothing_happened_to_meanwhile_is_recorded() -> None:
     """Other rules for other sources included."""
     bed = Bed()
-    platform = Storing(stream({"conditions": [failure()]}))
-    bed.platform = platform
-    recorder: Any = platform
-    bed.reconciler._recorder._client = recorder
-    bed.reconciler._tries._importer._client = recorder
-    bed.reconciler.on_policy(POLICY)
+    platform = storing(bed, stream({"conditions": [failure()]}))
     bed.see(KEY, FAILED)
     bed.work()
     other = {**IDMS, "metadata": {"name": "n"}, "spec": {"imageDigestMirrors": [{"source": "else.io", "mirrors": ["m.io/y"]}]}}
@@ -493,12 +494,7 @@ def test_what_a_user_waits_for_is_recorded_without_the_others() -> None:
     written = []
     for asked in (False, True):
         bed = Bed()
-        platform = Storing(document if asked else before)
-        bed.platform = platform
-        recorder: Any = platform
-        bed.reconciler._recorder._client = recorder
-        bed.reconciler._tries._importer._client = recorder
-        bed.reconciler.on_policy(POLICY)
+        platform = storing(bed, document if asked else before)
         bed.see(KEY, imagestream_from(before))
         bed.work()
         if asked:

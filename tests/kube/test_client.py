@@ -210,14 +210,20 @@ def test_what_a_user_waits_for_goes_ahead_within_the_rate() -> None:
     assert 4.0 <= now[0] <= 4.3, "40 tokens after the burst take four seconds, whoever gets them"
 
 
-def test_an_api_server_of_another_authority_is_told_nothing(tmp_path: Path) -> None:
-    """Whoever stands in between gets no token: the connection ends before anything is sent."""
-    ours, theirs = Authority(tmp_path / "ours", "ours"), Authority(tmp_path / "theirs", "theirs")
-    pair = theirs.issue("server", hosts=("localhost",))
+def secured(authority: Authority) -> Script:
+    """An API server that speaks TLS, with a certificate of this authority's."""
+    pair = authority.issue("server", hosts=("localhost",))
     script = Script()
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(pair.certificate, pair.key)
     script.server.socket = context.wrap_socket(script.server.socket, server_side=True, do_handshake_on_connect=False)
+    return script
+
+
+def test_an_api_server_of_another_authority_is_told_nothing(tmp_path: Path) -> None:
+    """Whoever stands in between gets no token: the connection ends before anything is sent."""
+    ours, theirs = Authority(tmp_path / "ours", "ours"), Authority(tmp_path / "theirs", "theirs")
+    script = secured(theirs)
     path = script.kubeconfig(tmp_path / "kubeconfig", token="secret")
     document = yaml.safe_load(path.read_text())
     cluster = document["clusters"][0]["cluster"]
@@ -254,11 +260,7 @@ def test_a_hook_comes_before_every_write_and_no_read(script: Script, client: Cli
 def test_an_authority_inside_the_kubeconfig_may_change(tmp_path: Path) -> None:
     """As in a Secret that another control plane renews: the next attempt reads it again; half a file is refused, too."""
     ours, theirs = Authority(tmp_path / "ours", "ours"), Authority(tmp_path / "theirs", "theirs")
-    pair = theirs.issue("server", hosts=("localhost",))
-    script = Script()
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(pair.certificate, pair.key)
-    script.server.socket = context.wrap_socket(script.server.socket, server_side=True, do_handshake_on_connect=False)
+    script = secured(theirs)
     path = script.kubeconfig(tmp_path / "kubeconfig", token="secret")
     document = yaml.safe_load(path.read_text())
     cluster = document["clusters"][0]["cluster"]

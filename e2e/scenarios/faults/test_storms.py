@@ -10,7 +10,6 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -64,12 +63,6 @@ def healed(stream: dict[str, Any]) -> bool:
     return len(tags) == len(wanted) and all(t.get("items") and not t.get("conditions") for t in tags)
 
 
-def megabytes(running: Controller) -> float:
-    """The resident memory of a process."""
-    lines = Path(f"/proc/{running.process.pid}/status").read_text(encoding="utf-8").splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith("VmRSS:")) / 1024
-
-
 def excess(times: Sequence[float], rate: float) -> float:
     """By how many requests a storm exceeded `rate` and its burst, looked at over every stretch of time; negative: it did not."""
     worst, level, before = -rate * BURST_SECONDS, 0.0, None
@@ -118,7 +111,7 @@ class Storm:
     def begin(self, running: Controller) -> None:
         """The storm begins: count from here on."""
         assert self.ns.cluster.log
-        self.memory, self.began = megabytes(running), time.monotonic()
+        self.memory, self.began = running.memory(), time.monotonic()
         self.mark = self.ns.cluster.log.mark()
 
     def ask(self, running: Controller, number: int) -> None:
@@ -154,7 +147,7 @@ class Storm:
         self.saw["streams"] = str(streams)
         self.saw["took"] = f"{time.monotonic() - self.began:.0f} s"
         self.saw["requests"] = f"{len(times)}, at most {busiest(times)} in a second"
-        grown = megabytes(running) - self.memory
+        grown = running.memory() - self.memory
         self.saw["memory grew by"] = f"{grown:.0f} MB"
         print(self.saw)
         assert excess(times, self.rate) <= UNDER_WAY
