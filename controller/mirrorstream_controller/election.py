@@ -186,12 +186,13 @@ class Election:
 
     def stop(self) -> None:
         """Leave the election; a lease that we hold is given up, so that another replica takes over at once."""
-        was_leading, self.leading = self.leading, False
+        self.leading = False
         self._stopped.set()
         for thread in self._threads:
             if thread is not threading.current_thread():
                 thread.join(timeout=RELEASE_SECONDS + 1)
-        if not was_leading:
+        # Not only a leader's: what we were acquiring when we were stopped is ours, too, though we never led.
+        if (self._observed or {}).get("holderIdentity") != self._identity:
             return
         try:
             lease = self._client.request("GET", self._path, timeout=RELEASE_SECONDS)

@@ -159,9 +159,11 @@ class Manager:
     def _lead(self) -> None:
         self._leading = True
         self.metrics.leader.set(1)
-        self._workers = [threading.Thread(target=self._work, name=f"worker-{n}", daemon=True) for n in range(WORKERS)]
-        for worker in self._workers:
+        for number in range(WORKERS):
+            worker = threading.Thread(target=self._work, name=f"worker-{number}", daemon=True)
             worker.start()
+            # Only then: `stop`, in another thread, waits for those that it finds here. Who starts later finds the queue shut.
+            self._workers.append(worker)
 
     def _check_lead(self) -> None:
         """Write nothing once the lead may be another's: who stood still, with its machine or by SIGSTOP, goes on in any thread."""

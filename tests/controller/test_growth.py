@@ -193,6 +193,24 @@ def test_a_worker_that_fails_ends_the_process_with_an_error(manager: Manager, mo
     assert manager._exit_status == 1
 
 
+def test_the_end_may_come_while_workers_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """SIGTERM right after the lease was acquired: everything ends, without an error."""
+    start = threading.Thread.start
+
+    def start_after_the_end(thread: threading.Thread) -> None:
+        if thread.name == "worker-1":
+            found.stop()
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", start_after_the_end)
+    with Simulator() as simulator:
+        kubeconfig = simulator.write_kubeconfig(tmp_path / "kubeconfig")
+        found = Manager(SettingsFile(None), kubeconfig=str(kubeconfig), metrics_port=0, leader_election=False)
+        found.start()
+        wait_for("all workers have ended", lambda: not any(worker.is_alive() for worker in found._workers), seconds=10)
+        assert len(found._workers) == WORKERS
+
+
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
 def test_a_thread_that_is_lost_leaves_its_slot_to_another(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever ended it: a mirror's slot is not lost with it."""

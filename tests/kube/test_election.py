@@ -1,5 +1,6 @@
 """Leader election: one acts, and stops acting in time, whatever the API server and the clocks do."""
 
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -180,6 +181,27 @@ def test_a_released_lease_is_taken_at_once(clock: list[float]) -> None:
     two.election.attempt()
     assert two.leads
     assert not one.lost, "it left by itself"
+
+
+def test_who_is_stopped_while_acquiring_gives_the_lease_up_and_never_leads(clock: list[float]) -> None:
+    """SIGTERM in the first moments of a start: nobody must wait for a lease that nobody uses."""
+    leases = Leases()
+    one, asked = Replica(leases, "one", clock), threading.Event()
+
+    def request(method: str, path: str, **options: Any) -> Object:
+        if method == "POST":
+            asked.set()
+            assert one.election._stopped.wait(10)
+        return leases.request(method, path, **options)
+
+    one.election._client = Slow(request)  # type: ignore[assignment]
+    one.election.start()
+    assert asked.wait(10)
+    one.election.stop()
+    assert not one.started
+    assert not one.lost
+    assert leases.lease is not None
+    assert leases.lease["spec"]["holderIdentity"] == ""
 
 
 @pytest.mark.parametrize("seen_after", [0.0, 1.1, 2.2], ids=str)
