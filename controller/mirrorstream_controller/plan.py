@@ -11,10 +11,10 @@ from datetime import datetime
 from enum import StrEnum
 
 from mirrorstream.candidates import Candidate
-from mirrorstream.failures import Failure, FailureClass, classify, mentions
+from mirrorstream.failures import Failure, FailureClass
 from mirrorstream.imagestreams import WHOLE_REPOSITORY, Condition, ImageStream, SpecTag
 from mirrorstream.policy import MirrorPolicy
-from mirrorstream.verdicts import PlatformImport, Verdict, judge, normalised, repository_import, tag_import
+from mirrorstream.verdicts import PlatformImport, Verdict, judge, repository_import, tag_import
 
 REPEATED_SECONDS = 180.0
 """Where no import counts as stuck: how long one is pending whose source failed before, until it is taken to have failed again."""
@@ -129,7 +129,7 @@ def _plan_tag(
     )
     if platform.pending:
         since = memory.pending_since.get(tag.name, now)
-        before = _said_before(condition, base.source)
+        before = platform.said_before
         limit = settings.stuck_after or (REPEATED_SECONDS if before else 0.0)
         if waiting := _still_waiting(base, since, limit, now):
             return waiting
@@ -143,22 +143,6 @@ def _plan_tag(
     base = _with(base, failed_at=failed_at(condition, now))
     since = min(failed_at(condition, now), memory.failing_since.get(tag.name, now))
     return _import_or_refuse(base, platform.failure, since, policy, settings, insecure=platform.insecure)
-
-
-def _said_before(condition: Condition | None, source: str) -> Failure | None:
-    """What `source` answered at an earlier generation; None if nothing tells.
-
-    The platform does not write the same failure twice, so a tag whose generation rises, and whose source answers as before, looks
-    as if its import were pending for ever.
-    """
-    if condition is None or not any(mentions(condition.message, spelling) for spelling in _spellings(source)):
-        return None
-    return classify(condition.reason, condition.message, _spellings(source))
-
-
-def _spellings(source: str) -> tuple[str, ...]:
-    """How messages may name a source."""
-    return (source, normalised(source))
 
 
 def _plan_repository(

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from mirrorstream.candidates import THE_SOURCE, Candidate, LeftOut
-from mirrorstream.failures import Failure, FailureClass, classify
+from mirrorstream.failures import Failure, FailureClass, classify, mentions
 from mirrorstream.imagestreams import Condition, ImageStream, SpecTag, StatusTag, TagEvent, is_pending, listed_tags
 from mirrorstream.policy import MirrorPolicy
 from mirrorstream.references import ReferenceError, parse_reference, written_name
@@ -22,7 +22,12 @@ class Verdict(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class PlatformImport:
-    """How the platform's own import of a tag, or of a whole repository, stands; `failure` is what its condition tells."""
+    """How the platform's own import of a tag, or of a whole repository, stands.
+
+    `failure` is what its condition tells. `said_before` is, while the import is pending, what the source had answered to the one
+    before: the platform does not write the same failure twice, so a tag whose generation rises, and whose source answers as
+    before, looks as if its import were pending for ever.
+    """
 
     source: str
     pending: bool
@@ -30,6 +35,7 @@ class PlatformImport:
     failure: Failure | None = None
     condition: Condition | None = None
     newest: TagEvent | None = None
+    said_before: Failure | None = None
 
 
 def tag_import(tag: SpecTag, status: StatusTag | None) -> PlatformImport:
@@ -37,10 +43,15 @@ def tag_import(tag: SpecTag, status: StatusTag | None) -> PlatformImport:
     source = tag.from_.name if tag.from_ else ""
     condition, newest = (status.failure, status.newest) if status else (None, None)
     pending = is_pending(tag, status)
-    failure = None
-    if condition is not None and not pending:
-        failure = classify(condition.reason, condition.message, (source, normalised(source)))
-    return PlatformImport(source, pending, tag.import_policy.insecure, failure, condition, newest)
+    failure = said_before = None
+    if condition is not None:
+        spellings = (source, normalised(source))
+        if not pending:
+            failure = classify(condition.reason, condition.message, spellings)
+        elif any(mentions(condition.message, spelling) for spelling in spellings):
+            # A message about another source tells nothing about this one.
+            said_before = classify(condition.reason, condition.message, spellings)
+    return PlatformImport(source, pending, tag.import_policy.insecure, failure, condition, newest, said_before)
 
 
 def repository_import(stream: ImageStream) -> PlatformImport | None:
