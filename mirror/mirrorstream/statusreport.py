@@ -158,7 +158,7 @@ def _row(tag: TagState, now: float) -> tuple[str, ...]:
     if tag.state is State.HEALED:
         return (tag.name, f"through {tag.through}")
     if tag.state is State.PENDING:
-        return (tag.name, f"from {tag.source}")
+        return (tag.name, f"from {tag.source}" + (f"; before: {tag.failure.kind}" if tag.failure else ""))
     return (tag.name, failing_for(tag, now), f"from {tag.source}")
 
 

@@ -182,7 +182,8 @@ class _Look:
         source = platform.source
         shared: dict[str, Any] = {**_image(platform.newest), "followers": tuple(followers_of(self.follows, tag.name))}
         if platform.pending:
-            pending = self._state(tag.name, State.PENDING, source, "the platform's import is pending", **shared)
+            why = "the platform's import is pending" + (", the one before it failed" if platform.said_before else "")
+            pending = self._state(tag.name, State.PENDING, source, why, failure=platform.said_before, **shared)
             if pending.tried is None or not _tried_as_stuck(pending.tried):
                 return pending
             stuck = Failure(FailureClass.STUCK, "no answer from the platform's import")

@@ -152,6 +152,12 @@ def test_what_counts_and_what_is_worth_waiting_for(found: TagState, broken: bool
     assert (report(found).broken, report(found).unsettled) == (broken, unsettled)
 
 
+def test_a_pending_tag_is_listed_with_what_its_source_answered_before() -> None:
+    """Who reads the list sees where waiting will hardly help."""
+    assert "from src.io/team/app:v1; before: not-found" in text(report(state(failure(NOT_FOUND, "NotFound", generation=1))))
+    assert "before:" not in text(report(state()))
+
+
 def test_the_document() -> None:
     """Every state is counted; tags that are well without a mirror are not listed."""
     document = report(state(failure()), state(item()), notes=("n",)).document()

@@ -100,6 +100,16 @@ def test_an_import_that_does_not_end(known: Attempt, state: State) -> None:
     assert [tag.state for tag in states(stream(), known=journal(known))] == [state]
 
 
+def test_a_pending_tag_tells_how_the_import_before_ended() -> None:
+    """The platform does not write the same failure twice, so this may be all that is ever to be seen."""
+    (same,) = states(stream(failure(NOT_FOUND, "NotFound", generation=1)))
+    (other,) = states(stream(failure("other.io/x: not found", "NotFound", generation=1)))
+    assert (same.state, same.why) == (State.PENDING, "the platform's import is pending, the one before it failed")
+    assert same.failure is not None
+    assert same.failure.kind == "not-found"
+    assert (other.state, other.why, other.failure) == (State.PENDING, "the platform's import is pending", None)
+
+
 @pytest.mark.parametrize(
     ("asking", "message", "reason", "state"),
     [
