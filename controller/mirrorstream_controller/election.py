@@ -191,6 +191,7 @@ class Election:
         for thread in self._threads:
             if thread is not threading.current_thread():
                 thread.join(timeout=RELEASE_SECONDS + 1)
+        self.leading = False  # again: an attempt that had just succeeded may have come in between
         # Not only a leader's: what we were acquiring when we were stopped is ours, too, though we never led.
         if (self._observed or {}).get("holderIdentity") != self._identity:
             return
