@@ -3,6 +3,7 @@
 import gc
 import threading
 import weakref
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -166,15 +167,20 @@ def test_a_thread_that_waits_holds_nothing_of_its_last_job() -> None:
 
 
 @pytest.fixture
-def manager(tmp_path: Path) -> Any:
-    """A controller that leads, in this process."""
+def unstarted(tmp_path: Path) -> Iterator[Manager]:
+    """A controller for a simulated cluster, in this process, without election."""
     with Simulator() as simulator:
         kubeconfig = simulator.write_kubeconfig(tmp_path / "kubeconfig")
-        found = Manager(SettingsFile(None), kubeconfig=str(kubeconfig), metrics_port=0, leader_election=False)
-        found.start()
-        yield found
-        found.stop()
-        gc.collect()
+        yield Manager(SettingsFile(None), kubeconfig=str(kubeconfig), metrics_port=0, leader_election=False)
+
+
+@pytest.fixture
+def manager(unstarted: Manager) -> Iterator[Manager]:
+    """A controller that leads, in this process."""
+    unstarted.start()
+    yield unstarted
+    unstarted.stop()
+    gc.collect()
 
 
 @pytest.mark.parametrize("where", ["get", "done"])
@@ -193,22 +199,19 @@ def test_a_worker_that_fails_ends_the_process_with_an_error(manager: Manager, mo
     assert manager._exit_status == 1
 
 
-def test_the_end_may_come_while_workers_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_end_may_come_while_workers_start(unstarted: Manager, monkeypatch: pytest.MonkeyPatch) -> None:
     """SIGTERM right after the lease was acquired: everything ends, without an error."""
     start = threading.Thread.start
 
     def start_after_the_end(thread: threading.Thread) -> None:
         if thread.name == "worker-1":
-            found.stop()
+            unstarted.stop()
         start(thread)
 
     monkeypatch.setattr(threading.Thread, "start", start_after_the_end)
-    with Simulator() as simulator:
-        kubeconfig = simulator.write_kubeconfig(tmp_path / "kubeconfig")
-        found = Manager(SettingsFile(None), kubeconfig=str(kubeconfig), metrics_port=0, leader_election=False)
-        found.start()
-        wait_for("all workers have ended", lambda: not any(worker.is_alive() for worker in found._workers), seconds=10)
-        assert len(found._workers) == WORKERS
+    unstarted.start()
+    wait_for("all workers have ended", lambda: not any(worker.is_alive() for worker in unstarted._workers), seconds=10)
+    assert len(unstarted._workers) == WORKERS
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
