@@ -1,7 +1,7 @@
 """A small client for the Kubernetes API: JSON over kept-alive connections, with a limit on every wait.
 
 The generated classes of the kubernetes package decode whole objects and have no timeouts by default; here a request says
-how it wants its answer decoded, and none can hang for ever.
+how it wants its answer decoded, and none can hang without end.
 """
 
 import contextlib
@@ -12,19 +12,30 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, TypeVar, overload
-from urllib.parse import urlencode, urlsplit
+from urllib.parse import urlencode
 
 import msgspec
 import urllib3
-from kubernetes.client.rest import should_bypass_proxies
 from urllib3.connection import HTTPConnection
 
-from mirrorstream.kube.credentials import Configuration, Loader, find_credentials
-from mirrorstream.kube.errors import ApiError, ApiUnreachable, ClientError, ConfigurationError, EventTooLarge
-from mirrorstream.kube.limiter import RateLimiter
+from mirrorstream.kube.credentials import find_credentials
+from mirrorstream.kube.errors import ApiError, ApiTimeout, ApiUnreachable, ClientError, ConfigurationError, EventTooLarge
+from mirrorstream.kube.proxy import connection_pools, connection_steps
+from mirrorstream.kube.ratelimit import RateLimiter
+from mirrorstream.kube.rest_config import Loader, RestConfig, check_server
 from mirrorstream.kube.verbs import verb
 
-__all__ = ["ApiError", "ApiUnreachable", "Client", "ClientError", "ConfigurationError", "EventTooLarge", "Watch", "load_client"]
+__all__ = [
+    "ApiError",
+    "ApiTimeout",
+    "ApiUnreachable",
+    "Client",
+    "ClientError",
+    "ConfigurationError",
+    "EventTooLarge",
+    "Watch",
+    "load_client",
+]
 
 T = TypeVar("T")
 CONNECT_TIMEOUT = 5.0
@@ -39,6 +50,9 @@ JSON, JSON_PATCH, MERGE_PATCH = "application/json", "application/json-patch+json
 
 Observer = Callable[[str, int, float], None]
 """Called after each request with Kubernetes' verb, the status code (0: no answer) and the seconds it took."""
+BeforeWrite = Callable[[], float]
+Timer = Callable[[float], None]
+"""Called with the seconds that the server took for an answer, without the waits before the request."""
 
 _KEEPALIVE = [
     *HTTPConnection.default_socket_options,
@@ -54,7 +68,8 @@ class Client:
     """Requests to one API server; safe to use from many threads.
 
     `observe` is told of every request. `limiter` delays requests; a client without one is for what must not wait, such as leases.
-    `before_write` is called just before each request that may change something is sent.
+    `before_write` is called just before each request that may change something is sent; it returns for how many seconds at most
+    that may wait for a new connection.
     """
 
     def __init__(
@@ -65,7 +80,7 @@ class Client:
         pool_size: int = 32,
         limiter: RateLimiter | None = None,
         observe: Observer = lambda verb, code, seconds: None,
-        before_write: Callable[[], None] = lambda: None,
+        before_write: BeforeWrite = lambda: math.inf,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         self._load = load
@@ -76,68 +91,63 @@ class Client:
         self._before_write = before_write
         self._sleep = sleep
         self._lock = threading.Lock()
-        self._configuration, self._pool = self._connect()
+        self._config, self._pool = self._connect()
 
     @property
     def server(self) -> str:
         """The API server's URL, as errors name it."""
-        return str(self._configuration.host).rstrip("/")
+        return self._config.host.rstrip("/")
 
     def unlimited(self) -> "Client":
         """A client of the same server and credentials, with connections of its own, no rate limit and nothing before a write."""
         return Client(self._load, user_agent=self._user_agent, pool_size=2, observe=self._observe)
 
-    def _connect(self) -> tuple[Configuration, urllib3.PoolManager]:
-        configuration = self._load()
-        if not configuration.host or not urlsplit(configuration.host).hostname:
-            raise ConfigurationError(f"the cluster's server is not a URL: {configuration.host!r}")
+    def _connect(self) -> tuple[RestConfig, urllib3.PoolManager]:
+        config = self._load()
+        check_server(config.host)
         options: dict[str, Any] = {
             "num_pools": 2,
             "maxsize": self._pool_size,
             "retries": False,
             "socket_options": _KEEPALIVE,
         }
-        if configuration.host.startswith("https:"):
+        if config.host.startswith("https:") or (config.proxy and config.proxy.scheme == "https"):
             options |= {
-                "cert_reqs": "CERT_REQUIRED" if configuration.verify_ssl else "CERT_NONE",
-                "ca_certs": configuration.ssl_ca_cert,
-                "cert_file": configuration.cert_file,
-                "key_file": configuration.key_file,
+                "cert_reqs": "CERT_NONE" if config.insecure else "CERT_REQUIRED",
+                "ca_certs": config.ca_file,
+                "cert_file": config.cert_file,
+                "key_file": config.key_file,
             }
-            if configuration.tls_server_name:
-                options |= {"server_hostname": configuration.tls_server_name, "assert_hostname": configuration.tls_server_name}
-        # OLM gives every pod the cluster's proxy, and a list of what must not go through it, the API server's address among them.
-        if configuration.proxy and not should_bypass_proxies(configuration.host, configuration.no_proxy or ""):
-            return configuration, urllib3.ProxyManager(configuration.proxy, **options)
-        return configuration, urllib3.PoolManager(**options)
+            if config.server_name:
+                options |= {"server_hostname": config.server_name, "assert_hostname": config.server_name}
+        return config, connection_pools(config.proxy, options)
 
-    def _reconnect(self, seen: Configuration) -> None:
+    def _reconnect(self, seen: RestConfig) -> None:
         """Read the credentials again, unless another thread has since `seen`. Raises ApiUnreachable when they cannot be used."""
         with self._lock:
-            if self._configuration is seen:
+            if self._config is seen:
                 try:
-                    self._configuration, self._pool = self._connect()
+                    self._config, self._pool = self._connect()
                 except ConfigurationError as error:
                     # A file that is just being written, say: the next refusal reads it again.
                     raise ApiUnreachable(f"{self.server}: the credentials cannot be read again: {error}") from error
 
-    def _headers(self, configuration: Configuration, accept: str = JSON) -> dict[str, str]:
+    def _headers(self, config: RestConfig, accept: str = JSON) -> dict[str, str]:
         headers = {"Accept": accept, "User-Agent": self._user_agent}
         with self._lock:
-            # The package refreshes expiring tokens in here, and not under a lock of its own.
-            authorization = configuration.get_api_key_with_prefix("BearerToken", alias="authorization")
-            basic = configuration.get_basic_auth_token() if configuration.username else None
-        if authorization or basic:
-            headers["Authorization"] = str(authorization or basic)
+            authorization = config.authorization()
+        if authorization:
+            headers["Authorization"] = authorization
         return headers
 
     @overload
     def request(self, method: str, path: str, *, params: Mapping[str, str] | None = None, body: Any = None,
-                content_type: str = JSON, accept: str = JSON, timeout: float = REQUEST_TIMEOUT) -> Any: ...  # fmt: skip
+                content_type: str = JSON, accept: str = JSON, timeout: float = REQUEST_TIMEOUT,
+                answered: Timer | None = None) -> Any: ...  # fmt: skip
     @overload
     def request(self, method: str, path: str, *, decode: Callable[[bytes], T], params: Mapping[str, str] | None = None,
-                body: Any = None, content_type: str = JSON, accept: str = JSON,
-                timeout: float = REQUEST_TIMEOUT) -> T: ...  # fmt: skip
+                body: Any = None, content_type: str = JSON, accept: str = JSON, timeout: float = REQUEST_TIMEOUT,
+                answered: Timer | None = None) -> T: ...  # fmt: skip
     def request(
         self,
         method: str,
@@ -149,19 +159,21 @@ class Client:
         content_type: str = JSON,
         accept: str = JSON,
         timeout: float = REQUEST_TIMEOUT,
+        answered: Timer | None = None,
     ) -> Any:
         """Send one request and decode its answer, as JSON values by default.
 
         `decode` is the method of a msgspec Decoder that was made before any thread: msgspec 0.22 crashes the interpreter when two
         threads are the first to use a type. `accept` asks for another form of the answer. `timeout` bounds, in seconds, the wait
         for the answer's next bytes. Expired credentials are read again and a 429 is obeyed, both a bounded number of times.
-        Raises ApiError for an error answer, ApiUnreachable when none came.
+        `answered` is told how long each answer took.
+        Raises ApiError for an error answer, ApiUnreachable when none came, as ApiTimeout if the request was sent.
         """
         encoded = body if isinstance(body, bytes) else None if body is None else msgspec.json.encode(body)
         throttled = 0.0
         for attempt in range(THROTTLE_RETRIES + 1):
             try:
-                data = self._send(method, path, params, encoded, content_type, accept, timeout)
+                data = self._send(method, path, params, encoded, content_type, accept, timeout, answered)
             except ApiError as error:
                 delay = error.retry_after
                 if error.status != 429 or attempt == THROTTLE_RETRIES:
@@ -188,17 +200,19 @@ class Client:
         content_type: str,
         accept: str,
         timeout: float,
+        answered: Timer | None,
     ) -> bytes:
         """One exchange; a 401 is answered once by reading the credentials again."""
         for attempt in (1, 2):
             if self.limiter:
                 self.limiter.wait()
-            configuration = self._configuration
-            if method != "GET":
-                self._before_write()
-            response = self._exchange(configuration, method, path, params, body, content_type, timeout, accept=accept, stream=False)
+            config = self._config
+            began = time.monotonic()
+            response = self._exchange(config, method, path, params, body, content_type, timeout, accept=accept, stream=False)
+            if answered:
+                answered(time.monotonic() - began)
             if response.status == 401 and attempt == 1:
-                self._reconnect(configuration)
+                self._reconnect(config)
                 continue
             break
         if response.status >= 400:
@@ -207,7 +221,7 @@ class Client:
 
     def _exchange(
         self,
-        configuration: Configuration,
+        config: RestConfig,
         method: str,
         path: str,
         params: Mapping[str, str] | None,
@@ -218,10 +232,15 @@ class Client:
         accept: str = JSON,
         stream: bool,
     ) -> urllib3.BaseHTTPResponse:
-        url = str(configuration.host).rstrip("/") + path + (f"?{urlencode(params)}" if params else "")
-        headers = self._headers(configuration, accept)
+        url = config.host.rstrip("/") + path + (f"?{urlencode(params)}" if params else "")
+        headers = self._headers(config, accept)
         if body is not None:
             headers["Content-Type"] = content_type
+        # Last, since new credentials and the rate limit may have taken their time.
+        connect = (
+            CONNECT_TIMEOUT if method == "GET" else min(CONNECT_TIMEOUT, self._before_write() / connection_steps(config.proxy))
+        )
+        through = f"through the proxy {config.proxy.url}: " if config.proxy else ""
         started = time.monotonic()
         code = 0
         try:
@@ -230,17 +249,20 @@ class Client:
                 url,
                 body=body,
                 headers=headers,
-                timeout=urllib3.Timeout(connect=CONNECT_TIMEOUT, read=timeout),
+                timeout=urllib3.Timeout(connect=connect, read=timeout),
                 preload_content=not stream,
                 redirect=False,
             )
             code = response.status
         except urllib3.exceptions.SSLError as error:
             # The authority may be another one by now: a file is read for each connection, what is in the kubeconfig itself is not.
-            self._reconnect(configuration)
-            raise ApiUnreachable(f"{self.server}: {method} {path}: {_cause(error)}") from error
+            self._reconnect(config)
+            raise ApiUnreachable(f"{self.server}: {method} {path}: {through}{_cause(error)}") from error
         except (urllib3.exceptions.HTTPError, OSError) as error:
-            raise ApiUnreachable(f"{self.server}: {method} {path}: {_cause(error)}") from error
+            # A handshake that takes too long looks the same, and ends after the connect timeout.
+            late = isinstance(error, urllib3.exceptions.ReadTimeoutError) and time.monotonic() - started >= timeout
+            kind = ApiTimeout if late else ApiUnreachable
+            raise kind(f"{self.server}: {method} {path}: {through}{_cause(error)}") from error
         finally:
             self._observe(verb(method, path, params), code, time.monotonic() - started)
         return response
@@ -254,11 +276,11 @@ class Client:
         for attempt in (1, 2):
             if self.limiter:
                 self.limiter.wait()
-            configuration = self._configuration
-            response = self._exchange(configuration, "GET", path, params, None, JSON, read_timeout, stream=True)
+            config = self._config
+            response = self._exchange(config, "GET", path, params, None, JSON, read_timeout, stream=True)
             if response.status == 401 and attempt == 1:
                 response.drain_conn()
-                self._reconnect(configuration)
+                self._reconnect(config)
                 continue
             break
         if response.status >= 400:
@@ -324,7 +346,7 @@ def load_client(
     user_agent: str = "mirrorstream",
     requests_per_second: float | None = None,
     observe: Observer = lambda verb, code, seconds: None,
-    before_write: Callable[[], None] = lambda: None,
+    before_write: BeforeWrite = lambda: math.inf,
 ) -> Client:
     """A client for the cluster that `kubeconfig` and `context`, the pod or the user's own configuration name.
 
@@ -365,6 +387,8 @@ def _cause(error: BaseException) -> str:
     reason = getattr(error, "reason", None)
     if isinstance(reason, BaseException):
         return _cause(reason)
+    if isinstance(error, urllib3.exceptions.ProxyError):
+        return _cause(error.original_error)
     text = " ".join(str(error).split())
     return (
         text.rpartition(": ")[2]

@@ -15,6 +15,10 @@ class ApiUnreachable(ClientError):  # noqa: N818  a state of the world, as in th
     """No answer came: connection refused, a timeout, a TLS failure. Whether a write took effect is unknown."""
 
 
+class ApiTimeout(ApiUnreachable):
+    """The request was sent, and no answer came within its timeout."""
+
+
 class EventTooLarge(ClientError):  # noqa: N818  says what it is
     """A watch sends more as one event than any object can be."""
 
@@ -40,9 +44,14 @@ OBEYED_SECONDS = 60.0
 """The longest wait that a server can ask for: kube-apiserver asks for 32 s at most when it is busy."""
 
 
-def asked_wait(error: ClientError) -> float:
+def retry_after_seconds(error: ClientError) -> float:
     """For how many seconds the server asked not to be asked again (Retry-After); 0 if it did not."""
     return min(error.retry_after or 0.0, OBEYED_SECONDS) if isinstance(error, ApiError) else 0.0
+
+
+def timed_out(error: ClientError) -> bool:
+    """Whether the request took too long: for us, or for the API server, which ends it with 504."""
+    return isinstance(error, ApiTimeout) or (isinstance(error, ApiError) and error.status == 504)
 
 
 def is_transient(error: ClientError) -> bool:

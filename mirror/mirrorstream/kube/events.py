@@ -21,7 +21,7 @@ log = structlog.get_logger(__name__)
 
 QUEUE_LIMIT = 5000
 NAMESPACE_LIMIT = 1000
-"""So many Events of one namespace may wait."""
+"""How many Events of one namespace may wait."""
 REMEMBERED = 5000
 MESSAGE_LIMIT = 1024
 NORMAL, WARNING = "Normal", "Warning"
@@ -116,11 +116,11 @@ class EventRecorder:
             except ClientError as error:
                 self._on_drop()
                 log.warning(
-                    "an Event could not be written", reason=item[2], object=f"{item[0].namespace}/{item[0].name}", error=str(error)
+                    "failed to write an Event", reason=item[2], object=f"{item[0].namespace}/{item[0].name}", error=str(error)
                 )
             except Exception:  # a bug in one Event must not cost all others
                 self._on_drop()
-                log.exception("an Event could not be written", reason=item[2], object=f"{item[0].namespace}/{item[0].name}")
+                log.exception("failed to write an Event", reason=item[2], object=f"{item[0].namespace}/{item[0].name}")
 
     def _write(self, involved: Involved, event_type: str, reason: str, message: str, annotations: Annotations) -> None:
         key = hashlib.sha256(repr((involved, reason, message, annotations)).encode(errors="surrogatepass")).digest()

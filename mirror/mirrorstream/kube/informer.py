@@ -8,21 +8,35 @@ import contextlib
 import random
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+from typing import Generic, TypeVar
 
-import msgspec
 import structlog
 
 from mirrorstream.kube.client import UNREADABLE, ApiError, ApiUnreachable, Client, ClientError, EventTooLarge, Watch
-from mirrorstream.kube.errors import asked_wait
+from mirrorstream.kube.errors import retry_after_seconds
+from mirrorstream.kube.objects import (
+    EVENT,
+    IDENTITY,
+    PAGE,
+    Broken,
+    Expired,
+    Key,
+    Meta,
+    TooLarge,
+    WatchEvent,
+    WentBack,
+    identity_of,
+    is_older,
+    may_follow,
+    watch_error,
+)
+from mirrorstream.kube.resumption import Resumption
 
 log = structlog.get_logger(__name__)
 
 T = TypeVar("T")
-Key = tuple[str, str]
-"""Namespace (empty for cluster-wide objects) and name."""
 
 PAGE_SIZE = 500
 BACKOFF_INITIAL, BACKOFF_MAXIMUM = 0.5, 10.0
@@ -30,50 +44,12 @@ WATCH_SECONDS = (45, 60)
 """The server ends a watch after a random time in here, so that the watches of many clients do not end together. Two seconds before,
 kube-apiserver sends a bookmark; when nothing happens, its first other one comes after two minutes."""
 OVERDUE_SECONDS = 10.0
-"""A watch that is not ended so long after that is dead, whatever its connection says: silence is noticed within 70 s."""
-UNREADABLE_AGAIN = 3
-"""So many watches that end at the same event, since it is no JSON, before everything is listed anew."""
+"""A watch that is still open this long after its time-out is dead, whatever its connection says: silence is noticed within 70 s."""
 ABSENT_AFTER = 6
-"""So many 404s in a row, some 15 s, before what was served is taken for gone."""
-ABSENT_SECONDS = 60.0
-"""How often a kind that the cluster does not serve, or does not let us see, is looked for again."""
-
-
-class _Meta(msgspec.Struct, rename="camel"):
-    name: str = ""
-    namespace: str = ""
-    resource_version: str = ""
-
-
-class _Identity(msgspec.Struct):
-    metadata: _Meta = msgspec.field(default_factory=_Meta)
-
-
-class _ListMeta(msgspec.Struct, rename="camel"):
-    resource_version: str = ""
-    continue_: str = msgspec.field(name="continue", default="")
-
-
-class _Page(msgspec.Struct):
-    metadata: _ListMeta = msgspec.field(default_factory=_ListMeta)
-    items: list[msgspec.Raw] | None = None
-
-
-class _Event(msgspec.Struct):
-    type: str
-    object: msgspec.Raw
-
-
-class _StatusObject(msgspec.Struct):
-    code: int = 0
-    reason: str = ""
-    message: str = ""
-
-
-_PAGE = msgspec.json.Decoder(_Page)
-_IDENTITY = msgspec.json.Decoder(_Identity)
-_EVENT = msgspec.json.Decoder(_Event)
-_STATUS = msgspec.json.Decoder(_StatusObject)
+"""After this many 404s in a row, about 15 s, a kind that was served counts as gone."""
+ABSENT_SECONDS = 6.0
+"""How often a kind that the cluster does not serve, or does not let us see, is looked for again. A signature policy counts from its
+first object on, and an upgrade brings the kinds of mirror rules: both are noticed within 10 s."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +65,9 @@ class Informer(Generic[T]):
     """Keeps every object under `path` as a `T`, and tells `on_change` of each difference, from one thread.
 
     `read` makes a T of an object's JSON (a msgspec decoder's `decode`). With `optional`, a cluster that does not serve the kind
-    counts as synced with no objects. `clock`, `sleep` (returns whether to stop) and `uniform` are injected for tests.
+    counts as synced with no objects; after each `ABSENT_SECONDS` it is asked again. `params` narrow lists and watches, by a field
+    selector say: what leaves the selection counts as deleted. `clock`, `sleep` (returns whether to stop) and `uniform` are injected
+    for tests.
     """
 
     def __init__(
@@ -101,6 +79,7 @@ class Informer(Generic[T]):
         *,
         name: str,
         optional: bool = False,
+        params: Mapping[str, str] | None = None,
         clock: Callable[[], float] = time.monotonic,
         wait: Callable[[threading.Event, float], bool] = threading.Event.wait,
         uniform: Callable[[float, float], float] = random.uniform,
@@ -111,6 +90,7 @@ class Informer(Generic[T]):
         self._read = read
         self._on_change = on_change
         self._optional = optional
+        self._params = dict(params or {})
         self._clock = clock
         self._wait = wait
         self._uniform = uniform
@@ -169,44 +149,36 @@ class Informer(Generic[T]):
             self._thread.join(timeout=5)
 
     def _run(self) -> None:
-        failures = expiries = unreadable = 0
-        version = ""
+        resumption = Resumption()
         while not self._stopped.is_set():
             began, asked = self._clock(), 0.0
             try:
-                if not version:
-                    version = self._list()
-                version = self._follow(version)
-                # A watch that the server ended after a while is normal; one that ends at once must not become a tight loop.
-                failures = 0 if self._clock() - began >= 1 else failures + 1
-                expiries = 0
-            except _Expired as expired:
-                # A server that says so is well: what we know is stale, and is listed at once, unless that did not help before.
-                version = ""
-                failures = expiries
-                expiries += 1
+                if not resumption.version:
+                    resumption.listed(self._list())
+                elif resumption.doubtful:
+                    self._check(resumption.version)
+                    resumption.checked()
+                version = self._follow(resumption.version)
+                resumption.ended(version, self._clock() - began)
+            except Expired as expired:
+                resumption.expired()
                 log.info(expired.event, resource=self.name, reason=str(expired))
-            except _Broken as broken:
-                # Resuming from the last good event loses nothing; unless what follows it can't be read, however often it is sent.
-                unreadable = unreadable + 1 if broken.unreadable and broken.version == version else 0
-                version = "" if unreadable >= UNREADABLE_AGAIN else broken.version
-                failures = 1 if self._clock() - began >= 1 else failures + 1
-                expiries = 0
-                log.debug("the watch broke off", resource=self.name, error=str(broken))
+            except Broken as broken:
+                resumption.broke(broken, self._clock() - began)
+                log.debug("watch ended", resource=self.name, error=str(broken))
             except ClientError as error:
-                failures += 1
                 if self._absent(error):
-                    version = ""
+                    resumption.start_over()
                     if self._wait(self._stopped, self._uniform(0.8, 1.2) * ABSENT_SECONDS):
                         return
                     continue
-                asked = asked_wait(error)
+                resumption.failed(error)
+                asked = retry_after_seconds(error)
                 self._report(str(error))
             except Exception:  # a bug must not end the watch for good: say it whole and start over
-                failures += 1
-                version = ""
+                resumption.start_over()
                 log.exception("the informer failed", resource=self.name)
-            if failures and self._wait(self._stopped, asked + self._backoff(failures)):
+            if resumption.failures and self._wait(self._stopped, asked + self._backoff(resumption.failures)):
                 return
 
     def _backoff(self, failures: int) -> float:
@@ -220,9 +192,9 @@ class Informer(Generic[T]):
             return
         self.problem = problem
         if problem:
-            log.warning("cannot watch, trying again", resource=self.name, error=problem)
+            log.warning("watch failed, will retry", resource=self.name, error=problem)
         else:
-            log.info("watching again", resource=self.name)
+            log.info("watch resumed", resource=self.name)
 
     def _absent(self, error: ClientError) -> bool:
         """Whether the cluster has said for sure that there is nothing for us to see."""
@@ -237,7 +209,7 @@ class Informer(Generic[T]):
             self._report(f"not allowed to list and watch {self.name}: {error.message}")
         elif self._optional:
             if self.problem is None:
-                log.info("the cluster does not serve this kind, going on without", resource=self.name)
+                log.info("kind not served by the cluster, continuing without it", resource=self.name)
             self.problem = f"the cluster does not serve {self.name}"
         else:
             self._report(f"the cluster does not serve {self.name}")
@@ -253,15 +225,15 @@ class Informer(Generic[T]):
     def _list(self) -> str:
         """Read all pages, replace what is known; the resourceVersion to watch from."""
         fresh: dict[Key, tuple[str, T]] = {}
-        params = {"limit": str(PAGE_SIZE)}
+        params = {**self._params, "limit": str(PAGE_SIZE)}
         self.lists += 1
         while True:
             try:
-                page = self._client.request("GET", self._path, params=params, decode=_PAGE.decode)
+                page = self._client.request("GET", self._path, params=params, decode=PAGE.decode)
             except ApiError as error:
                 if error.status != 410 or "continue" not in params:
                     raise
-                raise _Expired("the list's pages expired while they were read") from error
+                raise Expired("the list's pages expired while they were read") from error
             self.last_contact = self._clock()
             for raw in page.items or ():
                 if (found := self._decode(bytes(raw))) is not None:
@@ -279,25 +251,37 @@ class Informer(Generic[T]):
         self.synced.set()
         return page.metadata.resource_version
 
+    def _check(self, version: str) -> None:
+        """Raise WentBack if the server is at an older version than this one."""
+        page = self._client.request("GET", self._path, params={**self._params, "limit": "1"}, decode=PAGE.decode)
+        if is_older(page.metadata.resource_version, version):
+            raise WentBack(f"it is at version {page.metadata.resource_version}, and was at {version}")
+
     def _replace(self, fresh: dict[Key, tuple[str, T]]) -> None:
         """Take a whole list, telling of every difference; what is not in it was deleted unseen."""
         for key in [key for key in self._objects if key not in fresh]:
             self._apply(key, None)
         for key, value in fresh.items():
-            known = self._objects.get(key)
-            if known is None or known[0] != value[0]:
+            # Not by their versions alone: the server computes some fields when it reads, and a restored etcd uses versions again.
+            if self._objects.get(key) != value:
                 self._apply(key, value)
 
     def _follow(self, version: str) -> str:
         """Watch from `version` until the server ends it; the version to resume from."""
         began, seconds = self._clock(), int(self._uniform(*WATCH_SECONDS))
-        params = {"watch": "1", "resourceVersion": version, "allowWatchBookmarks": "true", "timeoutSeconds": str(seconds)}
+        params = {
+            **self._params,
+            "watch": "1",
+            "resourceVersion": version,
+            "allowWatchBookmarks": "true",
+            "timeoutSeconds": str(seconds),
+        }
         self.watches += 1
         try:
             self._watch = self._client.watch(self._path, params, read_timeout=seconds + OVERDUE_SECONDS)
         except ApiError as error:
             if error.status == 410:
-                raise _Expired(error.message) from error
+                raise Expired(error.message) from error
             raise
         if self.problem is not None:
             self._report(None)
@@ -319,61 +303,65 @@ class Informer(Generic[T]):
         began, deleted = version, dict[Key, str]()
         try:
             for line in watch:
-                event = _EVENT.decode(line)
+                event = EVENT.decode(line)
                 self.last_contact = self._clock()
                 if event.type == "ERROR":
-                    raise _watch_error(event)
+                    raise watch_error(event, version)
                 try:
-                    identity = _IDENTITY.decode(event.object).metadata
+                    identity = IDENTITY.decode(event.object).metadata
                 except UNREADABLE as error:
                     # A list would leave it out as well.
                     self._malformed("", error)
                     continue
                 reached = identity.resource_version or version
+                if is_older(reached, began):
+                    raise WentBack(f"it sent version {reached:.30} to a watch from {began}")
                 # Without a version to begin with, all objects come first, in any order.
-                if began in ("", "0") or _may_follow(reached, version):
+                if began in ("", "0") or may_follow(reached, version):
                     version = reached
                 if event.type != "BOOKMARK":
                     self._on_event(event, identity, began, deleted)
                 yield version
         except ApiUnreachable as error:
-            raise _Broken(str(error), version) from error
+            raise Broken(str(error), version) from error
         except EventTooLarge as error:
-            raise _TooLarge(str(error)) from error
+            raise TooLarge(str(error)) from error
         except UNREADABLE as error:
-            raise _Broken(f"an event cannot be read: {error}", version, unreadable=True) from error
+            raise Broken(f"an event cannot be read: {error}", version, refused=True) from error
 
-    def _on_event(self, event: _Event, identity: _Meta, began: str, deleted: dict[Key, str]) -> None:
+    def _on_event(self, event: WatchEvent, identity: Meta, began: str, deleted: dict[Key, str]) -> None:
         """Apply an event, unless it is older than what is known; `deleted` has what went away since the watch `began`."""
         key = (identity.namespace, identity.name)
         known = self._objects.get(key)
-        if _older(identity.resource_version, known[0] if known is not None else deleted.get(key, began)):
+        if is_older(identity.resource_version, known[0] if known is not None else deleted.get(key, began)):
             return
         if event.type == "DELETED":
             deleted[key] = identity.resource_version
             self._apply(key, None)
-        elif known is None or known[0] != identity.resource_version:
-            found = self._decode(bytes(event.object))
-            if found is None:
-                # It is not what we knew either.
-                deleted[key] = identity.resource_version
-            self._apply(key, found[1] if found else None)
+            return
+        found = self._decode(bytes(event.object))
+        if found is None:
+            # It is not what we knew either.
+            deleted[key] = identity.resource_version
+            self._apply(key, None)
+        elif found[1] != known:
+            self._apply(key, found[1])
 
     def _decode(self, raw: bytes) -> tuple[Key, tuple[str, T]] | None:
         try:
-            meta = _named(raw)
+            meta = identity_of(raw)
             return (meta.namespace, meta.name), (meta.resource_version, self._read(raw))
         except (*UNREADABLE, TypeError, ValueError) as error:
             name = ""
             with contextlib.suppress(*UNREADABLE):
-                meta = _IDENTITY.decode(raw).metadata
+                meta = IDENTITY.decode(raw).metadata
                 name = f"{meta.namespace}/{meta.name}" if meta.namespace else meta.name
             self._malformed(name, error)
             return None
 
     def _malformed(self, name: str, error: Exception) -> None:
         self.malformed += 1
-        log.warning("an object cannot be read and is left out", resource=self.name, object=name, error=str(error))
+        log.warning("skipping an object that cannot be decoded", resource=self.name, object=name, error=str(error))
 
     def _apply(self, key: Key, value: tuple[str, T] | None) -> None:
         old = self._objects.get(key)
@@ -384,64 +372,3 @@ class Informer(Generic[T]):
         else:
             self._objects[key] = value
         self._on_change(Change(key, old[1] if old else None, value[1] if value else None))
-
-
-class _Expired(Exception):  # noqa: N818  internal control flow
-    """The resourceVersion is no longer served: only a new list helps."""
-
-    event = "the watch is too far behind, listing again"
-
-
-class _TooLarge(_Expired):
-    """Whoever resumes would get the same event again."""
-
-    event = "the watch cannot be read, listing again"
-
-
-class _Broken(Exception):  # noqa: N818  internal control flow
-    """The watch ended in the middle; `version` is the last one seen whole, and what follows it may be `unreadable`."""
-
-    def __init__(self, message: str, version: str, *, unreadable: bool = False) -> None:
-        super().__init__(message)
-        self.version, self.unreadable = version, unreadable
-
-
-def _named(raw: bytes) -> _Meta:
-    """An object's identity. Raises ValueError, or what decoding raises, for what is no object of a cluster."""
-    meta = _IDENTITY.decode(raw).metadata
-    if not meta.name:
-        raise ValueError("it has no name")
-    return meta
-
-
-def _watch_error(event: _Event) -> Exception:
-    status = _STATUS.decode(event.object)
-    if status.code == 410 or status.reason in ("Expired", "Gone"):
-        return _Expired(status.message)
-    return ApiUnreachable(f"the watch ended with an error: {status.message or status.reason}")
-
-
-def _older(version: str, than: str) -> bool:
-    """Whether an event is older than what is known, where both versions are numbers (all servers in use have them so)."""
-    if not (_is_number(version) and _is_number(than)):
-        return False
-    # Python's `int` refuses very long ones.
-    version, than = version.lstrip("0"), than.lstrip("0")
-    return (len(version), version) < (len(than), than)
-
-
-def _may_follow(version: str, before: str) -> bool:
-    """Whether a watch may be resumed from `version`, after it got to `before`: no server takes what is no version of its own."""
-    return _is_number(version) is _is_number(before) and not _older(version, before)
-
-
-def _is_number(version: str) -> bool:
-    return version.isascii() and version.isdigit()
-
-
-def json_objects(raw: bytes) -> dict[str, Any]:
-    """A `read` for kinds that are wanted whole."""
-    value = msgspec.json.decode(raw)
-    if not isinstance(value, dict):
-        raise TypeError(f"expected an object, found {type(value).__name__}")
-    return value

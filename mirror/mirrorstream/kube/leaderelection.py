@@ -1,8 +1,8 @@
 """Leader election by a Lease: of several replicas one acts, and it stops acting in time.
 
 A leader that cannot renew must stop before another may start, also while its request hangs: so the deadline is watched by a thread
-of its own, on a clock that the machine's time of day does not move. Observing follows client-go: what counts is when *we* saw
-the record change, never the times written in it, since nobody's clocks agree.
+of its own, on a clock that the machine's time of day does not move, and that goes on while the machine is suspended. Observing
+follows client-go: what counts is when *we* saw the record change, never the times written in it, since nobody's clocks agree.
 """
 
 import datetime
@@ -13,6 +13,7 @@ from collections.abc import Callable
 from typing import Any
 
 import structlog
+
 from mirrorstream.kube.client import ApiError, Client, ClientError
 
 log = structlog.get_logger(__name__)
@@ -23,16 +24,31 @@ REQUEST_SECONDS = 5.5
 """The longest wait for an answer. RENEW is twice that: an API server that takes 5 s for each answer costs nobody the lease."""
 RELEASE_SECONDS = 2.0
 """The same at the end, for which a pod has not long."""
+BOOTTIME = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
 TAKE_OVER = 0.8
 """The part of the lease after which others take over. They see up to RETRY late that it was renewed, and with that no more than
 the whole lease may pass. It is longer than RENEW."""
 
 
+def boottime() -> float:
+    """Seconds since the machine started, those included in which it was suspended, where the system has such a clock (Linux).
+
+    `time.monotonic` stands still in a suspended machine: a leader that wakes up would believe that it still has its lease.
+    """
+    return time.clock_gettime(BOOTTIME)
+
+
+class NotLeadingError(ClientError):
+    """Nothing may be written: another replica may lead."""
+
+
 class Election:
     """Takes part in the election for the Lease `namespace`/`name` as `identity`.
 
-    `on_started` is called, from the election's thread, when we become the leader; `on_lost`, from the watchdog's thread, once
-    we may no longer act: it must end the process. `client` must not be rate-limited.
+    `on_started_leading` is called, from the election's thread, when we become the leader; `on_stopped_leading`, from the watchdog's
+    thread, once we may no longer act: it must end the process. With `rejoin` it need not: `leading` is False by then, whatever
+    acts for the leader checks that before each write, and this replica goes on as one that waits. `client` must not be rate-
+    limited.
     """
 
     def __init__(
@@ -42,18 +58,20 @@ class Election:
         namespace: str,
         name: str,
         identity: str,
-        on_started: Callable[[], None],
-        on_lost: Callable[[str], None],
-        clock: Callable[[], float] = time.monotonic,
+        on_started_leading: Callable[[], None],
+        on_stopped_leading: Callable[[str], None],
+        rejoin: bool = False,
+        clock: Callable[[], float] = boottime,
         now: Callable[[], datetime.datetime] = lambda: datetime.datetime.now(datetime.UTC),
     ) -> None:
         self._client = client
         self._collection = f"/apis/coordination.k8s.io/v1/namespaces/{namespace}/leases"
         self._path = f"{self._collection}/{name}"
         self._namespace, self._name, self._identity = namespace, name, identity
-        self._on_started, self._on_lost = on_started, on_lost
+        self._on_started_leading, self._on_stopped_leading, self._rejoin = on_started_leading, on_stopped_leading, rejoin
         self._clock, self._now = clock, now
         self._stopped = threading.Event()
+        self._losing = threading.Lock()
         self._threads: list[threading.Thread] = []
         self._observed: Any = None
         self._written: dict[str, Any] | None = None
@@ -76,7 +94,7 @@ class Election:
             try:
                 self.attempt()
             except Exception:  # a bug must not keep this replica from ever leading; a leader that does not renew is watched for
-                log.exception("the lease could not be dealt with, trying again")
+                log.exception("failed to acquire or renew the lease, will retry")
             self._stopped.wait(self.pause())
 
     def pause(self) -> float:
@@ -104,10 +122,13 @@ class Election:
                 self._lose("another replica holds the lease")
             return
         self._problem = ""
+        if self._rejoin and self._clock() - self._renewed_at > RENEW_SECONDS:
+            # The answer came after the lead was given up: only a newer one makes us the leader again.
+            return
         if not self.leading and not self._stopped.is_set():
             self.leading = True
             log.info("leading", lease=f"{self._namespace}/{self._name}", identity=self._identity)
-            self._on_started()
+            self._on_started_leading()
 
     def _report(self, problem: str) -> None:
         if problem != self._problem:
@@ -179,10 +200,25 @@ class Election:
         if self.leading and self._clock() - self._renewed_at > RENEW_SECONDS:
             self._lose(f"the lease could not be renewed for {RENEW_SECONDS:.0f} s")
 
+    def check_lead(self) -> float:
+        """Raise NotLeadingError unless this replica leads: a thread that stood still must not write beside another replica.
+
+        Also while another thread has just found that the lead is lost and is about to end the process. Returns for how many seconds
+        a write may wait until it is sent, before another replica may lead.
+        """
+        self.check_deadline()
+        if not self.leading:
+            raise NotLeadingError("another replica may lead by now")
+        return TAKE_OVER * LEASE_SECONDS - (self._clock() - self._renewed_at)
+
     def _lose(self, reason: str) -> None:
-        self.leading = False
-        self._stopped.set()
-        self._on_lost(reason)
+        with self._losing:  # the watchdog, the election's thread and writers come here, and one of them tells it
+            if not self.leading:
+                return
+            self.leading = False
+        if not self._rejoin:
+            self._stopped.set()
+        self._on_stopped_leading(reason)
 
     def stop(self) -> None:
         """Leave the election; a lease that we hold is given up, so that another replica takes over at once."""
@@ -203,4 +239,4 @@ class Election:
                 self._client.request("PUT", self._path, body=lease, timeout=RELEASE_SECONDS)
                 log.info("released the lease")
         except ClientError as error:
-            log.warning("the lease could not be released, it will expire", error=str(error))
+            log.warning("failed to release the lease, it will expire", error=str(error))

@@ -8,26 +8,26 @@ from contextvars import ContextVar
 
 BURST_SECONDS = 3.0
 """How many seconds' worth of requests may go at once: the failures of a whole sample catalogue arrive together."""
-AHEAD_SHARE = 0.5
+PRIORITY_SHARE = 0.5
 """The part of the rate at which requests may go ahead of others: the others are slowed down by them, and never stopped."""
 _EPSILON = 1e-6
-_ahead: ContextVar[bool] = ContextVar("ahead", default=False)
+_priority: ContextVar[bool] = ContextVar("priority", default=False)
 
 
 @contextlib.contextmanager
-def ahead_of_others(ahead: bool) -> Iterator[None]:
-    """Let requests of this context, if `ahead`, go before those that wait already: a user waits for them."""
-    token = _ahead.set(ahead)
+def prioritized(priority: bool) -> Iterator[None]:
+    """Let requests of this context, if `priority`, go before those that wait already: a user waits for them."""
+    token = _priority.set(priority)
     try:
         yield
     finally:
-        _ahead.reset(token)
+        _priority.reset(token)
 
 
 class RateLimiter:
     """Lets `rate` requests per second through, and `BURST_SECONDS` times as many after a pause.
 
-    `rate` may be changed while in use. Waiting is first come, first served, but for what goes `ahead_of_others`.
+    `rate` may be changed while in use. Waiting is first come, first served, but for `prioritized` requests.
     """
 
     def __init__(
@@ -38,7 +38,7 @@ class RateLimiter:
         self._sleep = sleep
         self._lock = threading.Lock()
         self._tokens = rate * BURST_SECONDS
-        self._privileges = self._tokens * AHEAD_SHARE
+        self._priority_tokens = self._tokens * PRIORITY_SHARE
         self._updated = clock()
         self._first: list[object] = []
         self._others: list[object] = []
@@ -48,8 +48,8 @@ class RateLimiter:
         ticket, slept = object(), 0.0
         with self._lock:
             self._refill()
-            if _ahead.get() and self._privileges >= 1:
-                self._privileges -= 1
+            if _priority.get() and self._priority_tokens >= 1:
+                self._priority_tokens -= 1
                 self._first.append(ticket)
             else:
                 self._others.append(ticket)
@@ -63,7 +63,7 @@ class RateLimiter:
         earned, self._updated = (now - self._updated) * self.rate, now
         most = self.rate * BURST_SECONDS
         self._tokens = min(most, self._tokens + earned)
-        self._privileges = min(most * AHEAD_SHARE, self._privileges + earned * AHEAD_SHARE)
+        self._priority_tokens = min(most * PRIORITY_SHARE, self._priority_tokens + earned * PRIORITY_SHARE)
 
     def _delay(self, ticket: object) -> float:
         """Seconds to sleep before asking again; 0 once a token is taken. Those before it find theirs left."""

@@ -1,9 +1,9 @@
-"""Which stream is looked at next: each once at a time, none lost, no namespace ahead of another.
+"""Which key is processed next: each once at a time, none lost, no namespace ahead of another.
 
 The dirty and processing sets are client-go's: a key that changes while it is processed is processed once more, never twice at
-once. On top of it: a turn for each namespace, so that a tenant with a thousand failing streams delays nobody, and an urgent
-lane for what a user has just asked for. That lane has turns, too, and lets one of the others through after a few of its own:
-whoever asks for a thousand streams again and again delays nobody either.
+once. On top of it: a turn for each namespace, so that a tenant with a thousand failing streams delays nobody, and a
+lane with priority for what a user has just asked for. That lane has turns, too, and lets one of the others through after a few of
+its own: a user who asks for a thousand streams again and again delays nobody either.
 """
 
 import heapq
@@ -13,11 +13,12 @@ import time
 from collections import OrderedDict, deque
 from collections.abc import Callable
 
+from mirrorstream.kube.objects import Key
+
 STALE_ALLOWED = 64
-"""So many delays that an earlier one has replaced are kept, beside as many as count."""
-URGENT_IN_A_ROW = 4
-"""After so many urgent keys one of the others has its turn."""
-Key = tuple[str, str]
+"""How many replaced delays are kept, beside as many as count."""
+PRIORITY_IN_A_ROW = 4
+"""After this many keys with priority, one of the others is next."""
 Turns = OrderedDict[str, deque[Key]]
 """The waiting keys of each namespace that has any."""
 
@@ -39,43 +40,43 @@ class WorkQueue:
         self._clock = clock
         self._uniform = uniform
         self._condition = threading.Condition()
-        self._urgent: Turns = OrderedDict()
+        self._priority: Turns = OrderedDict()
         self._turns: Turns = OrderedDict()
         self._in_a_row = 0
-        """How many keys have come from the urgent lane, one after the other."""
+        """How many keys have come from the lane with priority, one after the other."""
         self._dirty: dict[Key, float] = {}
         self._processing: set[Key] = set()
-        self._urgent_after: set[Key] = set()
+        self._priority_after: set[Key] = set()
         self._delayed: list[tuple[float, int, Key]] = []
         self._due: dict[Key, float] = {}
         self._failures: dict[Key, int] = {}
         self._sequence = 0
         self._shut_down = False
 
-    def add(self, key: Key, *, urgent: bool = False) -> None:
-        """Have `key` processed as soon as its turn comes, or, if urgent, before all others."""
+    def add(self, key: Key, *, priority: bool = False) -> None:
+        """Have `key` processed as soon as its turn comes, or, with `priority`, before all others."""
         with self._condition:
-            self._add(key, urgent)
+            self._add(key, priority)
 
-    def _add(self, key: Key, urgent: bool) -> None:
+    def _add(self, key: Key, priority: bool) -> None:
         if self._shut_down:
             return
         if key in self._dirty:
-            if urgent and key not in self._processing and key not in self._urgent.get(key[0], ()):
+            if priority and key not in self._processing and key not in self._priority.get(key[0], ()):
                 _take_out(self._turns, key)
-                _append(self._urgent, key)
-            elif urgent:
-                self._urgent_after.add(key)
+                _append(self._priority, key)
+            elif priority:
+                self._priority_after.add(key)
             return
         self._dirty[key] = self._clock()
         if key in self._processing:
-            if urgent:
-                self._urgent_after.add(key)
+            if priority:
+                self._priority_after.add(key)
             return
-        self._enqueue(key, urgent)
+        self._enqueue(key, priority)
 
-    def _enqueue(self, key: Key, urgent: bool) -> None:
-        _append(self._urgent if urgent else self._turns, key)
+    def _enqueue(self, key: Key, priority: bool) -> None:
+        _append(self._priority if priority else self._turns, key)
         self._condition.notify()
 
     def add_after(self, key: Key, seconds: float) -> bool:
@@ -84,7 +85,7 @@ class WorkQueue:
             if self._shut_down:
                 return False
             if seconds <= 0:
-                self._add(key, urgent=False)
+                self._add(key, priority=False)
                 return True
             due = self._clock() + seconds
             if self._due.get(key, due + 1) <= due:
@@ -100,7 +101,7 @@ class WorkQueue:
             return True
 
     def backoff(self, failures: int) -> float:
-        """The wait, in seconds, after so many failures in a row: exponential, with jitter of a fifth."""
+        """The wait, in seconds, after a number of failures in a row: exponential, with jitter of a fifth."""
         return min(self.maximum, self.initial * 2.0 ** min(failures - 1, 30)) * self._uniform(0.8, 1.2)
 
     def add_rate_limited(self, key: Key, *, wait: float = 0.0) -> None:
@@ -120,6 +121,18 @@ class WorkQueue:
         with self._condition:
             self._due.pop(key, None)
             self._failures.pop(key, None)
+
+    def discard(self, key: Key) -> bool:
+        """Forget `key` wherever it waits; False, and nothing is done, while it is being processed."""
+        with self._condition:
+            if key in self._processing:
+                return False
+            self._due.pop(key, None)
+            self._failures.pop(key, None)
+            self._priority_after.discard(key)
+            if self._dirty.pop(key, None) is not None:
+                _take_out(self._priority if key in self._priority.get(key[0], ()) else self._turns, key)
+            return True
 
     def get(self, timeout: float | None = None) -> Key | None:
         """The next key, which must be given back with `done`; None after `timeout` seconds or once shut down."""
@@ -144,13 +157,13 @@ class WorkQueue:
             due, _, key = heapq.heappop(self._delayed)
             if self._due.get(key) == due:
                 del self._due[key]
-                self._add(key, urgent=False)
+                self._add(key, priority=False)
 
     def _next(self) -> Key | None:
-        lane = self._turns if self._turns and (not self._urgent or self._in_a_row >= URGENT_IN_A_ROW) else self._urgent
+        lane = self._turns if self._turns and (not self._priority or self._in_a_row >= PRIORITY_IN_A_ROW) else self._priority
         if not lane:
             return None
-        self._in_a_row = self._in_a_row + 1 if lane is self._urgent else 0
+        self._in_a_row = self._in_a_row + 1 if lane is self._priority else 0
         namespace, waiting = lane.popitem(last=False)
         key = waiting.popleft()
         if waiting:
@@ -158,19 +171,19 @@ class WorkQueue:
         return key
 
     def done(self, key: Key) -> None:
-        """Give `key` back; it is queued again if it was added meanwhile."""
+        """Give `key` back; it is queued again if it was added since."""
         with self._condition:
             self._processing.discard(key)
-            urgent = key in self._urgent_after
-            self._urgent_after.discard(key)
+            priority = key in self._priority_after
+            self._priority_after.discard(key)
             if key in self._dirty and not self._shut_down:
-                self._enqueue(key, urgent)
+                self._enqueue(key, priority)
 
     def shut_down(self) -> None:
         """Wake everybody; `get` answers None from now on."""
         with self._condition:
             self._shut_down = True
-            self._urgent.clear()
+            self._priority.clear()
             self._turns.clear()
             self._dirty.clear()
             self._condition.notify_all()

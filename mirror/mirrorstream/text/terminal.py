@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-from mirrorstream.safetext import clean
+from mirrorstream.text.sanitize import clean
 
 HANGING = 4
 """How much further in a broken line goes on."""

@@ -1,20 +1,27 @@
-"""YAML that people hand us: read safely, in bounded time, and refused in one line.
+"""YAML that people hand us: read safely, in bounded time, as oc and kubectl read it, and refused in one line.
 
-PyYAML alone raises a handful of unrelated exceptions, and lets a few lines of aliases to aliases stand for gigabytes.
+PyYAML alone raises a handful of unrelated exceptions, and lets a few lines of aliases to aliases stand for gigabytes. It makes
+dates of what Go's YAML takes for text, and refuses tabs where JSON has them.
 """
 
+import contextlib
+import json
+import re
 from collections.abc import Iterator
 from typing import Any
 
 import yaml
 
-from mirrorstream.safetext import one_line, shortened
+from mirrorstream.text.sanitize import one_line, shortened
 
 ALIASED = 100_000
 """Nodes that the aliases of one document may stand for; beyond it, it is no configuration but a bomb."""
 DEEPEST = 100
 """Brackets within brackets; PyYAML looks at all of them again at each one."""
 MESSAGE_LENGTH = 200
+_TEXT, _TIMESTAMP, _VALUE, _MERGE = (f"tag:yaml.org,2002:{name}" for name in ("str", "timestamp", "value", "merge"))
+_BLANKS = re.compile(r"[ \t\r\n]*")
+_BOM = "\ufeff"
 
 
 class YamlError(ValueError):
@@ -22,7 +29,15 @@ class YamlError(ValueError):
 
 
 class _Loader(yaml.SafeLoader):
-    """The safe loader, with errors that have a place, and with a limit on what aliases stand for."""
+    """The safe loader, with errors that have a place, and with a limit on what aliases stand for.
+
+    Times, a single `=`, and `<<` other than as a key, are text: JSON has no form for them.
+    """
+
+    yaml_implicit_resolvers = {  # noqa: RUF012  PyYAML's name and form
+        first: [(tag, pattern) for tag, pattern in found if tag not in (_TIMESTAMP, _VALUE)]
+        for first, found in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
 
     def __init__(self, stream: str) -> None:
         super().__init__(stream)
@@ -57,6 +72,24 @@ class _Loader(yaml.SafeLoader):
             raise yaml.scanner.ScannerError(None, None, "nested too deeply", self.get_mark())
         super().fetch_flow_collection_start(token)
 
+    def scan_to_next_token(self) -> None:
+        """As libyaml, which also takes a tab between tokens, and a byte order mark before a document."""
+        super().scan_to_next_token()
+        while (self.peek() == "\t" and (self.flow_level or not self.allow_simple_key)) or (self.peek() == _BOM and not self.column):
+            self.forward()
+            super().scan_to_next_token()
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        """With text as keys, as JSON: a label may be named `1` or `on`."""
+        if isinstance(node, yaml.MappingNode):
+            self.flatten_mapping(node)
+            node.value = [(_as_text(key), value) for key, value in node.value]
+        return super().construct_mapping(node, deep=deep)
+
+    def construct_as_written(self, node: yaml.ScalarNode) -> Any:
+        """Text, also with a tag."""
+        return self.construct_scalar(node)
+
     def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
         try:
             return super().construct_object(node, deep=deep)
@@ -66,8 +99,40 @@ class _Loader(yaml.SafeLoader):
             raise yaml.constructor.ConstructorError(None, None, f"this is no {kind}", node.start_mark) from error
 
 
+def _as_text(key: yaml.Node) -> yaml.Node:
+    return yaml.ScalarNode(_TEXT, key.value, key.start_mark) if isinstance(key, yaml.ScalarNode) else key
+
+
+_Loader.add_constructor(_TIMESTAMP, _Loader.construct_as_written)
+_Loader.add_constructor(_MERGE, _Loader.construct_as_written)  # a key that merges is gone before
+
+
 def documents(text: str) -> Iterator[Any]:
-    """The documents of a YAML text. Raises YamlError."""
+    """The documents of a YAML text, or of one with JSON objects one after the other. Raises YamlError."""
+    text = text.removeprefix(_BOM)
+    if text.lstrip().startswith("{"):
+        # Much quicker than as YAML; a flow mapping that is no JSON goes on to YAML.
+        with contextlib.suppress(ValueError, RecursionError):
+            return iter(_json_documents(text))
+    return _yaml_documents(text)
+
+
+def _json_documents(text: str) -> list[Any]:
+    """Raises ValueError, RecursionError."""
+    decoder, found, place = json.JSONDecoder(), [], _after_blanks(text, 0)
+    while place < len(text):
+        value, place = decoder.raw_decode(text, place)
+        found.append(value)
+        place = _after_blanks(text, place)
+    return found
+
+
+def _after_blanks(text: str, place: int) -> int:
+    blanks = _BLANKS.match(text, place)
+    return blanks.end() if blanks else place
+
+
+def _yaml_documents(text: str) -> Iterator[Any]:
     try:
         yield from yaml.load_all(text, _Loader)
     except RecursionError as error:
