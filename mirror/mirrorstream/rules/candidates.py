@@ -35,7 +35,7 @@ THE_SOURCE = "it is the source itself"
 
 
 @dataclass(frozen=True, slots=True)
-class LeftOut:
+class SkippedMirror:
     """A mirror that is not tried, and why."""
 
     reference: str

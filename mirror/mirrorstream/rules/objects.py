@@ -11,9 +11,10 @@ from typing import Any
 
 import msgspec
 
-from mirrorstream.references import is_location
+from mirrorstream.rules.references import is_location
 
 DIGEST, TAG = "digest", "tag"
+IMAGE_CONFIG = "Image/cluster"
 
 KINDS = {
     "ImageContentSourcePolicy": ("repositoryDigestMirrors", DIGEST),
@@ -66,6 +67,12 @@ class RuleObjects:
     blocked: list[str] = field(default_factory=list)
     allowed: list[str] = field(default_factory=list)
     import_registries: list[ImportRegistry] = field(default_factory=list)
+    search_registries: list[str] = field(default_factory=list)
+    """Where nodes look for names without a registry, in place of docker.io."""
+    internal_registry: str = ""
+    """The internal registry's `host[:port]`; empty where there is none."""
+    several_architectures: bool = False
+    """Whether the cluster is made for nodes of several architectures."""
     warnings: list[PolicyWarning] = field(default_factory=list)
 
 
@@ -88,7 +95,7 @@ def read_object(item: Mapping[str, Any], kind: Any) -> RuleObjects:
     read = RuleObjects(f"{kind}/{name}")
     if isinstance(kind, str) and kind in KINDS:
         read.entries.extend(_entries(read.origin, kind, item, read.warnings))
-    elif kind == "Image" and name == "cluster":
+    elif read.origin == IMAGE_CONFIG:
         _read_image_config(item, read)
     return read
 
@@ -99,11 +106,16 @@ def merged(parts: Iterable[RuleObjects], warnings: Iterable[PolicyWarning] = ())
     # In the order of their names, so that warnings and the choice among equals never depend on the order of events.
     for part in sorted(parts, key=attrgetter("origin")):
         read.entries += part.entries
+        read.warnings += part.warnings
+        if part.origin != IMAGE_CONFIG:
+            continue
         read.insecure += part.insecure
         read.blocked += part.blocked
         read.allowed += part.allowed
         read.import_registries += part.import_registries
-        read.warnings += part.warnings
+        read.search_registries += part.search_registries
+        read.internal_registry = part.internal_registry
+        read.several_architectures = part.several_architectures
     return read
 
 
@@ -174,6 +186,14 @@ def is_scope(scope: str) -> bool:
 
 def _read_image_config(item: Mapping[str, Any], read: RuleObjects) -> None:
     origin = read.origin
+    status = item.get("status")
+    hostname = status.get("internalRegistryHostname") if isinstance(status, Mapping) else None
+    if isinstance(hostname, str) and is_location(hostname) and "/" not in hostname:
+        read.internal_registry = hostname
+    elif hostname not in (None, ""):
+        read.warnings.append(PolicyWarning(origin, "status.internalRegistryHostname", f"{hostname!r} is not a registry host"))
+    # The image registry's operator sets this from the release: of one for several architectures imports keep manifest lists.
+    read.several_architectures = isinstance(status, Mapping) and status.get("imageStreamImportMode") == "PreserveOriginal"
     spec = item.get("spec") or {}
     if not isinstance(spec, Mapping):
         read.warnings.append(PolicyWarning(origin, "spec", f"expected a mapping, found {_type(spec)}"))
@@ -188,6 +208,8 @@ def _read_image_config(item: Mapping[str, Any], read: RuleObjects) -> None:
         ("allowedRegistries", read.allowed),
     ):
         scopes.extend(read_scopes(sources.get(name), origin, f"spec.registrySources.{name}", read.warnings))
+    path = "spec.registrySources.containerRuntimeSearchRegistries"
+    read.search_registries.extend(read_scopes(sources.get("containerRuntimeSearchRegistries"), origin, path, read.warnings))
     allowed = spec.get("allowedRegistriesForImport") or []
     for index, entry in enumerate(allowed if isinstance(allowed, list) else [allowed]):
         domain = entry.get("domainName") if isinstance(entry, Mapping) else None

@@ -23,6 +23,7 @@ _TAG = r"[\w][\w.-]{0,127}"
 _DIGEST = r"[A-Za-z][A-Za-z0-9]*(?:[-_+.][A-Za-z][A-Za-z0-9]*)*:[0-9a-fA-F]{32,}"
 
 _REFERENCE = re.compile(rf"(?:({_HOST})/)?({_PATH})(?::({_TAG}))?(?:@({_DIGEST}))?", re.ASCII)
+_DIGEST_ONLY = re.compile(_DIGEST, re.ASCII)
 _LOCATION = re.compile(rf"({_HOST})(?:/({_PATH}))?", re.ASCII)
 _DIGEST_LENGTHS = {"sha256": 64, "sha384": 96, "sha512": 128}
 
@@ -48,10 +49,15 @@ class Reference:
     @property
     def suffix(self) -> str:
         """What follows the name: `:tag`, `@digest` or both."""
-        return (f":{self.tag}" if self.tag else "") + (f"@{self.digest}" if self.digest else "")
+        return suffix(self.tag, self.digest)
 
     def __str__(self) -> str:
         return self.name + self.suffix
+
+
+def suffix(tag: str, digest: str) -> str:
+    """What follows a repository's name: `:tag`, `@digest`, both, or nothing."""
+    return (f":{tag}" if tag else "") + (f"@{digest}" if digest else "")
 
 
 def has_registry_host(text: str) -> bool:
@@ -76,12 +82,25 @@ def parse_reference(text: str) -> Reference:
     if len(host) + 1 + len(path) > MAXIMUM_NAME_LENGTH:
         raise ReferenceError(f"{_short(text)}: repository name must not be more than {MAXIMUM_NAME_LENGTH} characters")
     if digest:
-        algorithm, _, value = digest.partition(":")
-        if len(value) != _DIGEST_LENGTHS.get(algorithm) or value != value.lower():
+        if not is_digest(digest):
             raise ReferenceError(f"{_short(text)}: invalid or unsupported digest")
     elif not tag:
         tag = DEFAULT_TAG
     return Reference(host, path, tag or "", digest or "")
+
+
+def is_digest(text: str) -> bool:
+    """Whether `text` is a digest by which an image can be pulled."""
+    algorithm, _, value = text.partition(":")
+    return len(value) == _DIGEST_LENGTHS.get(algorithm) and value == value.lower() and _DIGEST_ONLY.fullmatch(text) is not None
+
+
+def parse_or_none(text: str) -> Reference | None:
+    """Parse and normalise a pull spec; None if it does not parse."""
+    try:
+        return parse_reference(text)
+    except ReferenceError:
+        return None
 
 
 def written_name(reference: str) -> str:
@@ -97,11 +116,8 @@ def parse_exact(text: str) -> Reference | None:
     The node rewrites a reference by string surgery and then accepts only canonical names: `docker.io/busybox`, whose
     canonical name has `library/` in it, does not count.
     """
-    try:
-        reference = parse_reference(text)
-    except ReferenceError:
-        return None
-    return reference if text.startswith(reference.name) else None
+    reference = parse_or_none(text)
+    return reference if reference and text.startswith(reference.name) else None
 
 
 def is_location(text: str) -> bool:

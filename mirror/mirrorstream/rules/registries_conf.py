@@ -6,9 +6,9 @@ from dataclasses import dataclass, field
 
 import msgspec
 
-from mirrorstream.mirrorlists import merge_mirror_lists
-from mirrorstream.objects import DIGEST, TAG, MirrorEntry, RuleObjects
-from mirrorstream.scopes import enclosing_scopes, longest_match
+from mirrorstream.rules.merge import merge_mirror_lists
+from mirrorstream.rules.objects import DIGEST, TAG, MirrorEntry, RuleObjects
+from mirrorstream.rules.scopes import enclosing_scopes, longest_match
 
 
 class Mirror(msgspec.Struct, frozen=True, gc=False):
@@ -50,7 +50,7 @@ class ScopeRules:
     """One rule for each scope that a mirror set or the Image config names, in `by_scope`.
 
     Those of `before` that come from the same objects are taken over: of ten thousand rules mostly one changes, and while all are
-    made anew reviews have to wait for the interpreter.
+    rebuilt, reviews have to wait for the interpreter.
     """
 
     def __init__(self, objects: RuleObjects, before: "ScopeRules | None" = None) -> None:

@@ -11,9 +11,10 @@ from functools import partial
 import structlog
 
 from mirrorstream.kube.client import Client
-from mirrorstream.kube.informer import Change, Informer, json_objects
-from mirrorstream.objects import RuleObjects, merged, read_object
-from mirrorstream.policy import MirrorPolicy
+from mirrorstream.kube.informer import Change, Informer
+from mirrorstream.kube.objects import json_objects
+from mirrorstream.rules.objects import RuleObjects, merged, read_object
+from mirrorstream.rules.policy import MirrorPolicy
 
 log = structlog.get_logger(__name__)
 
@@ -97,7 +98,7 @@ class PolicySource:
             try:
                 self._rebuild()
             except Exception:  # a bug must not leave the rules as they are for good
-                log.exception("the mirror rules could not be taken over, trying again")
+                log.exception("failed to apply the mirror rules, will retry")
                 self._stopped.wait(AGAIN_SECONDS)
                 self._changed.set()
             # An Image config that was refused may become readable without a change of any object.
@@ -107,7 +108,7 @@ class PolicySource:
 
     def _rebuild(self) -> None:
         if not self.informers[IMAGE_CONFIG].synced.is_set():
-            log.warning("the Image config cannot be read, nothing is imported", reason=self.informers[IMAGE_CONFIG].problem)
+            log.warning("cannot read the Image config, importing nothing", reason=self.informers[IMAGE_CONFIG].problem)
             return
         policy = self.build()
         if policy == self.current:
