@@ -3,14 +3,23 @@
 from dataclasses import dataclass
 from enum import StrEnum
 
-from mirrorstream.candidates import THE_SOURCE, Candidate, LeftOut
-from mirrorstream.failures import Failure, FailureClass, classify, mentions
-from mirrorstream.imagestreams import Condition, ImageStream, SpecTag, StatusTag, TagEvent, is_pending, listed_tags
-from mirrorstream.policy import MirrorPolicy
-from mirrorstream.references import ReferenceError, parse_reference, written_name
+from mirrorstream.imagestream.failures import (
+    BYPASS_BY_DEFAULT,
+    OF_SLOW_SOURCES,
+    Bypass,
+    Failure,
+    FailureClass,
+    classify,
+    why_not_bypassed,
+)
+from mirrorstream.imagestream.messages import mentions, split_aggregate
+from mirrorstream.imagestream.model import Condition, ImageStream, SpecTag, StatusTag, TagEvent, is_pending, listed_tags
+from mirrorstream.rules.candidates import THE_SOURCE, Candidate, SkippedMirror
+from mirrorstream.rules.policy import MirrorPolicy
+from mirrorstream.rules.references import parse_or_none, parse_reference, written_name
 
 
-class Verdict(StrEnum):
+class Eligibility(StrEnum):
     """What may be done about a failed import."""
 
     IMPORT = "import"
@@ -24,9 +33,9 @@ class Verdict(StrEnum):
 class PlatformImport:
     """How the platform's own import of a tag, or of a whole repository, stands.
 
-    `failure` is what its condition tells. `said_before` is, while the import is pending, what the source had answered to the one
-    before: the platform does not write the same failure twice, so a tag whose generation rises, and whose source answers as
-    before, looks as if its import were pending for ever.
+    `failure` is what its condition tells. `previous_failure` is, while the import is pending, what the source had answered to
+    the one before: the platform does not write the same failure twice, so a tag whose generation rises, and whose source answers as
+    before, always looks as if its import were pending.
     """
 
     source: str
@@ -35,7 +44,7 @@ class PlatformImport:
     failure: Failure | None = None
     condition: Condition | None = None
     newest: TagEvent | None = None
-    said_before: Failure | None = None
+    previous_failure: Failure | None = None
 
 
 def tag_import(tag: SpecTag, status: StatusTag | None) -> PlatformImport:
@@ -43,15 +52,15 @@ def tag_import(tag: SpecTag, status: StatusTag | None) -> PlatformImport:
     source = tag.from_.name if tag.from_ else ""
     condition, newest = (status.failure, status.newest) if status else (None, None)
     pending = is_pending(tag, status)
-    failure = said_before = None
+    failure = previous_failure = None
     if condition is not None:
         spellings = (source, normalised(source))
         if not pending:
             failure = classify(condition.reason, condition.message, spellings)
-        elif any(mentions(condition.message, spelling) for spelling in spellings):
+        elif any(mentions(part, spelling) for part in split_aggregate(condition.message) for spelling in spellings):
             # A message about another source tells nothing about this one.
-            said_before = classify(condition.reason, condition.message, spellings)
-    return PlatformImport(source, pending, tag.import_policy.insecure, failure, condition, newest, said_before)
+            previous_failure = classify(condition.reason, condition.message, spellings)
+    return PlatformImport(source, pending, tag.import_policy.insecure, failure, condition, newest, previous_failure)
 
 
 def repository_import(stream: ImageStream) -> PlatformImport | None:
@@ -65,60 +74,92 @@ def repository_import(stream: ImageStream) -> PlatformImport | None:
     if not source or listed_tags(stream):
         return None
     failure = Failure(FailureClass.UNKNOWN, "the platform's import of the repository left no tag")
-    insecure = stream.annotations.insecure_repository == "true"
-    return PlatformImport(source, not stream.annotations.repository_check, insecure, failure)
+    return PlatformImport(source, not stream.annotations.repository_check, stream.is_insecure, failure)
+
+
+UNCOVERED = "no mirror covers the source"
 
 
 @dataclass(frozen=True, slots=True)
 class Judgement:
     """The verdict, its reason in one sentence, and what to import through: only candidates that may be recorded."""
 
-    verdict: Verdict
+    verdict: Eligibility
     why: str
     candidates: tuple[Candidate, ...] = ()
-    left_out: tuple[LeftOut, ...] = ()
+    left_out: tuple[SkippedMirror, ...] = ()
     """The mirrors that cannot be used, where there is no other."""
 
 
-def judge(
+def evaluate(
     policy: MirrorPolicy,
     source: str,
     failure: Failure,
     *,
     insecure: bool = False,
-    bypass_not_found: bool = False,
+    bypass: Bypass = BYPASS_BY_DEFAULT,
     recorded_reference: str = "auto",
 ) -> Judgement:
     """Decide about the failed import of `source`, as the user wrote it.
 
     `insecure` is the tag's import policy, or the stream's for a whole repository: the allow-list depends on it.
     """
-    candidates, left_out = policy.assess(source) if parses(source) else ([], [])
-    unusable = tuple(mirror for mirror in left_out if mirror.reason != THE_SOURCE)
+    if (reference := parse_or_none(source)) is None:
+        return Judgement(Eligibility.UNMIRRORED, UNCOVERED)
+    found = policy.resolve(reference)
+    candidates = found.candidates
+    unusable = tuple(mirror for mirror in found.left_out if mirror.reason != THE_SOURCE)
     if not candidates and unusable:
         reasons = "; ".join(f"{mirror.reference}: {mirror.reason}" for mirror in unusable)
-        return Judgement(Verdict.LEFT_OUT, f"every mirror is left out: {reasons}", left_out=unusable)
+        return Judgement(Eligibility.LEFT_OUT, f"every mirror is left out: {reasons}", left_out=unusable)
     if not candidates:
-        # Said first: whoever has no mirror for an image did not ask for anything, and wants no Event about it.
-        return Judgement(Verdict.UNMIRRORED, "no mirror covers the source")
-    if not failure.may_be_bypassed(bypass_not_found=bypass_not_found):
-        return Judgement(Verdict.REFUSE, f"the failure ({failure.kind}) must not be bypassed: {failure.message}")
-    if refusal := policy.refusal(source):
-        return Judgement(Verdict.REFUSE, refusal)
+        # First: a user without a mirror for an image asked for nothing, and wants no Event about it.
+        return Judgement(Eligibility.UNMIRRORED, UNCOVERED)
+    if not failure.may_be_bypassed(bypass):
+        return Judgement(Eligibility.REFUSE, why_not_bypassed(failure))
+    if found.refusal:
+        return Judgement(Eligibility.REFUSE, found.refusal)
     if not policy.import_allowed(source, insecure=insecure):
-        return Judgement(Verdict.REFUSE, _not_allowed(source))
-    # The same for all of them: asked for each candidate, it would go through all mirrors again.
-    by_source = policy.records_the_source(source, recorded_reference)
+        return Judgement(Eligibility.REFUSE, _not_allowed(source))
     recordable = tuple(
         candidate
         for candidate in candidates
-        if by_source
-        or written_name(candidate.reference) == written_name(source)
+        if recorded_name(policy, source, candidate, failure, insecure=insecure, recorded_reference=recorded_reference)
+        == written_name(source)
         or policy.import_allowed(candidate.reference, insecure=insecure)
     )
     if not recordable:
-        return Judgement(Verdict.REFUSE, _not_allowed(candidates[0].reference))
-    return Judgement(Verdict.IMPORT, f"the platform's import failed ({failure.kind})", recordable)
+        return Judgement(Eligibility.REFUSE, _not_allowed(candidates[0].reference))
+    return Judgement(Eligibility.IMPORT, f"the platform's import failed ({failure.kind})", recordable)
+
+
+def recorded_name(
+    policy: MirrorPolicy,
+    source: str,
+    candidate: Candidate,
+    failure: Failure | None,
+    *,
+    insecure: bool = False,
+    recorded_reference: str = "auto",
+) -> str:
+    """The repository, without tag or digest, that goes into a tag's history for an image that `candidate` served.
+
+    It is what the rules say (`Resolution.recorded_name`), but for a source that timed out: the internal registry asks the source
+    for every blob before the mirror, 10 s each, so with `auto` the mirror's own name is recorded where the registry and the nodes
+    can use it. `insecure` as for `evaluate`. Raises ReferenceError if `source` does not parse.
+    """
+    mirror = parse_reference(candidate.reference)
+    if (
+        recorded_reference == "auto"
+        and failure is not None
+        and failure.kind in OF_SLOW_SOURCES
+        and not policy.registry_problem(mirror, insecure=insecure)
+        and policy.import_allowed(candidate.reference, insecure=insecure)
+        # A node looks up the name in the pod's spec: it may allow the source's and reject the mirror's.
+        and not policy.resolve(mirror).refusal
+    ):
+        return written_name(candidate.reference)
+    return policy.resolve(parse_reference(source)).recorded_name(source, candidate, recorded_reference)
 
 
 def _not_allowed(reference: str) -> str:
@@ -128,13 +169,4 @@ def _not_allowed(reference: str) -> str:
 
 def normalised(source: str) -> str:
     """`source` with everything defaulted; as it is where it does not parse."""
-    return str(parse_reference(source)) if parses(source) else source
-
-
-def parses(source: str) -> bool:
-    """Whether `source` is a pull spec."""
-    try:
-        parse_reference(source)
-    except ReferenceError:
-        return False
-    return True
+    return str(parse_or_none(source) or source)

@@ -4,24 +4,28 @@ A cluster can hold tens of thousands of streams, each with a managedFields and a
 Decoding straight into slotted structs keeps none of that: 10,000 streams fit in 60 MB.
 """
 
-import sys
 from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from typing import Any, TypeVar
 
 import msgspec
 
-from mirrorstream.references import ReferenceError, parse_reference, written_name
+from mirrorstream.rules.references import parse_or_none, written_name
+from mirrorstream.text.projection import decoder, project
 
 RETRY_ANNOTATION = "mirrorstream.github.io/retry"
 IMPORT_ANNOTATION = "mirrorstream.github.io/import"
 IMPORTED_THROUGH_ANNOTATION = "mirrorstream.github.io/imported-through"
 REPOSITORY_CHECK_ANNOTATION = "openshift.io/image.dockerRepositoryCheck"
 INSECURE_REPOSITORY_ANNOTATION = "openshift.io/image.insecureRepository"
+PREFER_ARCHITECTURE_ANNOTATION = "importer.image.openshift.io/prefer-arch"
+MANAGED_SAMPLE_LABEL = "samples.operator.openshift.io/managed"
 WHOLE_REPOSITORY = ""
 """The name under which `spec.dockerImageRepository` goes where tags do: no tag has an empty name."""
+_SHARED_NAMES = 4096
+"""Names of tags that are kept once. `sys.intern` would keep all: Python 3.12 never gives back an interned text."""
 _SHARED = 64
-"""So many different policies of tags are kept once; a cluster has a handful."""
+"""How many different policies of tags are shared; a cluster has a handful."""
 T = TypeVar("T")
 IMPORT_SUCCESS = "ImportSuccess"
 """The only condition type that the platform sets on a tag."""
@@ -29,6 +33,12 @@ IMPORT_SUCCESS = "ImportSuccess"
 
 class _Projection(msgspec.Struct, frozen=True, gc=False, rename="camel"):
     """A slotted, immutable part of an object; what it does not name is never kept."""
+
+
+@lru_cache(maxsize=_SHARED_NAMES)
+def _shared_name(name: str) -> str:
+    """The name of a tag that came first of those that are equal."""
+    return name
 
 
 @lru_cache(maxsize=_SHARED)
@@ -56,6 +66,12 @@ class Annotations(
     insecure_repository: str = ""
 
 
+class Labels(_Projection, frozen=True, gc=False, rename={"managed_sample": MANAGED_SAMPLE_LABEL}):
+    """The labels of a stream that mean something here."""
+
+    managed_sample: str = ""
+
+
 class Metadata(_Projection, frozen=True, gc=False, rename="camel"):
     """A stream's identity and versions."""
 
@@ -65,6 +81,7 @@ class Metadata(_Projection, frozen=True, gc=False, rename="camel"):
     resource_version: str = ""
     generation: int = 0
     annotations: Annotations | None = None
+    labels: Labels | None = None
 
 
 class ObjectReference(_Projection, frozen=True, gc=False, rename="camel"):
@@ -75,6 +92,11 @@ class ObjectReference(_Projection, frozen=True, gc=False, rename="camel"):
     namespace: str = ""
 
 
+def is_legacy(import_mode: str) -> bool:
+    """Whether of a manifest list an import in this mode takes the image of one architecture, by default the API server's."""
+    return import_mode in ("", "Legacy")
+
+
 class ImportPolicy(_Projection, frozen=True, gc=False, rename="camel"):
     """How the platform imports a tag."""
 
@@ -82,11 +104,22 @@ class ImportPolicy(_Projection, frozen=True, gc=False, rename="camel"):
     scheduled: bool = False
     import_mode: str = ""
 
+    @property
+    def is_legacy(self) -> bool:
+        """Whether of a manifest list the image of one architecture is imported."""
+        return is_legacy(self.import_mode)
+
 
 class ReferencePolicy(_Projection, frozen=True, gc=False, rename="camel"):
     """Whether pods get the source's reference or the internal registry's."""
 
     type: str = ""
+
+
+class TagAnnotations(_Projection, frozen=True, gc=False, rename={"prefer_architecture": PREFER_ARCHITECTURE_ANNOTATION}):
+    """The annotation of a tag that means something here; empty when it is not set."""
+
+    prefer_architecture: str = ""
 
 
 class SpecTag(_Projection, frozen=True, gc=False):
@@ -96,12 +129,14 @@ class SpecTag(_Projection, frozen=True, gc=False):
     from_: ObjectReference | None = msgspec.field(name="from", default=None)
     generation: int | None = None
     reference: bool = False
+    annotations: TagAnnotations | None = None
     import_policy: ImportPolicy = msgspec.field(name="importPolicy", default=ImportPolicy())
     reference_policy: ReferencePolicy = msgspec.field(name="referencePolicy", default=ReferencePolicy())
 
     def __post_init__(self) -> None:
         """Keep once what most tags of a cluster have alike: a fifth of all that is kept."""
-        msgspec.structs.force_setattr(self, "name", sys.intern(self.name))
+        msgspec.structs.force_setattr(self, "name", _shared_name(self.name))
+        msgspec.structs.force_setattr(self, "annotations", _shared(self.annotations))
         msgspec.structs.force_setattr(self, "import_policy", _shared(self.import_policy))
         msgspec.structs.force_setattr(self, "reference_policy", _shared(self.reference_policy))
 
@@ -124,6 +159,8 @@ class TagEvent(_Projection, frozen=True, gc=False, rename="camel"):
     docker_image_reference: str = ""
     image: str = ""
     generation: int = 0
+    created: str | None = None
+    """RFC 3339 text as the API server wrote it."""
 
 
 class Condition(_Projection, frozen=True, gc=False, rename="camel"):
@@ -146,7 +183,7 @@ class StatusTag(_Projection, frozen=True, gc=False, rename="camel"):
 
     def __post_init__(self) -> None:
         """Keep a name once, here and in the spec."""
-        msgspec.structs.force_setattr(self, "tag", sys.intern(self.tag))
+        msgspec.structs.force_setattr(self, "tag", _shared_name(self.tag))
 
     @property
     def newest(self) -> TagEvent | None:
@@ -185,6 +222,16 @@ class ImageStream(_Projection, frozen=True, gc=False, rename="camel"):
         return self.metadata.annotations or Annotations()
 
     @property
+    def is_managed_sample(self) -> bool:
+        """Whether the samples operator manages it, and reports its failures."""
+        return self.metadata.labels is not None and self.metadata.labels.managed_sample == "true"
+
+    @property
+    def is_insecure(self) -> bool:
+        """Whether its annotation has the platform take its sources for insecure: a whole repository's, and all that is pulled."""
+        return self.annotations.insecure_repository == "true"
+
+    @property
     def opted_out(self) -> bool:
         """Whether its annotation keeps mirrorstream from importing anything for it."""
         return self.annotations.importing == "disabled"
@@ -199,17 +246,17 @@ class ImageStream(_Projection, frozen=True, gc=False, rename="camel"):
         return next((tag for tag in self.status.tags or () if tag.tag == name), None)
 
     def status_by_tag(self) -> dict[str, StatusTag]:
-        """As `status_tag`, for whoever asks about many."""
+        """As `status_tag`, for many tags at once."""
         return {tag.tag: tag for tag in reversed(self.status.tags or [])}
 
 
-decode_imagestream = msgspec.json.Decoder(ImageStream).decode
-"""An ImageStream from its JSON. Raises msgspec.ValidationError. Made here, before any thread: see `Client.request`."""
+decode_imagestream = decoder(ImageStream)
+"""An ImageStream from its JSON. Raises msgspec.MsgspecError."""
 
 
 def imagestream_from(document: dict[str, Any]) -> ImageStream:
     """Project a whole ImageStream, as a GET answers it. Raises msgspec.ValidationError on a malformed one."""
-    return msgspec.convert(document, ImageStream)
+    return project(document, ImageStream)
 
 
 def is_pending(tag: SpecTag, status: StatusTag | None) -> bool:
@@ -253,7 +300,7 @@ def listed_tags(stream: ImageStream) -> list[str]:
     """The tags of the status that a whole-repository import brought.
 
     No tag of the spec asked for them, or one does from that very repository: the platform's own import adds what it found to the
-    spec, and without these a repository that it imported would look failed for ever.
+    spec, and without these a repository that it imported would always look failed.
     """
     repository = stream.spec.docker_image_repository
     others = {tag.name for tag in stream.spec_tags if not (tag.from_ and _name(tag.from_.name) == _name(repository))}
@@ -262,10 +309,8 @@ def listed_tags(stream: ImageStream) -> list[str]:
 
 def _name(source: str) -> str:
     """The repository that a pull spec is of."""
-    try:
-        return parse_reference(source).name
-    except ReferenceError:
-        return written_name(source)
+    reference = parse_or_none(source)
+    return reference.name if reference else written_name(source)
 
 
 def followers(stream: ImageStream, tag: str) -> list[str]:
@@ -274,7 +319,7 @@ def followers(stream: ImageStream, tag: str) -> list[str]:
 
 
 def follows(stream: ImageStream) -> dict[str, list[str]]:
-    """For each tag that others of the same stream follow directly, their names; for whoever asks about many tags of a stream."""
+    """For each tag that others of the same stream follow directly, their names; computed once for many tags of a stream."""
     metadata = stream.metadata
     found: dict[str, list[str]] = {}
     for tag in stream.spec_tags:

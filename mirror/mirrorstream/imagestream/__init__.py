@@ -1,0 +1,1 @@
+"""What the platform says about ImageStreams, and what may be done about a failed import. Pure."""

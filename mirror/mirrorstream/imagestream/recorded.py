@@ -1,0 +1,33 @@
+"""Which items of tags mirrorstream recorded, as the annotation of their Image has it.
+
+An Image belongs to every tag that has its digest: mirrorstream may have recorded the item of one tag, and the platform that of
+another. So the annotation has the `created` of each item that mirrorstream recorded, with the host of the mirror that served it,
+as a JSON object. It names no namespace: everyone who has the digest in a stream may read the Image.
+"""
+
+import json
+from collections.abc import Mapping
+
+from mirrorstream.text.sanitize import one_line, shortened
+
+RECORDED_ANNOTATION = "mirrorstream.github.io/recorded"
+RECORDED_ITEMS = 256
+"""How many items an annotation has, the newest: about 12 KiB. Tags that are healed in the same second share one."""
+HOST_LENGTH = 255
+
+
+def recorded_items(annotation: str) -> Mapping[str, str]:
+    """The mirror's host by the `created` of each item; empty if the text is no such annotation. Never raises."""
+    try:
+        found = json.loads(annotation)
+    except (ValueError, RecursionError):
+        return {}
+    if not isinstance(found, dict):
+        return {}
+    return {created: shortened(one_line(host), HOST_LENGTH) for created, host in found.items() if isinstance(host, str)}
+
+
+def with_item(items: Mapping[str, str], created: str, host: str) -> str:
+    """The annotation's text once it has one more item; the oldest are left out where they are too many."""
+    newest = sorted({**items, created: host}.items())[-RECORDED_ITEMS:]
+    return json.dumps(dict(newest), separators=(",", ":"))
