@@ -5,13 +5,14 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from mirrorstream.candidates import Candidate, LeftOut
-from mirrorstream.imagestreams import WHOLE_REPOSITORY, ImageStream
-from mirrorstream.policy import MirrorPolicy, PolicyWarning
-from mirrorstream.references import parse_reference, written_name
-from mirrorstream.screen import Line, Span, Style, blank, columns, line
-from mirrorstream.statusreport import failing_for, notes, story_lines
-from mirrorstream.tagstates import BROKEN, OBSERVES, State, TagState
+from mirrorstream.diagnose.status import failing_for, notes, story_lines
+from mirrorstream.diagnose.tag_status import BROKEN, OBSERVES, State, TagState
+from mirrorstream.imagestream.eligibility import recorded_name
+from mirrorstream.imagestream.model import WHOLE_REPOSITORY, ImageStream
+from mirrorstream.rules.candidates import Candidate, SkippedMirror
+from mirrorstream.rules.policy import MirrorPolicy, PolicyWarning
+from mirrorstream.rules.references import ReferenceError, has_registry_host, parse_or_none, parse_reference
+from mirrorstream.text.terminal import Line, Span, Style, blank, columns, line
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,14 +37,18 @@ class ExplainedCandidate:
 
 @dataclass(frozen=True, slots=True)
 class Explanation:
-    """The whole answer for one reference; `stream`, `state` and `tag` are set when it came from an ImageStream's tag."""
+    """The whole answer for one reference; `stream`, `state` and `tag` are set when it came from an ImageStream's tag.
+
+    Where a node cannot pull it from anywhere, `pullFailure` says why, and there are no `pullSources`.
+    """
 
     reference: str
     scope: str
     objects: tuple[str, ...]
     pullSources: tuple[ExplainedSource, ...]  # noqa: N815
+    pullFailure: str  # noqa: N815
     candidates: tuple[ExplainedCandidate, ...]
-    leftOut: tuple[LeftOut, ...]  # noqa: N815
+    leftOut: tuple[SkippedMirror, ...]  # noqa: N815
     refused: str | None
     importAllowed: bool | None  # noqa: N815
     stream: str | None = None
@@ -60,7 +65,7 @@ class Explanation:
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class ExplainReport:
     """What `explain` prints: explanations, and the warnings about the rules in general."""
 
     explanations: tuple[Explanation, ...]
@@ -94,23 +99,28 @@ def explain_reference(
 ) -> Explanation:
     """Explain one pull spec under `policy`; None where it may not be seen. Raises ReferenceError."""
     if policy is None:
-        return Explanation(str(parse_reference(reference)), "", (), (), (), (), None, None, stream, state, tag)
-    scope, objects = policy.covering_objects(reference)
-    candidates, left_out = policy.assess(reference)
-    origins = policy.mirror_origins(reference)
-    normalised = str(parse_reference(reference))
-    by_source = policy.records_the_source(reference, recorded_reference)
+        return Explanation(str(parse_reference(reference)), "", (), (), "", (), (), None, None, stream, state, tag)
+    found = policy.resolve(parse_reference(reference))
+    normalised, origins = str(found.reference), found.mirror_origins
+    failure = tag.failure if tag else None
     return Explanation(
         reference=normalised,
-        scope=scope,
-        objects=objects,
+        scope=found.scope,
+        objects=found.objects,
         pullSources=tuple(
             ExplainedSource(s.reference, s.insecure, s.blocked, () if s.reference == normalised else origins.get(s.reference, ()))
-            for s in policy.pull_sources(reference)
+            for s in (() if found.pull_failure else found.pull_sources)
         ),
-        candidates=tuple(_candidate(reference if by_source else candidate.reference, candidate) for candidate in candidates),
-        leftOut=tuple(left_out),
-        refused=policy.refusal(reference),
+        pullFailure=found.pull_failure,
+        candidates=tuple(
+            _candidate(
+                recorded_name(policy, reference, candidate, failure, insecure=insecure, recorded_reference=recorded_reference),
+                candidate,
+            )
+            for candidate in found.candidates
+        ),
+        leftOut=found.left_out,
+        refused=found.refusal,
         importAllowed=policy.import_allowed(reference, insecure=insecure),
         stream=stream,
         state=state,
@@ -118,8 +128,19 @@ def explain_reference(
     )
 
 
+def searched(policy: MirrorPolicy | None, reference: str) -> list[str]:
+    """Where nodes look for a name without a registry, in order; empty where the cluster has no list of its own for that.
+
+    A node puts each registry of the list before the name. The list takes the place of docker.io.
+    """
+    if policy is None or has_registry_host(reference) or parse_or_none(reference) is None:
+        return []
+    found = [parse_or_none(f"{registry}/{reference}") for registry in policy.search_registries]
+    return [str(place) for place in found if place]
+
+
 def _candidate(recorded: str, candidate: Candidate) -> ExplainedCandidate:
-    return ExplainedCandidate(candidate.reference, candidate.insecure, candidate.mirror_set, f"{written_name(recorded)}@DIGEST")
+    return ExplainedCandidate(candidate.reference, candidate.insecure, candidate.mirror_set, f"{recorded}@DIGEST")
 
 
 def explain_stream(
@@ -129,35 +150,35 @@ def explain_stream(
     only_tag: str | None = None,
     *,
     recorded_reference: str = "auto",
-) -> list[Explanation]:
-    """Explain every importable tag of `stream` (or `only_tag`), and its whole repository. Raises ReferenceError.
+) -> tuple[list[Explanation], list[str]]:
+    """Explain every importable tag of `stream` (or `only_tag`), and its whole repository; and say which names no image, and why.
 
     `states` has how the tags stand, by name.
     """
     name = f"{stream.metadata.namespace}/{stream.metadata.name}"
-    found = []
-    for tag in stream.spec_tags:
-        if only_tag not in (None, tag.name) or not tag.importable or tag.from_ is None:
-            continue
-        found.append(
-            explain_reference(
-                policy,
-                tag.from_.name,
-                recorded_reference=recorded_reference,
-                insecure=tag.import_policy.insecure,
-                stream=f"{name}:{tag.name}",
-                state=_state(stream, tag.name),
-                tag=states.get(tag.name),
+    found: list[Explanation] = []
+    wrong: list[str] = []
+
+    def explain(subject: str, field: str, source: str, state: str, tag: TagState | None, *, insecure: bool) -> None:
+        try:
+            explanation = explain_reference(
+                policy, source, recorded_reference=recorded_reference, insecure=insecure, stream=subject, state=state, tag=tag
             )
-        )
+        except ReferenceError as error:
+            wrong.append(f"{subject} is not explained, since its {field} names no image: {error}")
+        else:
+            found.append(explanation)
+
+    for tag in stream.spec_tags:
+        if only_tag in (None, tag.name) and tag.importable and tag.from_ is not None:
+            state, insecure = _state(stream, tag.name), tag.import_policy.insecure
+            explain(f"{name}:{tag.name}", "from", tag.from_.name, state, states.get(tag.name), insecure=insecure)
     if stream.spec.docker_image_repository and only_tag is None:
         state = "imported" if stream.status.tags else "no tag was imported"
         repository = stream.spec.docker_image_repository
         whole = states.get(WHOLE_REPOSITORY)
-        found.append(
-            explain_reference(policy, repository, recorded_reference=recorded_reference, stream=name, state=state, tag=whole)
-        )
-    return found
+        explain(name, "spec.dockerImageRepository", repository, state, whole, insecure=stream.is_insecure)
+    return found, wrong
 
 
 def _state(stream: ImageStream, tag: str) -> str:
@@ -171,7 +192,7 @@ def _state(stream: ImageStream, tag: str) -> str:
     return f"imported{has}" if newest else "not imported yet"
 
 
-def render(answer: Answer, now: float) -> list[Line]:
+def render(answer: ExplainReport, now: float) -> list[Line]:
     """The text for people; `now` in seconds since the epoch."""
     lines: list[Line] = []
     for explanation in answer.explanations:
@@ -192,6 +213,8 @@ def _heading(explanation: Explanation, now: float) -> Iterable[Line]:
         return
     yield line(Span(explanation.stream, Style.TITLE), f"  from {explanation.reference}")
     tag = explanation.tag
+    if tag:
+        yield from (line(Span("Warning: ", Style.WARNING), text, indent=2, hang=9) for text in tag.warnings)
     if tag is None or tag.state in (State.PENDING, State.IMPORTED):
         yield line(f"State: {explanation.state}", indent=2)
         if tag and tag.followers:
@@ -208,7 +231,7 @@ def _heading(explanation: Explanation, now: float) -> Iterable[Line]:
 
 
 _STANDING = {
-    State.FAILING: "finds it in no mirror yet, and goes on trying",
+    State.FAILING: "finds it in no mirror yet, and retries",
     State.REFUSED: "must not import it through a mirror",
     State.HELD: "keeps the image of before for now",
     State.UNMIRRORED: "has no mirror for it",
@@ -222,7 +245,10 @@ def _render(explanation: Explanation) -> Iterable[Line]:
         yield line(f"Rule: {explanation.scope}  ({', '.join(explanation.objects) or 'Image/cluster'})", indent=2)
     else:
         yield line("Rule: none covers this image", indent=2)
-    yield line("A node pulls from, in this order:", indent=2)
+    if explanation.pullFailure:
+        yield line(f"A node's pull fails: {explanation.pullFailure}. The controller leaves this mirror out.", indent=2)
+    else:
+        yield line("A node pulls from, in this order:", indent=2)
     yield from _numbered(
         (source.reference, _flags(", ".join(source.objects) or "the source", source.insecure, source.blocked))
         for source in explanation.pullSources

@@ -1,17 +1,19 @@
 """Which images of failing tags no mirror has: told from the rules and from what mirrorstream's attempts brought."""
 
+import dataclasses
 from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
-from mirrorstream.attempts import Answer, Result
-from mirrorstream.failures import FailureClass, brief
-from mirrorstream.references import parse_reference
-from mirrorstream.safetext import shortened
-from mirrorstream.screen import Line, Span, Style, blank, columns, line
-from mirrorstream.tagstates import State, TagState
-from mirrorstream.verdicts import normalised, parses
+from mirrorstream.diagnose.tag_status import State, TagState
+from mirrorstream.imagestream.failures import FailureClass
+from mirrorstream.imagestream.messages import brief
+from mirrorstream.imagestream.model import WHOLE_REPOSITORY
+from mirrorstream.imagestream.outcomes import AttemptResult, CandidateAnswer
+from mirrorstream.rules.references import parse_or_none
+from mirrorstream.text.sanitize import shortened
+from mirrorstream.text.terminal import Line, Span, Style, blank, columns, line
 
 
 class Absence(StrEnum):
@@ -33,22 +35,19 @@ class MissingImage:
     tags: tuple[str, ...]
     repository: bool = False
     """A whole repository, of which no tag is known."""
-    answers: tuple[Answer, ...] = ()
+    answers: tuple[CandidateAnswer, ...] = ()
     covered: bool = False
     """Whether a mirror rule is known to cover it."""
 
     def document(self) -> dict[str, Any]:
         """The JSON form."""
-        answers = [
-            {"reference": a.reference, "mirrorSet": a.mirror_set, "failure": a.failure, "message": a.message} for a in self.answers
-        ]
         return {
             "image": self.image,
             "state": str(self.absence),
             "why": self.why,
             "repository": self.repository,
             "tags": list(self.tags),
-            "candidates": answers,
+            "candidates": [answer.document() for answer in self.answers],
         }
 
 
@@ -58,27 +57,43 @@ def missing_images(states: Iterable[TagState]) -> list[MissingImage]:
     Of tags that are refused or opted out nothing is said: nobody asked a mirror for them. Nor of what a mirror served, and is held
     or could not be recorded.
     """
+    return merged(
+        MissingImage(
+            full_name(state.source, repository=state.tag == WHOLE_REPOSITORY),
+            *_absence(state),
+            (state.name,),
+            state.tag == WHOLE_REPOSITORY,
+            state.tried.attempt.candidates if state.tried else (),
+            bool(state.candidates or state.left_out),
+        )
+        for state in states
+        if (state.state in (State.FAILING, State.UNMIRRORED) or state.left_out) and not _served(state)
+    )
+
+
+def full_name(source: str, *, repository: bool) -> str:
+    """The image, or the repository, that `from.name` means, with all defaults filled in."""
+    reference = parse_or_none(source)
+    return (reference.name if repository else str(reference)) if reference else source
+
+
+def merged(images: Iterable[MissingImage]) -> list[MissingImage]:
+    """One for each image, by name, with the tags of all; what is known to be missing counts for more."""
     found: dict[tuple[str, bool], MissingImage] = {}
-    for state in states:
-        if not (state.state in (State.FAILING, State.UNMIRRORED) or state.left_out) or _served(state):
+    for image in images:
+        key = (image.image, image.repository)
+        known = found.get(key)
+        if known is None:
+            found[key] = image
             continue
-        absence, why = _absence(state)
-        image = normalised(state.source)
-        if state.tag == "" and parses(state.source):
-            image = parse_reference(state.source).name
-        answers = state.tried.attempt.candidates if state.tried else ()
-        known = found.get((image, state.tag == ""))
-        tags = (*(known.tags if known else ()), state.name)
-        if known and (known.absence is Absence.MISSING or absence is Absence.UNKNOWN):
-            absence, why, answers = known.absence, known.why, known.answers
-        covered = bool(state.candidates or state.left_out)
-        found[image, state.tag == ""] = MissingImage(image, absence, why, tags, state.tag == "", answers, covered)
+        better = known if known.absence is Absence.MISSING or image.absence is Absence.UNKNOWN else image
+        found[key] = dataclasses.replace(better, tags=(*known.tags, *image.tags))
     return [found[key] for key in sorted(found)]
 
 
 def _served(state: TagState) -> bool:
     """Whether a mirror that counts had the image at the last attempt, and yet it was not recorded."""
-    if state.tried is None or state.tried.attempt.result == Result.IMPORTED:
+    if state.tried is None or state.tried.attempt.result == AttemptResult.IMPORTED:
         return False
     counts = None if state.candidates is None else {candidate.reference for candidate in state.candidates}
     return any(not a.failure and (counts is None or a.reference in counts) for a in state.tried.attempt.candidates)
@@ -128,11 +143,11 @@ def render_missing(images: Iterable[MissingImage], where: str) -> list[Line]:
     return lines
 
 
-def imageset(images: Iterable[MissingImage], *, uncovered: bool = False) -> tuple[dict[str, Any], list[str]]:
+def imageset(images: Iterable[MissingImage], *, unmirrored: bool = False) -> tuple[dict[str, Any], list[str]]:
     """An oc-mirror v2 ImageSetConfiguration with the images that are missing, and what had to be left out of it.
 
-    `uncovered`: also those that no rule is known to cover. Whoever may create a stream can name such an image, so an administrator
-    who mirrors what is missing everywhere would fetch what any tenant chose.
+    `unmirrored`: also those that no rule is known to cover. Any user who may create a stream can name such an image, so an
+    administrator who mirrors what is missing everywhere would fetch what any tenant chose.
     A digest names its image alone: a tag in front of it is dropped.
     """
     names, left_out = [], []
@@ -141,14 +156,13 @@ def imageset(images: Iterable[MissingImage], *, uncovered: bool = False) -> tupl
             left_out.append(f"{image.image} is left out: {image.why}")
         elif image.repository:
             left_out.append(f"{image.image} is left out: oc-mirror takes images, and which tags this repository has is not known")
-        elif not image.covered and not uncovered:
+        elif not image.covered and not unmirrored:
             left_out.append(
-                f"{image.image} is left out: no mirror rule is known to cover it, so any tenant could have named it (--uncovered)"
+                f"{image.image} is left out: no mirror rule is known to cover it, so any tenant could have named it (--unmirrored)"
             )
-        elif not parses(image.image):
+        elif (reference := parse_or_none(image.image)) is None:
             left_out.append(f"{image.image} is left out: it is no valid reference")
         else:
-            reference = parse_reference(image.image)
             names.append(f"{reference.name}@{reference.digest}" if reference.digest else str(reference))
     mirror = {"additionalImages": [{"name": name} for name in dict.fromkeys(names)]} if names else {}
     return {"kind": "ImageSetConfiguration", "apiVersion": "mirror.openshift.io/v2alpha1", "mirror": mirror}, left_out

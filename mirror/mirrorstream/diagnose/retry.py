@@ -6,12 +6,12 @@ from typing import Any
 
 import msgspec
 
-from mirrorstream.attempts import Result, asked_as
-from mirrorstream.failures import brief
-from mirrorstream.imagestreams import WHOLE_REPOSITORY, ImageStream, SpecTag, importing_tag, listed_tags
-from mirrorstream.safetext import shortened
-from mirrorstream.screen import Line, Span, Style, columns
-from mirrorstream.tagstates import State, TagState
+from mirrorstream.diagnose.tag_status import State, TagState
+from mirrorstream.imagestream.messages import brief
+from mirrorstream.imagestream.model import WHOLE_REPOSITORY, ImageStream, SpecTag, importing_tag, listed_tags
+from mirrorstream.imagestream.outcomes import AttemptResult, as_retry_token
+from mirrorstream.text.sanitize import shortened
+from mirrorstream.text.terminal import Line, Span, Style, columns
 
 FAILED = (State.FAILING, State.REFUSED, State.HELD, State.UNMIRRORED, State.OPTED_OUT, State.PENDING)
 WELL = (State.HEALED, State.IMPORTED)
@@ -57,7 +57,7 @@ def import_request(stream: ImageStream, tags: Sequence[str], version: str) -> di
     """
     metadata = stream.metadata
     spec: dict[str, Any] = {"import": True}
-    insecure = stream.annotations.insecure_repository == "true"
+    insecure = stream.is_insecure
     images = [_image(tag, insecure=insecure) for tag in stream.spec_tags if tag.name in tags and tag.importable]
     if images:
         spec["images"] = images
@@ -105,7 +105,7 @@ def _succeeded(image: Mapping[str, Any]) -> bool:
 
 
 @dataclass(frozen=True, slots=True)
-class Look:
+class Snapshot:
     """A stream at one time, and how its tags stood, by name."""
 
     stream: ImageStream
@@ -119,22 +119,22 @@ class Look:
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class RetryRequest:
     """What the platform was asked to import, and what came of that: `imported` by it, or `unended` where no answer came."""
 
-    before: Look
+    before: Snapshot
     tags: tuple[str, ...] = ()
     imported: frozenset[str] = frozenset()
     unended: bool = False
 
-    def unmoved(self, found: Look, tag: str) -> bool:
+    def unchanged(self, found: Snapshot, tag: str) -> bool:
         """Whether a tag that was well is still what it was: that says nothing of an import that did not end."""
         well = tag in self.before.states and self.before.states[tag].state in WELL
         return self.unended and well and found.version(tag) == self.before.version(tag)
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class RetryOutcome:
     """What became of one tag. `platform`: its own import succeeded; `problem`: why `state` is no outcome of this import."""
 
     state: TagState
@@ -151,20 +151,20 @@ class Outcome:
         return {**self.state.document(), "importedByPlatform": self.platform, "problem": self.problem}
 
 
-def outcomes(asked: Asked, found: Look) -> list[Outcome]:
+def outcomes(asked: RetryRequest, found: Snapshot) -> list[RetryOutcome]:
     """What became of everything that was asked for: one outcome each, or one for each tag of a repository that has tags now."""
-    made: list[Outcome] = []
+    made: list[RetryOutcome] = []
     for tag in asked.tags:
         platform = tag in asked.imported
         if tag in found.states:
-            problem = NOT_AGAIN if asked.unmoved(found, tag) else ""
-            made.append(Outcome(found.states[tag], platform, problem))
+            problem = NOT_AGAIN if asked.unchanged(found, tag) else ""
+            made.append(RetryOutcome(found.states[tag], platform, problem))
             continue
         listed = [name for name in listed_tags(found.stream) if name in found.states] if tag == WHOLE_REPOSITORY else []
-        made += [Outcome(found.states[name], platform) for name in listed]
+        made += [RetryOutcome(found.states[name], platform) for name in listed]
         if not listed:
             there = tag in {spec.name for spec in found.stream.spec_tags}
-            made.append(Outcome(asked.before.states[tag], platform, CHANGED if there else GONE))
+            made.append(RetryOutcome(asked.before.states[tag], platform, CHANGED if there else GONE))
     return made
 
 
@@ -180,8 +180,8 @@ def attempted_since(state: TagState, annotation: str, before: tuple[str, int] | 
     """
     if state.tried is None or mark(state) == before:
         return False
-    asked = state.tried.attempt.asked
-    return asked is msgspec.UNSET or asked == asked_as(annotation)
+    token = state.tried.attempt.retry_token
+    return token is msgspec.UNSET or token == as_retry_token(annotation)
 
 
 def settled(state: TagState, *, fresh: bool, configured: bool, patient: bool) -> bool:
@@ -202,18 +202,18 @@ def settled(state: TagState, *, fresh: bool, configured: bool, patient: bool) ->
             if state.why:
                 return True
             # An attempt that imported it is not the end of a tag that fails: it failed again since, or will be seen to be well.
-            served = state.tried is not None and state.tried.attempt.result == Result.IMPORTED
+            served = state.tried is not None and state.tried.attempt.result == AttemptResult.IMPORTED
             return fresh and not patient and not served
         case _:
             return False
 
 
-def render_outcomes(outcomes: Iterable[Outcome]) -> list[Line]:
+def render_outcomes(outcomes: Iterable[RetryOutcome]) -> list[Line]:
     """One line for each tag."""
     return columns([(Span(outcome.state.name, Style.TITLE), *_told(outcome)) for outcome in outcomes])
 
 
-def _told(outcome: Outcome) -> tuple[Span | str, ...]:
+def _told(outcome: RetryOutcome) -> tuple[Span | str, ...]:
     state = outcome.state
     if outcome.problem:
         head, _, rest = outcome.problem.partition(": ")

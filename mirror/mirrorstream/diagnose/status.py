@@ -1,27 +1,31 @@
 """What `status` answers: how tags stand, the rules in force, what could not be seen; for people and for programs."""
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any
 
-from mirrorstream.attempts import Result
-from mirrorstream.failures import brief
-from mirrorstream.policy import PolicyWarning
-from mirrorstream.safetext import shortened
-from mirrorstream.screen import Line, Span, Style, blank, columns, line, period
-from mirrorstream.tagstates import BROKEN, OBSERVES, State, TagState
+from mirrorstream.diagnose.hanging_pods import HangingPod, WaitsFor, grouped
+from mirrorstream.diagnose.suggest import skipping
+from mirrorstream.diagnose.tag_status import BROKEN, OBSERVES, State, TagState
+from mirrorstream.imagestream.messages import brief
+from mirrorstream.imagestream.outcomes import AttemptResult
+from mirrorstream.rules.policy import PolicyWarning
+from mirrorstream.text.sanitize import shortened
+from mirrorstream.text.terminal import Line, Span, Style, blank, columns, line, period
 
 DETAILED = 20
-"""So many broken tags are told at length; of more, each gets one line."""
+"""How many broken tags are described in full; each further one gets one line."""
 LISTED = 20
-"""So many tags of a kind that nobody has to act on are listed; `-o json` and `-o yaml` list all."""
+"""How many tags that need no action are listed per state; `-o json` and `-o yaml` list all."""
+EXAMPLES = 3
+"""How many pods of a group are named."""
 MESSAGE_WIDTH = 200
 LABEL_WIDTH = len("followed by:")
 
 _TITLES = {
-    State.FAILING: ("Failing", "no mirror has served it yet; mirrorstream goes on trying", Style.BAD),
+    State.FAILING: ("Failing", "no mirror has served it yet; mirrorstream retries", Style.BAD),
     State.REFUSED: ("Refused", "no mirror may stand in here, so somebody has to act", Style.BAD),
     State.HELD: ("Held", "keeps its image until the source has failed for long enough: a mirror has another one", Style.WARNING),
     State.UNMIRRORED: ("Failing without a mirror", "no rule covers the source", Style.WARNING),
@@ -65,6 +69,8 @@ class StatusReport:
     tags: tuple[TagState, ...]
     rules: Rules
     notes: tuple[str, ...] = ()
+    pods: tuple[HangingPod, ...] | None = ()
+    """The pods that hang; None where pods may not be seen."""
 
     @property
     def counts(self) -> dict[State, int]:
@@ -83,11 +89,12 @@ class StatusReport:
         return any(tag.state is State.PENDING or (tag.state is State.FAILING and not tag.why) for tag in self.tags)
 
     def document(self) -> dict[str, Any]:
-        """The JSON and YAML form; tags that are well without a mirror are counted only."""
+        """The JSON and YAML form; tags that are well without a mirror are counted only, unless there is something to be said."""
         return {
             "namespace": self.namespace,
             "summary": {"streams": self.streams, "tags": {str(state): count for state, count in self.counts.items()}},
-            "tags": [state.document() for state in self.tags if state.state is not State.IMPORTED],
+            "tags": [state.document() for state in self.tags if state.state is not State.IMPORTED or state.warnings],
+            "pods": None if self.pods is None else [pod.document() for pod in self.pods],
             "rules": self.rules.document(),
             "notes": list(self.notes),
         }
@@ -100,6 +107,12 @@ def render_status(report: StatusReport, now: float) -> list[Line]:
         found = [tag for tag in report.tags if tag.state is state]
         if found:
             lines += [blank(), *_section(state, found, now)]
+    if scheduled := [tag for tag in report.tags if tag.fails_on_schedule]:
+        lines += [blank(), *_scheduled(scheduled)]
+    if warned := [tag for tag in report.tags if tag.warnings]:
+        lines += [blank(), *_warned(warned)]
+    if report.pods:
+        lines += [blank(), *_pods(report.pods)]
     lines += [blank(), *_rules(report.rules)]
     return [*lines, *notes(report.notes)]
 
@@ -131,10 +144,11 @@ def _headline(report: StatusReport) -> Line:
         spans.append("; " if parts else "")
     for index, part in enumerate(parts):
         spans += [", " if index else "", part]
-    return line(*spans, f"; {_many(total, 'tag')} in {_many(report.streams, 'stream')}")
+    return line(*spans, f"; {many(total, 'tag')} in {many(report.streams, 'stream')}")
 
 
-def _many(count: int, noun: str) -> str:
+def many(count: int, noun: str) -> str:
+    """A number of things, whose plural ends with an s."""
     return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
 
 
@@ -151,6 +165,17 @@ def _section(state: State, found: list[TagState], now: float) -> list[Line]:
         lines.append(line(Span("`explain NAMESPACE/STREAM:TAG` says more of each", Style.QUIET), indent=2))
     elif len(found) > LISTED:
         lines.append(line(Span(f"and {len(found) - LISTED} more: -o yaml lists all", Style.QUIET), indent=2))
+    return lines
+
+
+def _warned(found: list[TagState]) -> list[Line]:
+    """Tags whose image pods may be unable to run, by the reason."""
+    lines = [line(Span("Pods may be unable to run", Style.WARNING), Span(" (an image that its tag has)", Style.QUIET))]
+    for text in dict.fromkeys(text for tag in found for text in tag.warnings):
+        names = [tag.name for tag in found if text in tag.warnings]
+        lines += [line(text, indent=2), *columns([(name,) for name in names[:LISTED]], indent=4)]
+        if len(names) > LISTED:
+            lines.append(line(Span(f"and {len(names) - LISTED} more: -o yaml lists all", Style.QUIET), indent=4))
     return lines
 
 
@@ -185,36 +210,37 @@ def _seconds(text: str | None) -> float | None:
         return None
 
 
-def tag_lines(tag: TagState, now: float, indent: int = 2) -> list[Line]:
+def tag_lines(tag: TagState, now: float) -> list[Line]:
     """A tag that is not well, at length."""
     style = _TITLES[tag.state][2] if tag.state in _TITLES else Style.PLAIN
     whole = "" if tag.tag else " (the whole repository)"
-    lines = [line(Span(tag.name, Style.TITLE), f"{whole}  ", Span(failing_for(tag, now), style), indent=indent)]
-    return [*lines, *story_lines(tag, now, indent + 2)]
+    lines = [line(Span(tag.name, Style.TITLE), f"{whole}  ", Span(failing_for(tag, now), style), indent=2)]
+    return [*lines, *story_lines(tag, now, 4)]
 
 
 def story_lines(tag: TagState, now: float, indent: int, *, source: bool = True) -> list[Line]:
     """What there is to know of a tag, one thing a line; without `source` where that stands above."""
-    rows: list[tuple[str | Span, ...]] = [(_label("from"), tag.source)] if source else []
+    rows: list[tuple[str | Span, ...]] = [(label("from"), tag.source)] if source else []
     if tag.failure:
-        rows.append((_label("failure"), shortened(brief(tag.failure.message), MESSAGE_WIDTH)))
+        rows.append((label("failure"), shortened(brief(tag.failure.message), MESSAGE_WIDTH)))
     if tag.why and tag.why != OBSERVES:
         why = tag.why.removesuffix(f": {tag.failure.message}") if tag.failure else tag.why  # that has been said
-        rows.append((_label("why"), shortened(why, 2 * MESSAGE_WIDTH)))
+        rows.append((label("why"), shortened(why, 2 * MESSAGE_WIDTH)))
     if tag.through:
-        rows.append((_label("through"), Span(tag.through, Style.GOOD)))
+        rows.append((label("through"), Span(tag.through, Style.GOOD)))
     lines = columns(rows, indent)
     if tag.failure or tag.tried:
         lines += _tried(tag, now, indent)
     more: list[tuple[str | Span, ...]] = []
     if tag.image and tag.failure:
-        more.append((_label("still has"), tag.image))
+        more.append((label("still has"), tag.image))
     if tag.followers:
-        more.append((_label("followed by"), ", ".join(tag.followers)))
+        more.append((label("followed by"), ", ".join(tag.followers)))
     return [*lines, *columns(more, indent)]
 
 
-def _label(text: str) -> Span:
+def label(text: str) -> Span:
+    """The name of what stands behind it; of one width."""
     return Span(f"{text}:".ljust(LABEL_WIDTH), Style.QUIET)
 
 
@@ -224,16 +250,16 @@ def _tried(tag: TagState, now: float, indent: int) -> list[Line]:
     if tried is None:
         if tag.state is not State.FAILING:
             return []
-        lines = [line(_label("tried"), "  nothing, as far as Events tell", indent=indent)]
+        lines = [line(label("tried"), "  nothing, as far as Events tell", indent=indent)]
         if tag.candidates:
             lines.append(line("the rules give, in this order:", indent=indent + 2))
             lines += columns([(c.reference, Span(c.mirror_set, Style.QUIET)) for c in tag.candidates], indent + 4)
         return lines
     attempt = tried.attempt
     when = ", ".join(part for part in (ago(tried.at, now), f"{tried.count} times alike" if tried.count > 1 else "") if part)
-    if attempt.result == Result.REFUSED and tag.state is State.REFUSED:
+    if attempt.result == AttemptResult.REFUSED and tag.state is State.REFUSED:
         return []  # the reason stands above
-    lines = [line(_label("tried"), f"  {attempt.result}", f" {when}" if when else "", indent=indent)]
+    lines = [line(label("tried"), f"  {attempt.result}", f" {when}" if when else "", indent=indent)]
     if attempt.message and not tag.why.endswith(attempt.message):
         lines.append(line(shortened(attempt.message, MESSAGE_WIDTH), indent=indent + 2))
     rows: list[tuple[str | Span, ...]] = []
@@ -251,6 +277,44 @@ def _tried(tag: TagState, now: float, indent: int) -> list[Line]:
     return lines
 
 
+_WAITING = {
+    WaitsFor.IMPORT: "wait for the import of {}",
+    WaitsFor.REPAIR: "are about to get their image",
+    WaitsFor.PULL: "have mirrorstream's reference, which the node cannot pull",
+    WaitsFor.OWNER: "are not changed by mirrorstream",
+}
+
+
+def _pods(found: Sequence[HangingPod]) -> list[Line]:
+    """Pods that hang, by what would help."""
+    lines = [line(Span("Pods that hang", Style.BAD), Span(" (on the image of a Local tag)", Style.QUIET))]
+    for group in grouped(found):
+        names = list(dict.fromkeys(pod.name for pod in group))
+        shown = ", ".join(names[:EXAMPLES]) + (f" and {len(names) - EXAMPLES} more" if len(names) > EXAMPLES else "")
+        what = _WAITING[group[0].waits_for].format(group[0].tag)
+        if len(names) == 1:
+            what = (
+                what.replace("wait for", "waits for").replace("are ", "is ", 1).replace("have ", "has ", 1).replace("their", "its")
+            )
+        lines.append(line(Span(f"{many(len(names), 'pod')} ", Style.TITLE), what, indent=2))
+        lines += columns([(label("pods"), shown), (label("why"), group[0].why), (label("helps"), group[0].helps)], 4)
+    return lines
+
+
+def _scheduled(tags: Sequence[TagState]) -> list[Line]:
+    """Scheduled tags that only mirrorstream imports, and how that ends."""
+    title = Span("Failing at each scheduled import", Style.WARNING)
+    lines = [line(title, Span(" (and healed each time: the platform has no tag mirror for the source)", Style.QUIET))]
+    lines += [line(tag.name, indent=2) for tag in tags[:LISTED]]
+    if len(tags) > LISTED:
+        lines.append(line(Span(f"and {len(tags) - LISTED} more: -o yaml lists all", Style.QUIET), indent=2))
+    rows = [(label("helps"), "`mirrorstream suggest` prints mirror sets with which the platform imports them itself")]
+    if hint := skipping(tags):
+        rows.append((label("or"), hint))
+        rows.append((label("alert"), "SamplesImagestreamImportFailing counts each of these failures, although they heal"))
+    return [*lines, *columns(rows, 4)]
+
+
 def _rules(rules: Rules) -> list[Line]:
     if not rules.known:
         return [line(Span("Mirror rules: ", Style.TITLE), "not to be seen by you")]
@@ -258,9 +322,9 @@ def _rules(rules: Rules) -> list[Line]:
         lines = [line(Span("Mirror rules: ", Style.TITLE), Span("there are none", Style.WARNING))]
     else:
         sources = sum(item.sources for item in rules.objects)
-        head = f"{_many(sources, 'source')} in {_many(len(rules.objects), 'object')}"
+        head = f"{many(sources, 'source')} in {many(len(rules.objects), 'object')}"
         lines = [line(Span("Mirror rules: ", Style.TITLE), head)]
-        lines += columns([(item.object, _many(item.sources, "source")) for item in rules.objects[:LISTED]], 2)
+        lines += columns([(item.object, many(item.sources, "source")) for item in rules.objects[:LISTED]], 2)
         if len(rules.objects) > LISTED:
             lines.append(line(Span(f"and {len(rules.objects) - LISTED} more: -o yaml lists all", Style.QUIET), indent=2))
     if rules.warnings:

@@ -6,16 +6,17 @@ to be without a mirror, or refused, but by an Event.
 
 import dataclasses
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
-from mirrorstream.attempts import Journal, Result, Tried, tried_document
-from mirrorstream.candidates import Candidate, LeftOut
-from mirrorstream.failures import Failure, FailureClass
-from mirrorstream.imagestreams import (
+from mirrorstream.diagnose.serving import serving_warnings
+from mirrorstream.imagestream.eligibility import Eligibility, Judgement, PlatformImport, evaluate, repository_import, tag_import
+from mirrorstream.imagestream.failures import BYPASS_BY_DEFAULT, Bypass, Failure, FailureClass
+from mirrorstream.imagestream.model import (
     WHOLE_REPOSITORY,
     ImageStream,
+    ImportPolicy,
     SpecTag,
     StatusTag,
     TagEvent,
@@ -23,15 +24,17 @@ from mirrorstream.imagestreams import (
     follows,
     listed_tags,
 )
-from mirrorstream.policy import MirrorPolicy
-from mirrorstream.verdicts import PlatformImport, Verdict, judge, repository_import, tag_import
+from mirrorstream.imagestream.outcomes import AttemptHistory, AttemptResult, ReportedAttempt, attempt_document
+from mirrorstream.rules.candidates import Candidate, SkippedMirror
+from mirrorstream.rules.policy import MirrorPolicy
+from mirrorstream.rules.references import parse_or_none
 
 
 class State(StrEnum):
     """How a tag stands; `status` exits 3 for those that are BROKEN."""
 
     FAILING = "failing"
-    """The import fails, a mirror covers the source, and mirrorstream goes on trying, unless `why` says that it does not."""
+    """The import fails, a mirror covers the source, and mirrorstream retries, unless `why` says that it does not."""
     REFUSED = "refused"
     """The import fails, a mirror covers the source, and must not or cannot stand in: somebody has to act."""
     HELD = "held"
@@ -49,20 +52,41 @@ class State(StrEnum):
 
 
 BROKEN = (State.FAILING, State.REFUSED, State.HELD)
+Item = tuple[str, str]
+"""An item of a tag: its image by digest, and when it was made."""
 OBSERVES = "mirrorstream observes only (mode: observe)"
 
 
 @dataclass(frozen=True, slots=True)
-class Asking:
+class ControllerView:
     """What decisions depend on besides stream and rules: the controller's configuration, as far as it is known."""
 
     tags_through_digest_mirrors: bool = True
-    bypass_not_found: bool = False
+    bypass: Bypass = BYPASS_BY_DEFAULT
     recorded_reference: str = "auto"
-    looks_after: Callable[[str], bool] = lambda namespace: True
-    """Whether the controller looks after a namespace."""
+    covers: Callable[[str], bool] = lambda namespace: True
+    """Whether the controller manages a namespace."""
     observing: bool = False
     """Whether the controller only says what it would do."""
+
+    def judge(self, policy: MirrorPolicy, source: str, failure: Failure, *, insecure: bool) -> Judgement:
+        """Whether the controller would import the failed `source` through mirrors; `insecure` is the tag's import policy."""
+        return evaluate(
+            policy,
+            source,
+            failure,
+            insecure=insecure,
+            bypass=self.bypass,
+            recorded_reference=self.recorded_reference,
+        )
+
+    def kept_away(self, stream: ImageStream) -> str:
+        """Why mirrorstream does nothing about `stream`; empty if nothing keeps it away."""
+        if stream.opted_out:
+            return "the stream's annotation mirrorstream.github.io/import is disabled"
+        if not self.covers(stream.metadata.namespace):
+            return "controller.namespaces of the configuration leaves the namespace out"
+        return ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,15 +105,35 @@ class TagState:
     failure: Failure | None = None
     candidates: tuple[Candidate, ...] | None = ()
     """What the rules have it imported through; None where the rules may not be seen."""
-    left_out: tuple[LeftOut, ...] = ()
+    left_out: tuple[SkippedMirror, ...] = ()
     """The mirrors that cannot be used, where there is no other."""
-    tried: Tried | None = None
+    tried: ReportedAttempt | None = None
     image: str = ""
     """The reference that the tag points to."""
     digest: str = ""
+    created: str = ""
+    """When the item with that image was made: RFC 3339 text."""
     through: str = ""
     """The reference that served the image, or only the mirror's host, for what came through a mirror."""
     followers: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+    """What may keep pods from running the image."""
+    import_policy: ImportPolicy = field(default_factory=ImportPolicy)
+    is_sample: bool = False
+    """Whether the samples operator manages the stream."""
+    imported_natively: bool = False
+    """Whether the platform itself imports it through a mirror."""
+
+    @property
+    def fails_on_schedule(self) -> bool:
+        """Whether the platform fails to import it at every scheduled import, as far as is known."""
+        fails = self.state in (State.FAILING, State.HELD, State.HEALED) and not self.imported_natively
+        return self.import_policy.scheduled and fails
+
+    @property
+    def item(self) -> Item:
+        """The tag's newest item, as Images name it."""
+        return self.digest, self.created
 
     @property
     def name(self) -> str:
@@ -111,79 +155,97 @@ class TagState:
             "why": self.why,
             "since": self.since,
             "failure": {"class": str(failure.kind), "message": failure.message} if failure else None,
-            "candidates": None if self.candidates is None else candidates,
-            "tried": tried_document(self.tried) if self.tried else None,
+            "candidates": candidates,
+            "tried": attempt_document(self.tried) if self.tried else None,
             "image": self.image,
             "through": self.through,
+            "scheduled": self.import_policy.scheduled,
             "followers": list(self.followers),
+            "warnings": list(self.warnings),
         }
 
 
-def tag_states(stream: ImageStream, policy: MirrorPolicy | None, journal: Journal, asking: Asking) -> Iterator[TagState]:
+def tag_states(
+    stream: ImageStream, policy: MirrorPolicy | None, history: AttemptHistory, controller_view: ControllerView
+) -> Iterator[TagState]:
     """How each importable tag of `stream` stands, and its whole repository if that left no tag.
 
     Whether a tag that is well came through a mirror stands in its Image: see `with_origins`.
     """
-    look = _Look(stream, policy, journal, asking, stream.status_by_tag(), follows(stream))
+    view = _StreamView(stream, policy, history, controller_view, stream.status_by_tag(), follows(stream))
     for tag in stream.spec_tags:
         if tag.importable:
-            yield look.tag(tag)
+            yield view.tag(tag)
     repository = stream.spec.docker_image_repository
     if not repository:
         return
     listed, asked_for = listed_tags(stream), {tag.name for tag in stream.spec_tags}
     for name in listed:
         if name not in asked_for:
-            yield look.listed(name, repository)
+            yield view.listed(name, repository)
     whole = repository_import(stream)
     if whole is not None:
-        yield look.repository(whole)
+        yield view.repository(whole)
 
 
-def with_origins(states: Iterable[TagState], through: Mapping[str, str]) -> list[TagState]:
-    """The same states, those HEALED whose image's digest `through` has; it names the mirror's host that served it.
+def with_origins(states: Iterable[TagState], through: Mapping[Item, str]) -> list[TagState]:
+    """The same states, those HEALED whose item `through` has; it names the mirror's host that served it.
 
-    An Image is one for all tags that have it, in whatever namespace, and names the host that served it first. Where a tag's own
-    Event tells, that is what served the tag; whether anything did is the Image's to say, since whoever owns a namespace may
-    write Events.
+    The tag's own Event has the whole reference. Whether anything served it is the Image's to say, since the owner of a namespace
+    may write Events.
     """
     return [
-        dataclasses.replace(
-            state,
-            state=State.HEALED,
-            through=(state.tried.attempt.through if state.tried else "") or through[state.digest],
-        )
-        if state.state is State.IMPORTED and through.get(state.digest)
+        dataclasses.replace(state, state=State.HEALED, through=_served(state.tried, through[state.item]))
+        if state.state is State.IMPORTED and state.item in through
         else state
         for state in states
     ]
 
 
+def _served(tried: ReportedAttempt | None, host: str) -> str:
+    reference = tried.attempt.through if tried else ""
+    return reference if reference.partition("/")[0] == host else host
+
+
 def _image(newest: TagEvent | None) -> dict[str, Any]:
-    return {"image": newest.docker_image_reference, "digest": newest.image} if newest else {}
+    return {"image": newest.docker_image_reference, "digest": newest.image, "created": newest.created or ""} if newest else {}
 
 
-def _tried_as_stuck(tried: Tried) -> bool:
+def _tried_as_stuck(tried: ReportedAttempt) -> bool:
     """Whether mirrorstream took the platform's import for one that does not end, and could not help."""
-    return tried.attempt.failure == FailureClass.STUCK and tried.attempt.result != Result.IMPORTED
+    return tried.attempt.failure == FailureClass.STUCK and tried.attempt.result != AttemptResult.IMPORTED
 
 
 @dataclass(frozen=True, slots=True)
-class _Look:
+class _StreamView:
     stream: ImageStream
     policy: MirrorPolicy | None
-    journal: Journal
-    asking: Asking
+    history: AttemptHistory
+    controller_view: ControllerView
     statuses: Mapping[str, StatusTag]
     follows: Mapping[str, list[str]]
 
     def tag(self, tag: SpecTag) -> TagState:
         platform = tag_import(tag, self.statuses.get(tag.name))
         source = platform.source
-        shared: dict[str, Any] = {**_image(platform.newest), "followers": tuple(followers_of(self.follows, tag.name))}
+        shared: dict[str, Any] = {
+            **_image(platform.newest),
+            "followers": tuple(followers_of(self.follows, tag.name)),
+            "import_policy": tag.import_policy,
+            "warnings": serving_warnings(
+                self.policy,
+                platform.newest.docker_image_reference if platform.newest and platform.newest.image else "",
+                reference_policy=tag.reference_policy.type,
+                import_mode=tag.import_policy.import_mode,
+                insecure=tag.import_policy.insecure or self.stream.is_insecure,
+            ),
+        }
+        if self.policy and tag.import_policy.scheduled and (reference := parse_or_none(source)):
+            native = self.policy.resolve(reference).native_candidates(insecure=tag.import_policy.insecure)
+            shared["imported_natively"] = bool(native)
         if platform.pending:
-            why = "the platform's import is pending" + (", the one before it failed" if platform.said_before else "")
-            pending = self._state(tag.name, State.PENDING, source, why, failure=platform.said_before, **shared)
+            why = "the platform's import is pending" + (", the one before it failed" if platform.previous_failure else "")
+            pending = self._state(tag.name, State.PENDING, source, why, failure=platform.previous_failure, **shared)
             if pending.tried is None or not _tried_as_stuck(pending.tried):
                 return pending
             stuck = Failure(FailureClass.STUCK, "no answer from the platform's import")
@@ -208,53 +270,40 @@ class _Look:
         shared = {**shared, "failure": failure, "since": (condition.last_transition_time or None) if condition else None}
         if self.policy is None:
             return self._unseen(tag, source, shared)
-        judgement = judge(
-            self.policy,
-            source,
-            failure,
-            insecure=platform.insecure,
-            bypass_not_found=self.asking.bypass_not_found,
-            recorded_reference=self.asking.recorded_reference,
-        )
-        kept_away = self._kept_away()
-        if judgement.verdict is Verdict.UNMIRRORED:
-            return self._state(tag, State.UNMIRRORED, source, judgement.why, **shared)
+        judgement = self.controller_view.judge(self.policy, source, failure, insecure=platform.insecure)
+        kept_away = self.controller_view.kept_away(self.stream)
         if kept_away:
             return self._state(tag, State.OPTED_OUT, source, kept_away, candidates=judgement.candidates, **shared)
-        if judgement.verdict in (Verdict.REFUSE, Verdict.LEFT_OUT):
+        if judgement.verdict is Eligibility.UNMIRRORED:
+            return self._state(tag, State.UNMIRRORED, source, judgement.why, **shared)
+        if judgement.verdict in (Eligibility.REFUSE, Eligibility.LEFT_OUT):
             return self._state(tag, State.REFUSED, source, judgement.why, left_out=judgement.left_out, **shared)
         return self._waiting(self._state(tag, State.FAILING, source, self._idle(), candidates=judgement.candidates, **shared))
 
     def _unseen(self, tag: str, source: str, shared: dict[str, Any]) -> TagState:
         """A failure as it looks to those who may not see the rules."""
-        if kept_away := self._kept_away():
+        if kept_away := self.controller_view.kept_away(self.stream):
             return self._state(tag, State.OPTED_OUT, source, kept_away, candidates=None, **shared)
         state = self._waiting(self._state(tag, State.FAILING, source, self._idle(), candidates=None, **shared))
-        if state.tried and state.tried.attempt.result == Result.REFUSED:
+        if state.tried and state.tried.attempt.result == AttemptResult.REFUSED:
             return self._state(tag, State.REFUSED, source, state.tried.attempt.message, candidates=None, **shared)
         return state
 
     def _waiting(self, state: TagState) -> TagState:
         """`state`, HELD if a mirror's image waits until the source has failed for long enough."""
         attempt = state.tried.attempt if state.tried else None
-        if attempt is None or attempt.result != Result.HELD or not state.image or self.asking.observing:
+        if attempt is None or attempt.result != AttemptResult.HELD or not state.image or self.controller_view.observing:
             return state
         served = next((f"{answer.reference} " for answer in attempt.candidates if not answer.failure), "")
         return dataclasses.replace(state, state=State.HELD, why=f"{served}{attempt.message}")
 
     def _idle(self) -> str:
-        """Why nobody goes on trying."""
-        return OBSERVES if self.asking.observing else ""
-
-    def _kept_away(self) -> str:
-        if self.stream.opted_out:
-            return "the stream's annotation mirrorstream.github.io/import says so"
-        if not self.asking.looks_after(self.stream.metadata.namespace):
-            return "controller.namespaces of the configuration leaves the namespace out"
-        return ""
+        """Why it is not retried."""
+        return OBSERVES if self.controller_view.observing else ""
 
     def _state(self, tag: str, state: State, source: str, why: str = "", **more: Any) -> TagState:
         metadata = self.stream.metadata
         key = (metadata.namespace, metadata.name)
-        tried = self.journal.of(key, metadata.uid, tag, source)
+        tried = self.history.latest(key, metadata.uid, tag, source)
+        more["is_sample"] = self.stream.is_managed_sample
         return TagState(metadata.namespace, metadata.name, tag, state, source, why, tried=tried, **more)

@@ -9,10 +9,10 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from mirrorstream.certs import CertificatePair
+from mirrorstream.runtime.certs import CertificatePair
 
 SKEW = timedelta(hours=1)
-"""Certificates are valid from so long ago on: clocks of a cluster differ, those of its API servers among them."""
+"""How far in the past a certificate's validity begins: the clocks of a cluster differ, also those of its API servers."""
 
 LONGEST_NAME = 64
 """Characters of an attribute of a name, by X.520."""

@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_private_key
 
 from mirrorstream.kube.errors import ConfigurationError
-from mirrorstream.metrics import Live
+from mirrorstream.runtime.metrics import Sample
 
 MINIMUM_RSA_BITS, MAXIMUM_RSA_BITS = 2048, 8192
 CURVES = (ec.SECP256R1, ec.SECP384R1)
@@ -50,12 +50,12 @@ def validity_of(certificate: bytes) -> Validity:
     return Validity(leaf.not_valid_before_utc.timestamp(), leaf.not_valid_after_utc.timestamp())
 
 
-def validity_gauges(port: str, validity: Validity | None) -> Iterable[Live]:
+def validity_gauges(port: str, validity: Validity | None) -> Iterable[Sample]:
     """The gauges of the certificate that a port (`webhook`, `metrics`) serves with; none where it serves plain HTTP."""
     if validity:
         for name, text, value in (
-            ("start", f"From when the certificate that the {port} port serves with is valid, as a Unix time", validity.start),
-            ("expiry", f"When the certificate that the {port} port serves with expires, as a Unix time", validity.end),
+            ("start", f"Start of the validity of the certificate of the {port} port, as a Unix time", validity.start),
+            ("expiry", f"Expiry of the certificate of the {port} port, as a Unix time", validity.end),
         ):
             yield f"mirrorstream_{port}_certificate_{name}_timestamp_seconds", text, (), {(): value}
 

@@ -12,8 +12,8 @@ import structlog
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import choose_encoder
 
-from mirrorstream.certs import Validity, validity_of
 from mirrorstream.kube.errors import ConfigurationError
+from mirrorstream.runtime.certs import Validity, validity_of
 
 log = structlog.get_logger(__name__)
 
@@ -49,7 +49,7 @@ class _Certificate:
         try:
             self._load()
         except (OSError, ValueError) as error:
-            log.warning("the new certificate cannot be used, the old one stays", file=self._certificate, error=str(error))
+            log.warning("invalid certificate, keeping the previous one", file=self._certificate, error=str(error))
 
 
 class _Server(http.server.ThreadingHTTPServer):
@@ -84,7 +84,6 @@ class HealthServer:
         *,
         healthy: Check,
         ready: Check,
-        address: str = "",
         certificate: str | None = None,
         key: str | None = None,
     ) -> None:
@@ -117,7 +116,7 @@ class HealthServer:
 
         self._tls = tls = _Certificate(certificate, key) if certificate and key else None
         try:
-            self._server = _Server((address, port), Handler, tls)
+            self._server = _Server(("", port), Handler, tls)
         except OSError as error:
             raise ConfigurationError(f"port {port} for metrics and health: {error.strerror}") from error
         self._thread = threading.Thread(target=self._server.serve_forever, name="health", daemon=True)

@@ -4,13 +4,13 @@ from collections.abc import Iterable
 from typing import Any
 
 from mirrorstream.kube.informer import Informer
-from mirrorstream.metrics import Live
+from mirrorstream.runtime.metrics import Sample
 
 STALE_SECONDS = 600.0
-"""An informer that has heard nothing for so long, though bookmarks come every minute, makes the process unhealthy."""
+"""The process is unhealthy when an informer received nothing for this time; bookmarks come every minute."""
 
 
-def silence(informers: Iterable[Informer[Any]]) -> str | None:
+def stale_informer(informers: Iterable[Informer[Any]]) -> str | None:
     """Which informer has heard nothing for too long; None if all is well. One that says why it cannot watch is no silence."""
     for informer in informers:
         if informer.problem is None and informer.staleness() > STALE_SECONDS:
@@ -18,20 +18,19 @@ def silence(informers: Iterable[Informer[Any]]) -> str | None:
     return None
 
 
-def informer_gauges(informers: Iterable[Informer[Any]]) -> Iterable[Live]:
+def informer_gauges(informers: Iterable[Informer[Any]]) -> Iterable[Sample]:
     """The gauges by resource."""
     informers = list(informers)
     for name, text, value in (
         (
             "mirrorstream_informer_staleness_seconds",
-            "Seconds since the API server last said how the resource is: bookmarks come every minute when nothing happens; that it "
-            "may not be seen (403) says nothing of it",
+            "Seconds since the last list, event or bookmark of the resource; a bookmark arrives every minute. A 403 does not count",
             Informer.staleness,
         ),
-        ("mirrorstream_informer_objects", "Objects known of the resource", Informer.count),
+        ("mirrorstream_informer_objects", "Objects of the resource in the cache", Informer.count),
         (
             "mirrorstream_informer_malformed_objects_total",
-            "Objects of the resource that could not be read and were left out; the log names each",
+            "Objects of the resource that could not be decoded and were skipped; the log names each",
             lambda informer: informer.malformed,
         ),
     ):

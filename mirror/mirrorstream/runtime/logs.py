@@ -10,7 +10,6 @@ from typing import Any, Literal
 import structlog
 
 Format = Literal["json", "console"]
-LEVELS = ("debug", "info", "warning", "error")
 
 
 def _first_things_first(_: Any, __: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:

@@ -19,9 +19,9 @@ from prometheus_client.registry import Collector
 # A gauge with the time of birth beside every series of a counter: twice as many series, which nobody asks for.
 disable_created_metrics()  # type: ignore[no-untyped-call]
 
-Live = tuple[str, str, tuple[str, ...], Mapping[tuple[str, ...], float]]
+Sample = tuple[str, str, tuple[str, ...], Mapping[tuple[str, ...], float]]
 """What is read at each scrape: name (a counter's if it ends in `_total`), help, label names, and values by label values."""
-Collect = Callable[[], Iterable[Live]]
+Collect = Callable[[], Iterable[Sample]]
 
 REQUEST_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 180)
 """Seconds; a dry run waits for a registry, for up to a minute, or three for a whole repository."""
@@ -36,47 +36,48 @@ class Metrics:
         PlatformCollector(registry=registry)
         build = Gauge(
             "mirrorstream_build_info",
-            "Always 1; which version of which program this is",
+            "Always 1; the labels are the version and the program",
             ["version", "component"],
             registry=registry,
         )
         build.labels(version("mirrorstream"), component).set(1)
         self.api_requests = Counter(
             "mirrorstream_api_requests_total",
-            "Requests to the API server, by Kubernetes' verb and by status code (none: no answer came)",
+            "Requests to the API server, by verb and status code (none: no answer)",
             ["verb", "code"],
             registry=registry,
         )
         self.api_seconds = Histogram(
             "mirrorstream_api_request_seconds",
-            "Seconds until the API server answered; of a watch, until it began",
+            "Seconds until the API server answered; for a watch, until it began",
             ["verb"],
             buckets=REQUEST_BUCKETS,
             registry=registry,
         )
         self._reloads = Counter(
             "mirrorstream_configuration_reloads_total",
-            "How often the configuration file had changed, by whether its content was accepted",
+            "Changes of the configuration file, by whether they were accepted",
             ["accepted"],
             registry=registry,
         )
         self._reload_accepted = Gauge(
             "mirrorstream_configuration_last_reload_accepted",
-            "1 if the configuration file is in force as it is now, 0 if it was rejected and an older one stays in force",
+            "1 if the current configuration file is in force, 0 if it was rejected and the previous one stays in force",
             registry=registry,
         )
         self._reload_time = Gauge(
             "mirrorstream_configuration_last_reload_timestamp_seconds",
-            "When the configuration file was last read, as a Unix time: at the start, or when it had changed",
+            "When the configuration file was last read (at the start or after a change), as a Unix time",
             registry=registry,
         )
         for accepted in ("true", "false"):
             self._reloads.labels(accepted)
         self._reload_accepted.set(1)  # a program does not start with a file that it rejects
         self._reload_time.set(time.time())
+        self.events_dropped = Counter("mirrorstream_events_dropped_total", "Events that could not be written", registry=registry)
         self.policy_warnings = Gauge(
             "mirrorstream_mirror_rule_warnings",
-            "Parts of mirror sets and of the Image config that cannot be used; the log names object and field of each",
+            "Invalid parts of mirror sets and of the Image config; the log names the object and field of each",
             registry=registry,
         )
 
@@ -96,9 +97,9 @@ class Metrics:
         self.registry.register(_Live(collect))
 
 
-def observe_mode(mode: str) -> Live:
+def observe_mode(mode: str) -> Sample:
     """The gauge of `mode` in the configuration."""
-    text = "1 with mode: observe, where nothing is written and nothing rewritten; 0 with mode: active"
+    text = "1 with mode: observe, 0 with mode: active"
     return "mirrorstream_observe_mode", text, (), {(): float(mode == "observe")}
 
 

@@ -12,15 +12,16 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import structlog
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from mirrorstream import yamltext
-from mirrorstream.safetext import one_line, shortened
+from mirrorstream.text import yaml_loader
+from mirrorstream.text.sanitize import one_line, shortened
 
 log = structlog.get_logger(__name__)
 
 PROBLEMS = 20
 """Wrong fields that are named."""
+LOOK_SECONDS = 2.0
 
 Namespace = Annotated[str, Field(min_length=1, max_length=63)]
 
@@ -40,18 +41,23 @@ class MirrorSettings(_Section):
 
     tagsThroughDigestMirrors: bool = Field(
         default=True,
-        description="Import tags through ICSP and IDMS mirrors too, which nodes use for digests only. A mirror's tag can be "
+        description="Import tags also through ICSP and IDMS mirrors, which nodes use only for digests. A mirror's tag can be "
         "older than the source's.",
     )
     bypassNotFound: bool = Field(
         default=False,
-        description="Also import through the mirrors what the source itself says it does not have. A stale mirror can bring a "
-        "deleted tag back.",
+        description="Also import images through the mirrors that the source says do not exist. A stale mirror can bring back a "
+        "deleted tag.",
+    )
+    bypassDenied: bool = Field(
+        default=True,
+        description="Also import images through the mirrors that the source denies (401, 403). In a mirrored cluster the source "
+        "usually has no credentials. false protects images that not every namespace may have.",
     )
 
 
 class RetrySettings(_Section):
-    """How long the controller waits between attempts of a stream whose candidates all fail."""
+    """The backoff of the controller for a stream whose candidates all fail."""
 
     initialSeconds: float = Field(default=5, gt=0, le=3600, description="First wait, in seconds.")
     maximumSeconds: float = Field(default=300, gt=0, le=86400, description="Longest wait, in seconds.")
@@ -64,88 +70,114 @@ class RetrySettings(_Section):
 
 
 class NamespaceSettings(_Section):
-    """Which namespaces' streams are looked after; globs as in `team-*`."""
+    """The namespaces whose streams the controller handles, as globs: `team-*`."""
 
     include: tuple[Namespace, ...] = Field(default=(), strict=False, description="Only these namespaces; empty means all.")
-    exclude: tuple[Namespace, ...] = Field(default=(), strict=False, description="Never these, even when included.")
+    exclude: tuple[Namespace, ...] = Field(
+        default=(), strict=False, description="Not these namespaces, even if include lists them."
+    )
 
     def cover(self, namespace: str) -> bool:
-        """Whether streams in `namespace` are looked after."""
+        """Whether the controller handles streams in `namespace`."""
         if any(fnmatchcase(namespace, pattern) for pattern in self.exclude):
             return False
         return not self.include or any(fnmatchcase(namespace, pattern) for pattern in self.include)
 
 
 class ControllerSettings(_Section):
-    """The controller's own settings."""
+    """Settings of the controller."""
 
     recordedReference: Literal["auto", "source", "mirror"] = Field(
         default="auto",
-        description="Which reference a tag's history gets: the source's (what the platform itself records), the mirror's, or, "
-        "with auto, the source's where a digest mirror covers it and the mirror's elsewhere.",
+        description="The reference in a tag's history: the source's, as the platform records it, or the mirror's. auto records the "
+        "source's if a digest mirror covers it and the source did not time out, and otherwise the mirror's.",
     )
     concurrentImports: int = Field(
-        default=16, ge=1, le=256, description="Imports at once; at most half of them at one mirror host."
+        default=16,
+        ge=1,
+        le=256,
+        description="Maximum number of parallel import requests; at most half of them to one mirror host. A request is for up to "
+        "three tags of a stream.",
     )
     stuckAfterSeconds: float = Field(
         default=180,
         ge=0,
-        description="A platform import pending for so long counts as failed; 0 means never, unless the source failed before: the "
-        "platform does not write the same failure twice.",
+        description="A platform import that is pending for this time counts as failed. 0 means never, unless the source failed "
+        "before: the platform does not write the same failure twice.",
     )
     replaceAfterSeconds: float = Field(
         default=3600,
         ge=0,
-        description="How long a source must have failed before a mirror's other digest replaces what came from the source.",
+        description="How long the source must have failed before an image of a mirror replaces a different image of the source.",
     )
     apiRequestsPerSecond: float = Field(
         default=200,
         gt=0,
         le=10000,
-        description="Requests to the API server per second, with a burst of three seconds' worth.",
+        description="Maximum rate of requests to the API server, with a burst of three times this number.",
     )
     retry: RetrySettings = RetrySettings()
     namespaces: NamespaceSettings = NamespaceSettings()
 
 
 class WebhookSettings(_Section):
-    """The webhook's own settings."""
+    """Settings of the webhook."""
 
     sharedNamespaces: tuple[Namespace, ...] = Field(
         default=("openshift",),
         strict=False,
-        description="Namespaces whose streams serve pods of every namespace, in order.",
+        description="Namespaces whose streams serve pods of all namespaces, in order.",
     )
     checkAccess: bool = Field(
         default=True,
         description="Use a stream only if the pod's service account may pull from it. "
-        "Without, pods are pointed at streams whose images they may not be able to pull.",
+        "If false, pods may get images that they cannot pull.",
     )
     respectImagePolicies: bool = Field(
         default=True,
-        description="Leave images alone that a signature policy or a blocked registry covers. "
-        "Without, they do not keep an image from being rewritten.",
+        description="Do not rewrite images that a signature policy or a blocked registry covers. "
+        "If false, such images are rewritten.",
     )
     scope: Literal["mirrored", "all"] = Field(
-        default="mirrored", description="Rewrite only images that a mirror set covers, or every Local tag's image."
+        default="mirrored",
+        description="mirrored rewrites only images that a mirror set covers, all rewrites images of all Local tags.",
     )
-    pendingTags: Literal["leave", "rewrite"] = Field(
-        default="leave",
-        description="What happens to an image whose tag has failed and is not healed yet: it stays, or becomes the internal "
-        "registry's tag, which can be pulled once it is healed.",
+    serveFrom: tuple[Literal["registry", "digest"], ...] = Field(
+        default=("registry", "digest"),
+        strict=False,
+        min_length=1,
+        description="The ways to serve a pod's image; the first one that the pod can use is taken. registry is the internal "
+        "registry; digest is the source's digest, which nodes pull from a mirror.",
+    )
+    pendingTags: Literal["rewrite", "leave"] = Field(
+        default="rewrite",
+        description="For an image whose tag has no image yet: rewrite uses the internal registry's tag, which can be pulled once "
+        "the tag is imported; leave does not change the image.",
+    )
+    pendingPods: Literal["repair", "report"] = Field(
+        default="repair",
+        description="For a pod that cannot pull its image: repair replaces the image as soon as it can be served; report only "
+        "writes an Event.",
     )
     excludeOwners: tuple[str, ...] = Field(
         default=(),
         strict=False,
-        description="Owners, as Kind.group, whose pods are left alone because they compare images.",
+        description="Owners, as Kind.group, whose pods are not changed, because these owners compare images.",
     )
+
+    @field_validator("serveFrom")
+    @classmethod
+    def _each_once(cls, ways: tuple[str, ...]) -> tuple[str, ...]:
+        if len(set(ways)) < len(ways):
+            raise ValueError(f"each way at most once, found {list(ways)}")
+        return ways
 
 
 class Settings(_Section):
-    """The whole file; every field has a default, so an empty file is a valid one."""
+    """The whole file. Every field has a default, so an empty file is valid."""
 
     mode: Literal["active", "observe"] = Field(
-        default="active", description="observe: decides, logs and counts, but writes nothing and rewrites nothing."
+        default="active", description="With observe, the programs decide, log and count, but do not write or rewrite anything."
     )
     mirrors: MirrorSettings = MirrorSettings()
     controller: ControllerSettings = ControllerSettings()
@@ -158,8 +190,8 @@ def parse_settings(text: str, where: str) -> Settings:
     `where` names the file in errors. Raises SettingsError with one line that names each wrong field by its path.
     """
     try:
-        document: Any = yamltext.document(text)
-    except yamltext.YamlError as error:
+        document: Any = yaml_loader.document(text)
+    except yaml_loader.YamlError as error:
         raise SettingsError(f"{where}, {error}" if str(error).startswith("line ") else f"{where}: {error}") from error
     if document is None:
         document = {}
@@ -202,16 +234,15 @@ def read_settings(path: str | None) -> Settings:
 class SettingsFile:
     """The settings in force, kept current with the file they came from.
 
-    The file is compared by content every `interval` seconds: a mounted ConfigMap changes by a swap of symbolic links, which
+    The file is compared by content every two seconds: a mounted ConfigMap changes by a swap of symbolic links, which
     notifications on the file itself miss.
     """
 
-    def __init__(self, path: str | None, *, interval: float = 2.0) -> None:
+    def __init__(self, path: str | None) -> None:
         """Read the file for the first time. Raises SettingsError."""
         self._path = path
         self._on_change: Callable[[Settings], None] = lambda settings: None
         self._on_result: Callable[[bool], None] = lambda accepted: None
-        self._interval = interval
         self._stopped = threading.Event()
         self._thread: threading.Thread | None = None
         self._seen = self._fingerprint()
@@ -239,7 +270,7 @@ class SettingsFile:
         try:
             settings = read_settings(self._path)
         except SettingsError as error:
-            log.error("the new configuration is invalid, the old one stays in force", error=str(error))
+            log.error("invalid configuration, keeping the previous one", error=str(error))
             self._on_result(False)
             return
         self._on_result(True)
@@ -257,11 +288,11 @@ class SettingsFile:
         self._thread.start()
 
     def _watch(self) -> None:
-        while not self._stopped.wait(self._interval):
+        while not self._stopped.wait(LOOK_SECONDS):
             try:
                 self.check()
             except Exception:  # a bug must not keep the next change from being seen
-                log.exception("the configuration could not be taken over")
+                log.exception("failed to apply the configuration")
 
     def stop(self) -> None:
         """End the watching thread."""

@@ -1,0 +1,1 @@
+"""What operators are told about streams, tags and pods. Pure."""

@@ -1,0 +1,1 @@
+"""What both programs need to run: configuration, logs, metrics, health and certificates."""
