@@ -1,20 +1,28 @@
-"""The one program: `mirrorstream` and, as a plugin of oc and kubectl, `kubectl-mirrorstream`."""
+"""The one program: `mirrorstream` and, as a plugin of oc and kubectl, `kubectl-mirrorstream`.
+
+A shell runs it at each completion, so each subcommand imports what it needs when it runs, and this module next to nothing.
+"""
 
 import argparse
+import atexit
 import io
 import os
 import sys
-from collections.abc import Sequence
-from importlib.metadata import version
+import threading
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
 
-from mirrorstream import logs
-from mirrorstream.commands import arguments, certs
-from mirrorstream.completion import complete, plugin_answer, script
-from mirrorstream.kube.client import ConfigurationError
-from mirrorstream.safetext import one_line
-from mirrorstream.settings import SettingsError, SettingsFile
+from mirrorstream.kube.errors import ConfigurationError
+from mirrorstream.text.sanitize import one_line
 
+from mirrorstream_cli import options
+from mirrorstream_cli.completion import complete, plugin_answer, script
+
+if TYPE_CHECKING:
+    from mirrorstream.runtime.settings import SettingsFile
+
+EXIT_SECONDS = 1.0
 COMPLETER = "kubectl_complete-"
 """kubectl and oc run a program of this name and the plugin's to complete the plugin's command line."""
 
@@ -24,10 +32,12 @@ def build_parser(program: str = "mirrorstream") -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog=program, description="ImageStreams that keep working when the upstream registry cannot be reached."
     )
-    parser.add_argument("--version", action="version", version=f"%(prog)s {version('mirrorstream')}")
+    parser.add_argument("--version", action=_Version, nargs=0, help="show program's version number and exit")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     common = argparse.ArgumentParser(add_help=False)
-    common.add_argument("--log-level", choices=logs.LEVELS, default="info", help="least severe messages to log (default: info)")
+    common.add_argument(
+        "--log-level", choices=options.LOG_LEVELS, default="info", help="least severe messages to log (default: info)"
+    )
     common.add_argument(
         "--log-format", choices=("json", "console"), help="how to log (default: console when stderr is a terminal, else json)"
     )
@@ -57,15 +67,17 @@ def build_parser(program: str = "mirrorstream") -> argparse.ArgumentParser:
     webhook.add_argument(
         "--webhook-configuration",
         metavar="NAME",
-        help="with --self-signed: whose caBundle it looks after",
+        help="with --self-signed: the configuration whose caBundle is kept up to date",
     )
     webhook.add_argument("--insecure", action="store_true", help="plain HTTP, for tests only: API servers ask over TLS")
     webhook.set_defaults(run=_webhook)
     for name, add, run, text in (
-        ("explain", arguments.add_explain, _explain, "which mirrors stand for an image, and why; what became of a stream's tag"),
-        ("status", arguments.add_status, _status, "which tags fail, what was tried, what healed"),
-        ("missing", arguments.add_missing, _missing, "images of failing tags that no mirror has"),
-        ("retry", arguments.add_retry, _retry, "have a stream's tags imported again, and wait for the outcome"),
+        ("explain", options.add_explain, _explain, "which mirrors stand for an image, and why; what became of a stream's tag"),
+        ("status", options.add_status, _status, "which tags fail, what was tried, what healed"),
+        ("missing", options.add_missing, _missing, "images of failing tags that no mirror has"),
+        ("check", options.add_check, _check, "which tags would not survive without the upstream: ask the mirrors beforehand"),
+        ("suggest", options.add_suggest, _suggest, "an ImageTagMirrorSet for scheduled tags that the platform fails to import"),
+        ("retry", options.add_retry, _retry, "have a stream's tags imported again, and wait for the outcome"),
     ):
         command = commands.add_parser(
             name, parents=[common], help=text, description=f"{text[0].upper()}{text[1:]}.", allow_abbrev=False
@@ -74,13 +86,21 @@ def build_parser(program: str = "mirrorstream") -> argparse.ArgumentParser:
         command.set_defaults(run=run)
     completion = commands.add_parser("completion", help="print a shell's completion script", allow_abbrev=False)
     completion.add_argument("shell", choices=("bash", "zsh", "fish"), help="the shell")
-    completion.set_defaults(run=_completion, log_level="info", log_format=None)
-    certs_parser = commands.add_parser(
-        "certs", parents=[common], help="make a certificate for the webhook's Service", allow_abbrev=False
-    )
-    certs.add_arguments(certs_parser)
-    certs_parser.set_defaults(run=certs.run)
+    completion.set_defaults(run=_completion)
+    certs = commands.add_parser("certs", parents=[common], help="make a certificate for the webhook's Service", allow_abbrev=False)
+    options.add_certs(certs)
+    certs.set_defaults(run=_certs)
     return parser
+
+
+class _Version(argparse.Action):
+    """`--version`; argparse's own wants the text beforehand, and reading it takes as long as all the rest of a completion."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> NoReturn:
+        from importlib.metadata import version  # noqa: PLC0415
+
+        sys.stdout.write(f"{parser.prog} {version('mirrorstream')}\n")
+        parser.exit()
 
 
 def _port(text: str) -> int:
@@ -89,13 +109,13 @@ def _port(text: str) -> int:
     return int(text)
 
 
-def _controller(args: argparse.Namespace) -> int:
-    # Asked for by name only: what explains a reference does not load, or need, the controller.
+def _controller(args: argparse.Namespace) -> NoReturn:
     from mirrorstream_controller.manager import Manager  # noqa: PLC0415
 
+    _configure_logs(args)
     _both_or_none(args, "metrics_tls_cert_file", "metrics_tls_key_file")
     manager = Manager(
-        SettingsFile(args.config),
+        _settings_file(args.config),
         kubeconfig=args.kubeconfig,
         namespace=args.namespace,
         leader_election=not args.no_leader_election,
@@ -103,19 +123,20 @@ def _controller(args: argparse.Namespace) -> int:
         metrics_certificate=args.metrics_tls_cert_file,
         metrics_key=args.metrics_tls_key_file,
     )
-    return manager.run()
+    _run_to_the_end(manager.run)
 
 
-def _webhook(args: argparse.Namespace) -> int:
+def _webhook(args: argparse.Namespace) -> NoReturn:
     from mirrorstream_webhook.manager import Manager  # noqa: PLC0415
 
+    _configure_logs(args)
     _both_or_none(args, "metrics_tls_cert_file", "metrics_tls_key_file")
     _both_or_none(args, "tls_cert_file", "tls_key_file")
     if [bool(args.tls_cert_file), args.self_signed, args.insecure].count(True) != 1:
         raise ConfigurationError("give one of: --tls-cert-file with --tls-key-file, --self-signed, --insecure")
     _both_or_none(args, "self_signed", "webhook_configuration")
     manager = Manager(
-        SettingsFile(args.config),
+        _settings_file(args.config),
         kubeconfig=args.kubeconfig,
         port=args.port,
         certificate_file=args.tls_cert_file,
@@ -125,40 +146,98 @@ def _webhook(args: argparse.Namespace) -> int:
         metrics_certificate=args.metrics_tls_cert_file,
         metrics_key=args.metrics_tls_key_file,
     )
-    return manager.run()
+    _run_to_the_end(manager.run)
+
+
+def _settings_file(path: str | None) -> "SettingsFile":
+    from mirrorstream.runtime.settings import SettingsError, SettingsFile  # noqa: PLC0415
+
+    try:
+        return SettingsFile(path)
+    except SettingsError as error:
+        raise ConfigurationError(str(error)) from error
+
+
+def _run_to_the_end(run: Callable[[], int]) -> NoReturn:
+    """Run a program, and exit with its status as soon as it has stopped.
+
+    The interpreter's own finalization ends threads wherever they are, with the locks of C and Rust libraries that they hold, and
+    then takes these locks: a webhook that had stopped was seen to stay for 15 s. What libraries registered to be done at exit (the
+    kubernetes package removes its files of a kubeconfig's keys) is done, but may not hold the process either.
+    """
+    status = run()
+    cleanup = threading.Thread(target=atexit._run_exitfuncs, daemon=True)  # noqa: SLF001  there is no other way
+    cleanup.start()
+    cleanup.join(EXIT_SECONDS)
+    for stream in (sys.stdout, sys.stderr):
+        stream.flush()
+    os._exit(status)
+
+
+def _configure_logs(args: argparse.Namespace) -> None:
+    """Only what talks to a cluster logs."""
+    from mirrorstream.runtime import logs  # noqa: PLC0415
+
+    logs.configure(args.log_level, args.log_format)
 
 
 def _explain(args: argparse.Namespace) -> int:
-    if not args.as_pod:
-        from mirrorstream.commands import explain  # noqa: PLC0415
+    if args.as_pod:
+        from mirrorstream_cli.commands import explain_as_pod  # noqa: PLC0415
 
-        return explain.run(args)
-    from mirrorstream_webhook.explain import run  # noqa: PLC0415
+        _configure_logs(args)
+        return explain_as_pod.run(args)
+    from mirrorstream_cli.commands import explain  # noqa: PLC0415
 
-    return run(args)
+    if not args.file:
+        _configure_logs(args)
+    return explain.run(args)
 
 
 def _status(args: argparse.Namespace) -> int:
-    from mirrorstream.commands import status  # noqa: PLC0415
+    from mirrorstream_cli.commands import status  # noqa: PLC0415
 
+    _configure_logs(args)
     return status.run(args)
 
 
 def _missing(args: argparse.Namespace) -> int:
-    from mirrorstream.commands import missing  # noqa: PLC0415
+    from mirrorstream_cli.commands import missing  # noqa: PLC0415
 
+    _configure_logs(args)
     return missing.run(args)
 
 
-def _retry(args: argparse.Namespace) -> int:
-    from mirrorstream.commands import retry  # noqa: PLC0415
+def _check(args: argparse.Namespace) -> int:
+    from mirrorstream_cli.commands import check  # noqa: PLC0415
 
+    _configure_logs(args)
+    return check.run(args)
+
+
+def _suggest(args: argparse.Namespace) -> int:
+    from mirrorstream_cli.commands import suggest  # noqa: PLC0415
+
+    _configure_logs(args)
+    return suggest.run(args)
+
+
+def _retry(args: argparse.Namespace) -> int:
+    from mirrorstream_cli.commands import retry  # noqa: PLC0415
+
+    _configure_logs(args)
     return retry.run(args)
 
 
 def _completion(args: argparse.Namespace) -> int:
     sys.stdout.write(script(args.shell))
     return 0
+
+
+def _certs(args: argparse.Namespace) -> int:
+    from mirrorstream_cli.commands import certs  # noqa: PLC0415
+
+    return certs.run(args)
 
 
 def _both_or_none(args: argparse.Namespace, first: str, second: str) -> None:
@@ -183,17 +262,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stdout.write(plugin_answer(complete(build_parser(), asked)))
         return 0
     args = build_parser("kubectl mirrorstream" if program.startswith("kubectl-") else "mirrorstream").parse_args(words)
-    logs.configure(args.log_level, args.log_format)
     try:
         status: int = args.run(args)
         sys.stdout.flush()
     except BrokenPipeError:
-        # Whoever read our answer has had enough of it; the interpreter's own last flush must not complain either.
+        # The reader closed the pipe; the interpreter's own last flush must not complain either.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except KeyboardInterrupt:
         return 130
-    except (ConfigurationError, SettingsError, OSError) as error:
+    except (ConfigurationError, OSError) as error:
         print(f"mirrorstream: {one_line(str(error))}", file=sys.stderr)  # noqa: T201  the one clear line
         return 1
     return status

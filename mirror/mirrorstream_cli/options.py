@@ -1,4 +1,4 @@
-"""The operators' arguments, defined where neither a cluster's client nor anything else that is slow to load is needed."""
+"""The subcommands' arguments, defined where neither a cluster's client nor anything else that is slow to import is needed."""
 
 import argparse
 import re
@@ -6,6 +6,7 @@ import re
 _DURATION = re.compile(r"(?:(\d+)h)?(?:(\d+)m)?(?:(\d+(?:\.\d+)?)s)?", re.ASCII)
 _LABEL = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?", re.ASCII)
 LABEL_LENGTH = 63
+LOG_LEVELS = ("debug", "info", "warning", "error")
 _SECONDS = re.compile(r"\d+(?:\.\d+)?", re.ASCII)
 
 
@@ -20,9 +21,14 @@ def duration(text: str) -> float:
     return int(hours or 0) * 3600 + int(minutes or 0) * 60 + float(seconds or 0)
 
 
+def is_label(text: str) -> bool:
+    """Whether `text` is a DNS label (RFC 1123), as Kubernetes wants the names of Services and namespaces."""
+    return len(text) <= LABEL_LENGTH and _LABEL.fullmatch(text) is not None
+
+
 def namespace(text: str) -> str:
-    """A name that a namespace may have: a DNS label. Raises ArgumentTypeError."""
-    if len(text) > LABEL_LENGTH or _LABEL.fullmatch(text) is None:
+    """A name that a namespace may have. Raises ArgumentTypeError."""
+    if not is_label(text):
         raise argparse.ArgumentTypeError(f"{text!r} is not the name of a namespace")
     return text
 
@@ -52,7 +58,7 @@ def add_status(parser: argparse.ArgumentParser) -> None:
     """`mirrorstream status`."""
     _add_scope(parser)
     parser.add_argument(
-        "--wait", type=duration, metavar="DURATION", help="wait until nothing fails, for at most so long: 90s, 5m, 1h30m"
+        "--wait", type=duration, metavar="DURATION", help="wait until nothing fails, at most this long: 90s, 5m, 1h30m"
     )
     add_output(parser)
     add_cluster(parser)
@@ -61,13 +67,38 @@ def add_status(parser: argparse.ArgumentParser) -> None:
 def add_missing(parser: argparse.ArgumentParser) -> None:
     """`mirrorstream missing`."""
     _add_scope(parser)
+    _add_imageset(parser)
+    add_cluster(parser)
+
+
+def add_check(parser: argparse.ArgumentParser) -> None:
+    """`mirrorstream check`."""
+    _add_scope(parser)
+    parser.add_argument(
+        "--file",
+        action="append",
+        default=[],
+        metavar="STREAMS.yaml",
+        help="check the ImageStreams of files, such as a newer release's samples, instead of the cluster's; repeatable",
+    )
+    _add_imageset(parser)
+    add_cluster(parser)
+
+
+def add_suggest(parser: argparse.ArgumentParser) -> None:
+    """`mirrorstream suggest`."""
+    _add_scope(parser)
+    add_output(parser)
+    add_cluster(parser)
+
+
+def _add_imageset(parser: argparse.ArgumentParser) -> None:
     add_output(parser, "imageset")
     parser.add_argument(
-        "--uncovered",
+        "--unmirrored",
         action="store_true",
         help="with -o imageset: also images that no mirror rule covers, which any tenant may name",
     )
-    add_cluster(parser)
 
 
 def add_retry(parser: argparse.ArgumentParser) -> None:
@@ -80,7 +111,7 @@ def add_retry(parser: argparse.ArgumentParser) -> None:
         "--wait",
         type=duration,
         metavar="DURATION",
-        help="wait for the heal for so long (default: until mirrorstream has tried again, for at most a minute)",
+        help="how long to wait for the heal (default: until mirrorstream has tried again, for at most a minute)",
     )
     add_output(parser)
     add_cluster(parser)
@@ -94,12 +125,35 @@ def add_explain(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="OBJECTS.yaml",
-        help="read objects from files instead of a cluster; repeatable",
+        help="read objects from files or folders instead of a cluster (-: standard input); repeatable",
     )
     parser.add_argument("--as-pod", action="store_true", help="what the webhook would do with the image in a pod of -n")
     parser.add_argument("-n", "--namespace", type=namespace, metavar="NS", help="the pod's namespace, with --as-pod")
     parser.add_argument(
         "--service-account", metavar="SA", default="default", help="the pod's service account, with --as-pod (default: default)"
     )
+    parser.add_argument(
+        "--config", metavar="F", help="the webhook's configuration file, with --as-pod (default: the cluster's ConfigMap)"
+    )
     add_cluster(parser)
     add_output(parser)
+
+
+def add_certs(parser: argparse.ArgumentParser) -> None:
+    """`mirrorstream certs`."""
+    parser.add_argument("--out", required=True, metavar="DIR", help="folder for tls.crt, tls.key and ca.crt")
+    parser.add_argument("--service", required=True, metavar="NAME", type=_label, help="the webhook's Service")
+    parser.add_argument("--namespace", required=True, metavar="NS", type=_label, help="the Service's namespace")
+    parser.add_argument("--days", default=365, metavar="N", type=_days, help="how long they are valid (default: 365)")
+
+
+def _label(text: str) -> str:
+    if not is_label(text):
+        raise argparse.ArgumentTypeError(f"{text!r} is no name of a Kubernetes object: lower-case letters, digits and '-'")
+    return text
+
+
+def _days(text: str) -> int:
+    if not text.isdigit() or not 1 <= int(text) <= 3650:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of days between 1 and 3650")
+    return int(text)

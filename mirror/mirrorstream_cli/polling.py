@@ -1,4 +1,4 @@
-"""Looking again and again until something is so, or the time is over."""
+"""Polling: reading something until it is as wanted, or until the time is over."""
 
 import time
 from collections.abc import Callable
@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from mirrorstream.kube.errors import ClientError, is_transient
-from mirrorstream.screen import period
+from mirrorstream.text.terminal import period
 
 T = TypeVar("T")
 SHARE = 4
-"""Between two looks passes at least so many times what a look takes: waiting must not be what keeps a busy API server busy."""
+"""The pause between two reads, as a multiple of how long a read takes: polling must not keep a busy API server busy."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,20 +23,20 @@ class Clock:
 
 
 @dataclass(frozen=True, slots=True)
-class Looked(Generic[T]):
-    """What was seen last; `note` says, where the last looks were in vain, that it is older than the answer."""
+class Polled(Generic[T]):
+    """The last answer; `note` says how old it is where later reads failed."""
 
     found: T
     note: str = ""
 
 
-def look_until(
-    look: Callable[[], T], done: Callable[[T], bool], *, seconds: float, every: float, clock: Clock, found: T | None = None
-) -> Looked[T]:
-    """The first of `look`'s answers that is `done`, or the last one there was time for; at least one look is taken.
+def poll_until(
+    read: Callable[[], T], done: Callable[[T], bool], *, seconds: float, every: float, clock: Clock, found: T | None = None
+) -> Polled[T]:
+    """The first of `read`'s answers that is `done`, or the last one within `seconds`; it reads at least once.
 
-    `every`: the seconds between two looks, more where a look takes long. `found`: what an earlier look brought. Once there is an
-    answer, an API server that is away or busy for a while ends nothing: it is when everything fails that it is busiest.
+    `every`: the seconds between two reads, more where a read takes long. `found`: the answer of an earlier read. Once there is an
+    answer, transient errors do not end the polling: an API server is busiest when everything fails.
     Raises ClientError.
     """
     seen = clock.monotonic()
@@ -45,7 +45,7 @@ def look_until(
         began = clock.monotonic()
         note = ""
         try:
-            found = look()
+            found = read()
         except ClientError as error:
             if found is None or not is_transient(error):
                 raise
@@ -53,8 +53,8 @@ def look_until(
         else:
             seen = began
             if done(found):
-                return Looked(found)
+                return Polled(found)
         finished = clock.monotonic()
         if finished >= end:
-            return Looked(found, note)
+            return Polled(found, note)
         clock.sleep(min(max(every, SHARE * (finished - began)), end - finished))

@@ -7,39 +7,45 @@ from typing import Any
 from urllib.parse import quote
 
 import msgspec
-
-from mirrorstream.attempts import Journal, decode_event
-from mirrorstream.imagestreams import IMPORTED_THROUGH_ANNOTATION, ImageStream, decode_imagestream
+from mirrorstream.diagnose.status import RuleObject, Rules
+from mirrorstream.diagnose.tag_status import ControllerView, Item, State, TagState
+from mirrorstream.imagestream.failures import Bypass
+from mirrorstream.imagestream.model import ImageStream, decode_imagestream
+from mirrorstream.imagestream.outcomes import AttemptHistory, decode_event
+from mirrorstream.imagestream.recorded import RECORDED_ANNOTATION, recorded_items
 from mirrorstream.kube.client import ApiError, Client, ConfigurationError
 from mirrorstream.kube.errors import ClientError, is_transient
-from mirrorstream.kube.lists import METADATA_ONLY, read_all
-from mirrorstream.objects import KINDS
-from mirrorstream.policy import MirrorPolicy
-from mirrorstream.safetext import one_line
-from mirrorstream.settings import SettingsError, parse_settings
-from mirrorstream.sources import IMAGE_CONFIG, PATHS
-from mirrorstream.statusreport import RuleObject, Rules
-from mirrorstream.tagstates import Asking, State, TagState
+from mirrorstream.kube.pager import METADATA_ONLY, read_all
+from mirrorstream.rules.objects import KINDS
+from mirrorstream.rules.policy import MirrorPolicy
+from mirrorstream.rules.source import IMAGE_CONFIG, PATHS
+from mirrorstream.runtime.settings import Settings, SettingsError, parse_settings
 
 API = "/apis/image.openshift.io/v1"
 USER_AGENT = "kubectl-mirrorstream"
 CONFIGURATION = "/api/v1/namespaces/mirrorstream/configmaps/mirrorstream-config"
 """Where config/base puts the controller's configuration."""
+INFRASTRUCTURE = "/apis/config.openshift.io/v1/infrastructures/cluster"
 DEFAULTS_NOTE = "decided with the default configuration, since ConfigMap mirrorstream/mirrorstream-config cannot be read"
-FEW = 32
-"""The Images of so many tags are asked for one by one; of more, all the cluster's are listed, which costs it more."""
-MOST = 200
-"""Whoever may not list Images asks for so many one by one, and no more."""
+MAX_SINGLE_IMAGES = 32
+"""Up to this number, Images are read one by one; beyond it, all Images of the cluster are listed, which costs it more."""
+MAX_IMAGE_TAGS = 200
+"""How many Images are read one by one for a user who may not list them."""
 THREADS = 8
 
 
-class _ImageAnnotations(msgspec.Struct, rename={"through": IMPORTED_THROUGH_ANNOTATION}):
-    through: str = ""
+class _ImageAnnotations(msgspec.Struct, rename={"recorded": RECORDED_ANNOTATION}):
+    recorded: str = ""
 
 
 class _ImageMeta(msgspec.Struct):
     name: str = ""
     annotations: _ImageAnnotations | None = None
+
+    @property
+    def recorded(self) -> Mapping[str, str]:
+        """The items that mirrorstream recorded, with their mirrors' hosts."""
+        return recorded_items(self.annotations.recorded) if self.annotations else {}
 
 
 class _Image(msgspec.Struct):
@@ -55,24 +61,14 @@ _decode_image = msgspec.json.Decoder(_Image).decode
 _decode_tag = msgspec.json.Decoder(_ImageStreamTag).decode
 
 
-def cluster_objects(client: Client, paths: Mapping[str, tuple[str, str]], notes: list[str]) -> Iterator[dict[str, Any]]:
-    """Every object of some resources (as in PATHS); what is not served is nothing, what is not allowed becomes a note."""
-
-    def refused(resource: str, error: ApiError) -> None:
-        notes.append(f"you are not allowed to list {resource}, so the answer leaves them out: {error.message}")
-
-    yield from _objects(client, paths, refused)
-
-
-def _objects(
-    client: Client, paths: Mapping[str, tuple[str, str]], refused: Callable[[str, ApiError], None]
-) -> Iterator[dict[str, Any]]:
-    for resource, (path, kind) in paths.items():
+def _rule_sources(client: Client, refused: list[str]) -> Iterator[dict[str, Any]]:
+    """Every object that mirror rules come from; the kinds that may not be listed are added to `refused`."""
+    for resource, (path, kind) in PATHS.items():
         try:
             items = client.get(path).get("items") or []
         except ApiError as error:
             if error.status == 403:
-                refused(resource, error)
+                refused.append(resource)
             elif error.status != 404:
                 raise
             continue
@@ -86,19 +82,26 @@ class Reader:
     client: Client
     namespace: str | None
     notes: list[str] = field(default_factory=list)
+    settings: Settings = field(default_factory=Settings)
+    """The configuration as `controller_view` found it; the default one before, and where it cannot be read."""
+    policy: MirrorPolicy | None = None
+    """The mirror rules, once `rules` has read them all."""
+    rule_objects: list[dict[str, Any]] = field(default_factory=list)
+    """The objects that `rules` has read."""
 
     def note(self, text: str) -> None:
         """Say something about the answer, once."""
         if text not in self.notes:
             self.notes.append(text)
 
-    def _path(self, root: str, plural: str) -> str:
+    def path(self, root: str, plural: str) -> str:
+        """Where the namespace, or the whole cluster, has a kind."""
         return f"{root}/namespaces/{quote(self.namespace, safe='')}/{plural}" if self.namespace else f"{root}/{plural}"
 
     def streams(self) -> list[ImageStream]:
         """All streams. Raises ClientError, or ConfigurationError where there are none: then there is nothing to tell."""
         return read_all(
-            self.client, self._path(API, "imagestreams"), decode_imagestream, on_malformed=self._malformed("ImageStream")
+            self.client, self.path(API, "imagestreams"), decode_imagestream, on_malformed=self._malformed("ImageStream")
         )
 
     def check_namespace(self) -> None:
@@ -116,37 +119,38 @@ class Reader:
 
     def stream(self, name: str) -> ImageStream:
         """One stream. Raises ClientError."""
-        return self.client.request("GET", f"{self._path(API, 'imagestreams')}/{quote(name, safe='')}", decode=decode_imagestream)
+        return self.client.request("GET", f"{self.path(API, 'imagestreams')}/{quote(name, safe='')}", decode=decode_imagestream)
 
     def _malformed(self, kind: str) -> Callable[[str], None]:
         return lambda why: self.note(f"an {kind} cannot be read and is left out: {why}")
 
-    def journal(self, stream: str = "") -> Journal:
+    def history(self, stream: str = "") -> AttemptHistory:
         """What Events say of all streams, or of one."""
         selector = "involvedObject.kind=ImageStream" + (f",involvedObject.name={stream}" if stream else "")
-        path = self._path("/api/v1", "events")
+        path = self.path("/api/v1", "events")
         try:
-            return Journal(read_all(self.client, path, decode_event, params={"fieldSelector": selector}))
+            return AttemptHistory(read_all(self.client, path, decode_event, params={"fieldSelector": selector}))
         except ApiError as error:
             if error.status != 403:
                 raise
             self.note("you may not list Events, so what mirrorstream tried is not known")
-            return Journal()
+            return AttemptHistory()
 
-    def rules(self, asking: Asking) -> tuple[MirrorPolicy | None, Rules]:
+    def rules(self, controller_view: ControllerView) -> tuple[MirrorPolicy | None, Rules]:
         """The mirror sets and the Image config; no policy if a kind of mirror set may not be listed."""
         refused: list[str] = []
-        objects = list(_objects(self.client, PATHS, lambda resource, error: refused.append(resource)))
-        policy = MirrorPolicy.from_objects(objects, tags_through_digest_mirrors=asking.tags_through_digest_mirrors)
+        objects = self.rule_objects = list(_rule_sources(self.client, refused))
+        policy = MirrorPolicy.from_objects(objects, tags_through_digest_mirrors=controller_view.tags_through_digest_mirrors)
         hidden = [resource for resource in refused if resource != IMAGE_CONFIG]
         if hidden:
             self.note(f"you may not list {', '.join(hidden)}: which mirrors there are is known from Events only")
             return None, Rules(known=False)
         if refused:
             self.note(f"you may not list {IMAGE_CONFIG}: what the cluster refuses to import is not known")
+        self.policy = policy
         return policy, Rules(True, tuple(_rule_objects(objects)), policy.warnings)
 
-    def asking(self) -> tuple[Asking, bool]:
+    def controller_view(self) -> tuple[ControllerView, bool]:
         """The controller's configuration, and whether it is known: otherwise it is taken for the default."""
         try:
             data = self.client.get(CONFIGURATION).get("data") or {}
@@ -154,53 +158,74 @@ class Reader:
         except ApiError as error:
             if error.status not in (403, 404):
                 raise
-            return Asking(), False
+            return ControllerView(), False
         except SettingsError as error:
             self.note(str(error))
-            return Asking(), False
+            return ControllerView(), False
+        self.settings = settings
         if settings.mode == "observe":
             self.note("mirrorstream observes only (mode: observe): it heals nothing")
-        asking = Asking(
+        controller_view = ControllerView(
             tags_through_digest_mirrors=settings.mirrors.tagsThroughDigestMirrors,
-            bypass_not_found=settings.mirrors.bypassNotFound,
+            bypass=Bypass(not_found=settings.mirrors.bypassNotFound, denied=settings.mirrors.bypassDenied),
             recorded_reference=settings.controller.recordedReference,
-            looks_after=settings.controller.namespaces.cover,
+            covers=settings.controller.namespaces.cover,
             observing=settings.mode == "observe",
         )
-        return asking, True
+        return controller_view, True
 
-    def origins(self, states: Iterable[TagState]) -> dict[str, str]:
-        """For the digests of what came through a mirror, the reference that served it, as their Images say."""
-        wanted = {state.digest: state for state in states if state.state is State.IMPORTED and state.digest}
+    def is_hosted(self) -> bool:
+        """Whether the control plane runs elsewhere, as the cluster's Infrastructure says; False where that may not be read."""
+        try:
+            infrastructure = self.client.get(INFRASTRUCTURE)
+        except ApiError as error:
+            if error.status not in (403, 404):
+                raise
+            self.note("whether this is a hosted cluster, where nobody may create mirror sets, is not known")
+            return False
+        return (infrastructure.get("status") or {}).get("controlPlaneTopology") == "External"
+
+    def may_create(self, group: str, resource: str) -> bool:
+        """Whether the user may create objects of a cluster-wide kind. Raises ClientError."""
+        spec = {"resourceAttributes": {"group": group, "resource": resource, "verb": "create"}}
+        body = {"apiVersion": "authorization.k8s.io/v1", "kind": "SelfSubjectAccessReview", "spec": spec}
+        answer = self.client.request("POST", "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews", body=body)
+        return bool((answer.get("status") or {}).get("allowed"))
+
+    def origins(self, states: Iterable[TagState]) -> dict[Item, str]:
+        """The mirrors' hosts by the items of tags that came through a mirror, as the annotations of their Images have it."""
+        found = [state for state in states if state.state is State.IMPORTED and state.digest]
+        wanted = {state.digest: state for state in found}
         if not wanted:
             return {}
         try:
-            if len(wanted) > FEW and (listed := self._all_images(wanted)) is not None:
-                return listed
-            return self._each_image(list(wanted.values()))
+            recorded = self._all_images(wanted) if len(wanted) > MAX_SINGLE_IMAGES else None
+            if recorded is None:
+                recorded = self._each_image(list(wanted.values()))
         except ClientError as error:
             if not is_transient(error):
                 raise
             # The least of the answer, and the last that is asked for, perhaps after minutes of waiting.
             self.note(f"which tags were healed is not known: {error}")
             return {}
+        items = {state.item: recorded.get(state.digest, {}).get(state.created, "") for state in found}
+        return {item: host for item, host in items.items() if host}
 
-    def _all_images(self, wanted: Mapping[str, TagState]) -> dict[str, str] | None:
+    def _all_images(self, wanted: Mapping[str, TagState]) -> dict[str, Mapping[str, str]] | None:
         try:
             images = read_all(self.client, f"{API}/images", _decode_image, accept=METADATA_ONLY)
         except ApiError as error:
             if error.status != 403:
                 raise
             return None
-        found = ((image.metadata.name, image.metadata.annotations) for image in images)
-        return {name: one_line(a.through) for name, a in found if a and a.through and name in wanted}
+        return {image.metadata.name: image.metadata.recorded for image in images if image.metadata.name in wanted}
 
-    def _each_image(self, states: list[TagState]) -> dict[str, str]:
+    def _each_image(self, states: list[TagState]) -> dict[str, Mapping[str, str]]:
         """Ask for tags: a namespace's viewers may, and no list has their Images' annotations."""
-        if len(states) > MOST:
-            self.note(f"you may not list Images: only {MOST} of {len(states)} well tags were asked for how they came")
+        if len(states) > MAX_IMAGE_TAGS:
+            self.note(f"you may not list Images: only {MAX_IMAGE_TAGS} of {len(states)} well tags were asked for how they came")
 
-        def look(state: TagState) -> tuple[str, str]:
+        def look(state: TagState) -> tuple[str, Mapping[str, str]]:
             path = f"{API}/namespaces/{state.namespace}/imagestreamtags/{quote(state.stream, safe='')}:{quote(state.tag, safe='')}"
             try:
                 image = self.client.request("GET", path, decode=_decode_tag).image.metadata
@@ -209,11 +234,11 @@ class Reader:
                     self.note("you may not get imagestreamtags, so which tags were healed is not known")
                 elif error.status != 404:
                     raise
-                return state.digest, ""
-            return image.name, one_line(image.annotations.through) if image.annotations else ""
+                return state.digest, {}
+            return image.name, image.recorded
 
         with ThreadPoolExecutor(THREADS) as pool:
-            return {digest: through for digest, through in pool.map(look, states[:MOST]) if through}
+            return dict(pool.map(look, states[:MAX_IMAGE_TAGS]))
 
 
 def _rule_objects(objects: Iterable[dict[str, Any]]) -> Iterator[RuleObject]:

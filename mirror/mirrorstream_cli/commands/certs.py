@@ -2,37 +2,13 @@
 
 import argparse
 import os
-import re
 import sys
 import tempfile
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from mirrorstream.authority import Authority
 from mirrorstream.kube.errors import ConfigurationError
-
-_LABEL = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
-"""A DNS label (RFC 1123), as Kubernetes wants the names of Services and namespaces."""
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Define the subcommand's arguments."""
-    parser.add_argument("--out", required=True, metavar="DIR", help="folder for tls.crt, tls.key and ca.crt")
-    parser.add_argument("--service", required=True, metavar="NAME", type=_label, help="the webhook's Service")
-    parser.add_argument("--namespace", required=True, metavar="NS", type=_label, help="the Service's namespace")
-    parser.add_argument("--days", default=365, metavar="N", type=_days, help="how long they are valid (default: 365)")
-
-
-def _label(text: str) -> str:
-    if not _LABEL.fullmatch(text):
-        raise argparse.ArgumentTypeError(f"{text!r} is no name of a Kubernetes object: lower-case letters, digits and '-'")
-    return text
-
-
-def _days(text: str) -> int:
-    if not text.isdigit() or not 1 <= int(text) <= 3650:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number of days between 1 and 3650")
-    return int(text)
+from mirrorstream.runtime.ca import Authority
 
 
 def run(args: argparse.Namespace) -> int:

@@ -5,18 +5,11 @@ import dataclasses
 import datetime
 from urllib.parse import quote
 
-from mirrorstream.commands.output import print_document, print_lines, say_waiting
-from mirrorstream.commands.reading import API, Reader
-from mirrorstream.commands.status import FAILING, connect
-from mirrorstream.commands.waiting import Clock, look_until
-from mirrorstream.imagestreams import RETRY_ANNOTATION
-from mirrorstream.kube.client import MERGE_PATCH, ApiError, Client, ConfigurationError
-from mirrorstream.kube.errors import ClientError, is_transient
-from mirrorstream.retries import (
-    Asked,
+from mirrorstream.diagnose.retry import (
     CannotRetry,
-    Look,
-    Outcome,
+    RetryOutcome,
+    RetryRequest,
+    Snapshot,
     attempted_since,
     chosen_tags,
     import_request,
@@ -26,12 +19,20 @@ from mirrorstream.retries import (
     render_outcomes,
     settled,
 )
-from mirrorstream.statusreport import notes
-from mirrorstream.tagstates import tag_states, with_origins
+from mirrorstream.diagnose.status import notes
+from mirrorstream.diagnose.tag_status import tag_states, with_origins
+from mirrorstream.imagestream.model import RETRY_ANNOTATION
+from mirrorstream.kube.client import MERGE_PATCH, ApiError, Client, ConfigurationError
+from mirrorstream.kube.errors import ClientError, is_transient
+
+from mirrorstream_cli.commands.status import FAILING, connect
+from mirrorstream_cli.output import print_document, print_lines, say_waiting
+from mirrorstream_cli.polling import Clock, poll_until
+from mirrorstream_cli.reader import API, Reader
 
 DEFAULT_SECONDS = 60.0
-LOOK_SECONDS = 0.5
-TRIES = 5
+POLL_SECONDS = 0.5
+MAX_ATTEMPTS = 5
 """So often a request is made that meets a conflict, or an API server that is away."""
 SECONDS_FOR_EACH = 20.0
 """The platform gives up on a registry that drops packets after 15 s, and imports one after another."""
@@ -75,64 +76,66 @@ class _Retry:
         self._patient, self._clock = patient, clock
         self._root = f"{API}/namespaces/{quote(namespace, safe='')}"
         self.reader = Reader(client, namespace)
-        self._asking, self._configured = self.reader.asking()
-        self._policy, _ = self.reader.rules(self._asking)
+        self._view, self._configured = self.reader.controller_view()
+        self._policy, _ = self.reader.rules(self._view)
 
-    def carry_out(self, tag: str | None, seconds: float) -> list[Outcome]:
+    def carry_out(self, tag: str | None, seconds: float) -> list[RetryOutcome]:
         """Import and wait; what became of each tag. Raises CannotRetry, ConfigurationError, ClientError."""
         asked = self._import(tag)
         waiting = [name for name in asked.tags if name not in asked.imported]
         known: dict[str, tuple[str, int]] = {}
         if not asked.tags:
             return []
-        if waiting and not self._asking.observing:
-            # The platform's import may have lasted for minutes; what mirrorstream tried meanwhile is no answer.
-            known = {name: mark(state) for name, state in self._look_again(asked.before).states.items()}
+        if waiting and not self._view.observing:
+            # The platform's import may have lasted for minutes; what mirrorstream tried in that time is no answer.
+            known = {name: mark(state) for name, state in self._snapshot_again(asked.before).states.items()}
             self._ask_again()
 
-        def done(found: Look) -> bool:
+        def done(found: Snapshot) -> bool:
             return all(self._settled(asked, found, name, known) for name in waiting)
 
         seconds = seconds if waiting else 0
         say_waiting(seconds, "the outcome")
-        looked = look_until(self._look, done, seconds=seconds, every=LOOK_SECONDS, clock=self._clock, found=asked.before)
-        if looked.note:
-            self.reader.note(looked.note)
-        made = outcomes(asked, looked.found)
+        polled = poll_until(self._snapshot, done, seconds=seconds, every=POLL_SECONDS, clock=self._clock, found=asked.before)
+        if polled.note:
+            self.reader.note(polled.note)
+        made = outcomes(asked, polled.found)
         states = with_origins((o.state for o in made), self.reader.origins(o.state for o in made if not o.problem))
+        # The Image has the mirror's host before the tag is healed; the Event, which has all of the reference, may come later.
+        states = [dataclasses.replace(state, through=state.through.partition("/")[0]) for state in states]
         return [dataclasses.replace(outcome, state=state) for outcome, state in zip(made, states, strict=True)]
 
-    def _look(self) -> Look:
-        journal = self.reader.journal(self._stream)  # before the stream: see commands/status.py
+    def _snapshot(self) -> Snapshot:
+        history = self.reader.history(self._stream)  # before the stream: see commands/status.py
         stream = self.reader.stream(self._stream)
-        return Look(stream, {state.tag: state for state in tag_states(stream, self._policy, journal, self._asking)})
+        return Snapshot(stream, {state.tag: state for state in tag_states(stream, self._policy, history, self._view)})
 
-    def _look_again(self, before: Look) -> Look:
+    def _snapshot_again(self, before: Snapshot) -> Snapshot:
         try:
-            return self._look()
+            return self._snapshot()
         except ClientError as error:
             if not is_transient(error):
                 raise
             return before
 
-    def _settled(self, asked: Asked, found: Look, tag: str, known: dict[str, tuple[str, int]]) -> bool:
+    def _settled(self, asked: RetryRequest, found: Snapshot, tag: str, known: dict[str, tuple[str, int]]) -> bool:
         state = found.states.get(tag)
         if state is None:
             return True  # no longer in the spec, or a repository that has tags now
-        if asked.unmoved(found, tag):
+        if asked.unchanged(found, tag):
             return False
         fresh = attempted_since(state, found.stream.annotations.retry, known.get(tag))
         return settled(state, fresh=fresh, configured=self._configured, patient=self._patient)
 
-    def _import(self, tag: str | None) -> Asked:
+    def _import(self, tag: str | None) -> RetryRequest:
         """Have the platform import."""
-        for attempt in range(1, TRIES + 1):
-            before = self._look()
+        for attempt in range(1, MAX_ATTEMPTS + 1):
+            before = self._snapshot()
             stream = before.stream
             tags = chosen_tags(stream, before.states.values(), tag)
             if not tags:
                 self.reader.note(f"nothing fails in {self._namespace}/{self._stream}; name a tag to import it again all the same")
-                return Asked(before)
+                return RetryRequest(before)
             request = import_request(stream, tags, stream.metadata.resource_version)
             timeout = min(LONGEST_IMPORT, SECONDS_FOR_EACH * (len(tags) + 1))
             try:
@@ -141,14 +144,14 @@ class _Retry:
                 if isinstance(error, ApiError) and error.status == 403:
                     why = f"you may not import images into {self._namespace}/{self._stream}"
                     raise ConfigurationError(f"{why}: {error.message}") from error
-                if isinstance(error, ApiError) and error.status == 409 and attempt < TRIES:
+                if isinstance(error, ApiError) and error.status == 409 and attempt < MAX_ATTEMPTS:
                     continue
                 if not is_transient(error):
                     raise
                 # A firewall that drops packets can hold the platform up for minutes; the mirrors need not wait for it.
                 self.reader.note(f"the platform's own import did not end: {error}")
-                return Asked(before, tags, unended=True)
-            return Asked(before, tags, frozenset(imported_tags(request, answer)))
+                return RetryRequest(before, tags, unended=True)
+            return RetryRequest(before, tags, frozenset(imported_tags(request, answer)))
         raise AssertionError("the last attempt returns or raises")
 
     def _ask_again(self) -> None:
@@ -156,15 +159,15 @@ class _Retry:
         stamp = datetime.datetime.fromtimestamp(self._clock.now(), datetime.UTC).isoformat(timespec="milliseconds")
         body = {"metadata": {"annotations": {RETRY_ANNOTATION: stamp}}}
         path = f"{self._root}/imagestreams/{quote(self._stream, safe='')}"
-        for attempt in range(1, TRIES + 1):
+        for attempt in range(1, MAX_ATTEMPTS + 1):
             try:
                 self._client.request("PATCH", path, body=body, content_type=MERGE_PATCH)
             except ClientError as error:
                 if isinstance(error, ApiError) and error.status == 403:
                     why = f"you may not patch {self._namespace}/{self._stream}, so mirrorstream is not asked to try again"
                     raise ConfigurationError(f"{why}: {error.message}") from error
-                if attempt == TRIES or not is_transient(error):
+                if attempt == MAX_ATTEMPTS or not is_transient(error):
                     raise
-                self._clock.sleep(LOOK_SECONDS)
+                self._clock.sleep(POLL_SECONDS)
             else:
                 return

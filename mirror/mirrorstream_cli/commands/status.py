@@ -2,18 +2,21 @@
 
 import argparse
 
-from mirrorstream.commands.output import print_document, print_lines, say_waiting
-from mirrorstream.commands.reading import DEFAULTS_NOTE, USER_AGENT, Reader
-from mirrorstream.commands.waiting import Clock, look_until
+from mirrorstream.diagnose.status import StatusReport, render_status
+from mirrorstream.diagnose.tag_status import BROKEN, State, tag_states, with_origins
+from mirrorstream.imagestream.model import ImageStream
 from mirrorstream.kube.client import Client, ConfigurationError, load_client
 from mirrorstream.kube.credentials import default_namespace
 from mirrorstream.kube.errors import ClientError
-from mirrorstream.statusreport import StatusReport, render_status
-from mirrorstream.tagstates import BROKEN, State, tag_states, with_origins
+
+from mirrorstream_cli.output import print_document, print_lines, say_waiting
+from mirrorstream_cli.pod_reader import read_hanging
+from mirrorstream_cli.polling import Clock, poll_until
+from mirrorstream_cli.reader import DEFAULTS_NOTE, USER_AGENT, Reader
 
 FAILING = 3
 """The exit status while something fails."""
-LOOK_SECONDS = 1.0
+POLL_SECONDS = 1.0
 
 
 def run(args: argparse.Namespace, clock: Clock | None = None) -> int:
@@ -23,20 +26,21 @@ def run(args: argparse.Namespace, clock: Clock | None = None) -> int:
     waiting = args.wait is not None
     say_waiting(args.wait or 0, "everything to heal")
     try:
-        looked = look_until(
-            lambda: look(client, namespace),
+        polled = poll_until(
+            lambda: read_report(client, namespace),
             lambda found: not found[0].unsettled,
             seconds=args.wait or 0.0,
-            every=LOOK_SECONDS,
+            every=POLL_SECONDS,
             clock=clock,
         )
-        report, reader = looked.found
-        if looked.note:
-            reader.note(looked.note)
+        report, reader, streams = polled.found
+        if polled.note:
+            reader.note(polled.note)
         tags = tuple(with_origins(report.tags, reader.origins(report.tags)))
+        pods = read_hanging(reader, streams, tags)
     except ClientError as error:
         raise ConfigurationError(str(error)) from error
-    report = StatusReport(report.namespace, report.streams, tags, report.rules, tuple(reader.notes))
+    report = StatusReport(report.namespace, report.streams, tags, report.rules, tuple(reader.notes), pods)
     if args.output == "text":
         print_lines(render_status(report, clock.now()))
     else:
@@ -52,17 +56,17 @@ def connect(args: argparse.Namespace) -> tuple[Client, str | None]:
     return client, args.namespace or default_namespace(args.kubeconfig, args.context)
 
 
-def look(client: Client, namespace: str | None) -> tuple[StatusReport, Reader]:
-    """How everything stands now, but for what came through a mirror. Raises ClientError."""
+def read_report(client: Client, namespace: str | None) -> tuple[StatusReport, Reader, list[ImageStream]]:
+    """How everything stands now, but for what came through a mirror and for pods. Raises ClientError."""
     reader = Reader(client, namespace)
     # Before the streams: what an Event tells of has happened by then, so no tag looks failing with a success as its last attempt.
-    journal = reader.journal()
+    history = reader.history()
     streams = reader.streams()
     if not streams:
         reader.check_namespace()
-    asking, configured = reader.asking()
-    policy, rules = reader.rules(asking)
-    tags = tuple(state for stream in streams for state in tag_states(stream, policy, journal, asking))
+    controller_view, configured = reader.controller_view()
+    policy, rules = reader.rules(controller_view)
+    tags = tuple(state for stream in streams for state in tag_states(stream, policy, history, controller_view))
     if not configured and any(tag.state in BROKEN for tag in tags):
         reader.note(DEFAULTS_NOTE)
-    return StatusReport(namespace, len(streams), tags, rules), reader
+    return StatusReport(namespace, len(streams), tags, rules), reader, streams

@@ -1,0 +1,1 @@
+"""The command line, above both programs."""

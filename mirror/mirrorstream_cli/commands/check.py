@@ -1,0 +1,90 @@
+"""`mirrorstream check`: before the upstream goes, which tags would not survive without it."""
+
+import argparse
+import dataclasses
+from collections import Counter
+from collections.abc import Sequence
+
+import msgspec
+from mirrorstream.diagnose.check import CheckReport, Fate, Skipped, checks_of, missing_of, skipped_tags
+from mirrorstream.diagnose.check_text import render_check
+from mirrorstream.imagestream.model import ImageStream, imagestream_from
+from mirrorstream.kube.client import ConfigurationError
+from mirrorstream.kube.errors import ClientError
+
+from mirrorstream_cli.asking import Asking, nobody_could_ask
+from mirrorstream_cli.commands.missing import print_imageset
+from mirrorstream_cli.commands.status import FAILING, connect
+from mirrorstream_cli.object_files import read_files
+from mirrorstream_cli.output import Progress, print_document, print_lines
+from mirrorstream_cli.reader import DEFAULTS_NOTE, Reader
+
+
+def run(args: argparse.Namespace) -> int:
+    """Answer; the exit status. Raises ConfigurationError with one clear line."""
+    if args.file and args.all_namespaces:
+        raise ConfigurationError("--file names the streams, so -A means nothing; -n is the namespace of the dry runs")
+    client, namespace = connect(args)
+    reader = Reader(client, None if args.file else namespace)
+    try:
+        streams = _streams_of_files(reader, args.file, args.namespace or namespace or "") if args.file else _streams(reader)
+        view, configured = reader.controller_view()
+        policy, _ = reader.rules(view)
+        if policy is None:
+            raise ConfigurationError("; ".join(reader.notes))
+        if not configured:
+            reader.note(DEFAULTS_NOTE)
+        checks = [check for stream in streams for check in checks_of(stream, policy, view)]
+        if args.file:
+            # A stream of a file is judged by its own namespace, and asked for in that of -n.
+            checks = [dataclasses.replace(check, namespace=args.namespace or check.namespace) for check in checks]
+            for name in sorted({args.namespace or stream.metadata.namespace for stream in streams}):
+                Reader(client, name, reader.notes).check_namespace()
+        with Progress("Tags checked", len(checks)) as progress:
+            asking = Asking(client, progress.show)
+            checks = asking.ask(checks)
+    except ClientError as error:
+        raise ConfigurationError(str(error)) from error
+    if why := nobody_could_ask(checks, asking.refused):
+        raise ConfigurationError(why)
+    skipped: Counter[Skipped] = sum((skipped_tags(stream) for stream in streams), Counter())
+    report = CheckReport(reader.namespace, len(streams), tuple(checks), skipped, tuple(reader.notes))
+    if args.output == "text":
+        print_lines(render_check(report, _where(args, namespace)))
+    elif args.output == "imageset":
+        print_imageset(missing_of(report.tags), reader.notes, unmirrored=args.unmirrored)
+    else:
+        print_document(report.document(), args.output)
+    return 0 if report.counts[Fate.SURVIVES] == len(report.tags) else FAILING
+
+
+def _where(args: argparse.Namespace, namespace: str | None) -> str:
+    if args.file:
+        return "The files"
+    return f"Namespace {namespace}" if namespace else "All namespaces"
+
+
+def _streams(reader: Reader) -> list[ImageStream]:
+    streams = reader.streams()
+    if not streams:
+        reader.check_namespace()
+    return streams
+
+
+def _streams_of_files(reader: Reader, files: Sequence[str], default: str) -> list[ImageStream]:
+    """The streams of files, each in its own namespace, else in `default`."""
+    found = read_files(files)
+    for note in found.notes:
+        reader.note(note)
+    if unused := sorted({item["kind"] for item in found.objects} - {"ImageStream"}):
+        reader.note(
+            f"the files' objects of other kinds are not used, since the mirror rules are the cluster's: {', '.join(unused)}"
+        )
+    streams = []
+    for metadata, item in ((item["metadata"], item) for item in found.objects if item["kind"] == "ImageStream"):
+        namespace = metadata.get("namespace") or default
+        try:
+            streams.append(imagestream_from({**item, "metadata": {**metadata, "namespace": namespace}}))
+        except msgspec.ValidationError as error:
+            raise ConfigurationError(f"ImageStream {metadata.get('name')}: {error}") from error
+    return streams
