@@ -1,8 +1,8 @@
 """Which import runs next: many at once, but no mirror and no namespace ahead of the others.
 
-The platform imports serially at two per second within one request, so every image is a request of its own, and many run at
-once. At most half of the slots go to one mirror host, so that a slow mirror leaves room for the fast ones, and namespaces
-take turns. A turn has several imports: tags that are imported together are recorded together, with one write instead of one each.
+The platform imports the images of one request one after another, so many requests run at once. At most half of the slots go to
+one mirror host, so that a slow mirror leaves room for the fast ones, and namespaces take turns. A turn has several imports: tags
+that are imported together are recorded together, with one write instead of one each.
 """
 
 import threading
@@ -11,111 +11,111 @@ from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 
 import structlog
-
-from mirrorstream_controller.workqueue import URGENT_IN_A_ROW
+from mirrorstream.kube.workqueue import PRIORITY_IN_A_ROW
 
 log = structlog.get_logger(__name__)
 
 Job = Callable[[], None]
 
-TURN = 16
-"""So many imports has a namespace in its turn: most streams have no more tags."""
-FRESH_IN_A_ROW = 4
-"""After so many imports of namespaces that have just come, one of those that have waited runs in any case."""
+NAMESPACE_BATCH = 16
+"""How many imports a namespace starts in its turn: most streams have no more tags."""
+NEWCOMERS_IN_A_ROW = 4
+"""After this many imports of newcomers, a namespace that has waited is next."""
 
 
 @dataclass(slots=True, eq=False)
-class Waiting:
+class QueuedImport:
     """A job that waits for its turn."""
 
     namespace: str
     host: str
     name: Hashable
     job: Job
-    urgent: bool = False
+    priority: bool = False
     taken: bool = False
-    """Whether its turn has come: what was hurried waits in two places."""
+    """Whether its turn has come: an import whose priority was raised is queued in two places."""
 
 
-class Lane:
-    """The imports that wait for one mirror. A namespace that has just come has one at once, and then waits for its turn.
+class MirrorQueue:
+    """The imports that wait for one mirror.
 
-    So a user whose tag fails in the middle of a storm does not wait for the turns of all others. What a user has asked for comes
-    before both, the newest of a namespace first: whoever asks watches. After a few of those one of the others has its turn.
+    A newcomer, a namespace that had none here, runs one at once, and then waits for its turn: a user whose tag fails in the
+    middle of a storm does not wait for the turns of all others. Imports with priority, for which a user waits, come before both,
+    the newest of a namespace first. After a few of those, one of the others runs.
     """
 
     def __init__(self) -> None:
-        self._jobs: OrderedDict[str, deque[Waiting]] = OrderedDict()
-        self._fresh: OrderedDict[str, None] = OrderedDict()
-        self._asked: OrderedDict[str, list[Waiting]] = OrderedDict()
+        self._jobs: OrderedDict[str, deque[QueuedImport]] = OrderedDict()
+        self._newcomers: OrderedDict[str, None] = OrderedDict()
+        self._prioritized: OrderedDict[str, list[QueuedImport]] = OrderedDict()
         self._count = 0
         self._taken = 0
         """How many imports the first of the namespaces has had in its turn."""
         self._in_a_row = 0
-        self._asked_in_a_row = 0
+        self._prioritized_in_a_row = 0
 
     def __len__(self) -> int:
         """How many imports wait."""
         return self._count
 
-    def add(self, waiting: Waiting) -> None:
+    def add(self, queued: QueuedImport) -> None:
         """Let a job wait."""
         self._count += 1
-        if waiting.urgent:
-            self._asked.setdefault(waiting.namespace, []).append(waiting)
+        if queued.priority:
+            self._prioritized.setdefault(queued.namespace, []).append(queued)
             return
-        if waiting.namespace not in self._jobs:
-            self._jobs[waiting.namespace] = deque()
-            self._fresh[waiting.namespace] = None
-        self._jobs[waiting.namespace].append(waiting)
+        if queued.namespace not in self._jobs:
+            self._jobs[queued.namespace] = deque()
+            self._newcomers[queued.namespace] = None
+        self._jobs[queued.namespace].append(queued)
 
-    def hurry(self, waiting: Waiting) -> None:
-        """A user asks for a job that waits already."""
-        if not waiting.urgent:
-            waiting.urgent = True
-            self._asked.setdefault(waiting.namespace, []).append(waiting)
+    def raise_priority(self, queued: QueuedImport) -> None:
+        """Give priority to a job that is queued already."""
+        if not queued.priority:
+            queued.priority = True
+            self._prioritized.setdefault(queued.namespace, []).append(queued)
 
-    def take(self) -> Waiting:
+    def take(self) -> QueuedImport:
         """The next job. Raises StopIteration when none waits."""
         while True:
-            if self._asked and (self._asked_in_a_row < URGENT_IN_A_ROW or not self._jobs):
-                found = self._next_asked()
-                self._asked_in_a_row += not found.taken
+            if self._prioritized and (self._prioritized_in_a_row < PRIORITY_IN_A_ROW or not self._jobs):
+                found = self._next_prioritized()
+                self._prioritized_in_a_row += not found.taken
             else:
                 found = self._next_other()
-                self._asked_in_a_row = self._asked_in_a_row if found.taken else 0
+                self._prioritized_in_a_row = self._prioritized_in_a_row if found.taken else 0
             if not found.taken:
                 found.taken = True
                 self._count -= 1
                 return found
 
-    def _next_asked(self) -> Waiting:
-        namespace, jobs = self._asked.popitem(last=False)
+    def _next_prioritized(self) -> QueuedImport:
+        namespace, jobs = self._prioritized.popitem(last=False)
         found = jobs.pop()
         if jobs:
-            self._asked[namespace] = jobs
+            self._prioritized[namespace] = jobs
         return found
 
-    def _next_other(self) -> Waiting:
-        """One of the others; what was taken as asked for costs nobody a turn."""
-        fresh = bool(self._fresh) and self._in_a_row < FRESH_IN_A_ROW
-        namespace = next(iter(self._fresh if fresh else self._jobs))
+    def _next_other(self) -> QueuedImport:
+        """The next without priority; one that ran with priority before costs no turn."""
+        newcomer = bool(self._newcomers) and self._in_a_row < NEWCOMERS_IN_A_ROW
+        namespace = next(iter(self._newcomers if newcomer else self._jobs))
         first = namespace == next(iter(self._jobs))
         jobs = self._jobs[namespace]
         found = jobs.popleft()
         if found.taken:
             if not jobs:
                 del self._jobs[namespace]
-                self._fresh.pop(namespace, None)
+                self._newcomers.pop(namespace, None)
                 self._taken = 0 if first else self._taken
             return found
-        self._in_a_row = self._in_a_row + 1 if fresh else 0
-        self._fresh.pop(namespace, None)
-        if not fresh:
+        self._in_a_row = self._in_a_row + 1 if newcomer else 0
+        self._newcomers.pop(namespace, None)
+        if not newcomer:
             self._taken += 1
         if not jobs:
             del self._jobs[namespace]
-        elif fresh or self._taken >= TURN:
+        elif newcomer or self._taken >= NAMESPACE_BATCH:
             self._jobs.move_to_end(namespace)
         else:
             return found
@@ -124,14 +124,14 @@ class Lane:
         return found
 
 
-class ImportPool:
+class ImportQueue:
     """Runs jobs on up to `concurrency` threads, fair between namespaces and between mirror hosts."""
 
     def __init__(self, concurrency: int) -> None:
         self._concurrency = concurrency
         self._condition = threading.Condition()
-        self._lanes: OrderedDict[str, Lane] = OrderedDict()
-        self._named: dict[Hashable, Waiting] = {}
+        self._mirrors: OrderedDict[str, MirrorQueue] = OrderedDict()
+        self._named: dict[Hashable, QueuedImport] = {}
         self._busy: Counter[str] = Counter()
         self._threads: set[threading.Thread] = set()
         self._stopped = False
@@ -141,27 +141,28 @@ class ImportPool:
         """How many jobs may run at one mirror host."""
         return max(1, self._concurrency // 2)
 
-    def submit(self, namespace: str, host: str, job: Job, *, name: Hashable = None, urgent: bool = False) -> None:
-        """Run `job` when its turn comes, or, if urgent, before those that are not; it must handle its own errors.
+    def submit(self, namespace: str, host: str, job: Job, *, name: Hashable = None, priority: bool = False) -> None:
+        """Run `job` when its turn comes, or, with `priority`, before those without; it must handle its own errors.
 
-        `name` is what `hurry` may call it by; of several that wait under one name it finds the last.
+        `name` is what `raise_priority` may call it by; of several that wait under one name it finds the last.
+        Raises RuntimeError when there is no thread for it, and none can be started.
         """
         with self._condition:
             if self._stopped:
                 return
-            waiting = Waiting(namespace, host, name, job, urgent)
-            self._lanes.setdefault(host, Lane()).add(waiting)
-            if name is not None:
-                self._named[name] = waiting
-            if len(self._threads) < self._concurrency and self._waiting() > 0:
+            if len(self._threads) < self._concurrency:
                 self._start_thread()
+            queued = QueuedImport(namespace, host, name, job, priority)
+            self._mirrors.setdefault(host, MirrorQueue()).add(queued)
+            if name is not None:
+                self._named[name] = queued
             self._condition.notify()
 
-    def hurry(self, name: Hashable) -> None:
-        """Somebody asks for a job: if it still waits, it comes before those that nobody asks for."""
+    def raise_priority(self, name: Hashable) -> None:
+        """Give priority to a job, if it is still queued."""
         with self._condition:
-            if waiting := self._named.get(name):
-                self._lanes[waiting.host].hurry(waiting)
+            if queued := self._named.get(name):
+                self._mirrors[queued.host].raise_priority(queued)
 
     def resize(self, concurrency: int) -> None:
         """Take over a changed setting; threads that are too many end after their job."""
@@ -173,7 +174,7 @@ class ImportPool:
         """Drop what waits and end the threads; running jobs end by their own time limits."""
         with self._condition:
             self._stopped = True
-            self._lanes.clear()
+            self._mirrors.clear()
             self._named.clear()
             self._condition.notify_all()
 
@@ -183,12 +184,18 @@ class ImportPool:
             return self._waiting() + self._busy.total()
 
     def _waiting(self) -> int:
-        return sum(map(len, self._lanes.values()))
+        return sum(map(len, self._mirrors.values()))
 
     def _start_thread(self) -> None:
         thread = threading.Thread(target=self._run, name=f"import-{len(self._threads)}", daemon=True)
         self._threads.add(thread)
-        thread.start()
+        try:
+            thread.start()
+        except RuntimeError as error:
+            self._threads.discard(thread)
+            if not self._threads:
+                raise
+            log.warning("failed to start a thread for imports", threads=len(self._threads), error=str(error))
 
     def _run(self) -> None:
         try:
@@ -197,7 +204,7 @@ class ImportPool:
                 try:
                     job()
                 except Exception:  # a bug in one import must not cost a slot for good
-                    log.exception("an import failed unexpectedly", mirror=host)
+                    log.exception("import failed unexpectedly", mirror=host)
                 finally:
                     self._give_back(host)
                 # A thread that waits must not hold the rules, or the stream, that its last job was about.
@@ -227,13 +234,13 @@ class ImportPool:
 
     def _next(self) -> tuple[str, Job] | None:
         """The next job of the first mirror host that has a free slot; that host goes to the end."""
-        for host, lane in self._lanes.items():
+        for host, mirror_queue in self._mirrors.items():
             if self._busy[host] < self.per_host:
-                taken = lane.take()
+                taken = mirror_queue.take()
                 if self._named.get(taken.name) is taken:
                     del self._named[taken.name]
-                self._lanes.move_to_end(host)
-                if not lane:
-                    del self._lanes[host]
+                self._mirrors.move_to_end(host)
+                if not mirror_queue:
+                    del self._mirrors[host]
                 return host, taken.job
         return None

@@ -1,5 +1,6 @@
 """The controller as a process: what it is made of, in which order it starts, and how it ends."""
 
+import math
 import os
 import signal
 import threading
@@ -9,24 +10,23 @@ from typing import Any
 from uuid import uuid4
 
 import structlog
-from mirrorstream.certs import validity_gauges
-from mirrorstream.health import HealthServer
-from mirrorstream.imagestreams import decode_imagestream
+from mirrorstream.imagestream.model import decode_imagestream
 from mirrorstream.kube.client import load_client
 from mirrorstream.kube.credentials import own_name, own_namespace
 from mirrorstream.kube.events import EventRecorder
 from mirrorstream.kube.informer import Informer
-from mirrorstream.kube.watching import informer_gauges, silence
-from mirrorstream.metrics import Live, observe_mode
-from mirrorstream.settings import Settings, SettingsFile
-from mirrorstream.sources import PolicySource
+from mirrorstream.kube.leaderelection import Election
+from mirrorstream.kube.workqueue import WorkQueue
+from mirrorstream.rules.source import PolicySource
+from mirrorstream.runtime.certs import validity_gauges
+from mirrorstream.runtime.health import HealthServer
+from mirrorstream.runtime.informer_metrics import informer_gauges, stale_informer
+from mirrorstream.runtime.metrics import Sample, observe_mode
+from mirrorstream.runtime.settings import Settings, SettingsFile
 
-from mirrorstream_controller.clock import steady
-from mirrorstream_controller.election import Election
+from mirrorstream_controller.import_queue import ImportQueue
 from mirrorstream_controller.metrics import ControllerMetrics
-from mirrorstream_controller.pool import ImportPool
 from mirrorstream_controller.reconciler import Reconciler
-from mirrorstream_controller.workqueue import WorkQueue
 
 log = structlog.get_logger(__name__)
 
@@ -34,6 +34,18 @@ WORKERS = 8
 LEASE = "mirrorstream-controller"
 EVENTS_PER_SECOND = 50
 STREAMS = "/apis/image.openshift.io/v1/imagestreams"
+
+Clock = Callable[[], float]
+
+
+def steady(wall: Clock = time.time, monotonic: Clock = time.monotonic) -> Clock:
+    """A clock in seconds since the epoch that starts as the machine's and is never set: it goes on with the monotonic one.
+
+    For how long an import is pending, or a source fails, is told by two looks at a clock. Were it put an hour back in between, a
+    tag would stay failed for an hour longer; put forward, an outage of a minute would let a stale mirror replace an image.
+    """
+    offset = wall() - monotonic()
+    return lambda: offset + monotonic()
 
 
 class Manager:
@@ -54,10 +66,11 @@ class Manager:
     ) -> None:
         """Raises ConfigurationError when the cluster, the port or the certificate cannot be used.
 
-        `now` and `clock` are what decisions, back-off and waits go by; by default `now` is the time of day, whoever sets it later.
-        Connections and the lease have their own time.
+        `now` and `clock` are what decisions, back-off and waits go by; by default `now` is the time of day, also when that is set
+        later. Connections and the lease have their own time, and items are dated with the time of day as it is.
         """
-        now = now or steady(monotonic=clock)
+        wall = now or time.time
+        now = now or steady(wall, clock)
         self.metrics = metrics = ControllerMetrics()
         self._settings_file = settings
         self._leader_election = leader_election
@@ -72,13 +85,19 @@ class Manager:
             before_write=self._check_lead,
         )
         events_client = load_client(
-            kubeconfig, user_agent="mirrorstream-events", requests_per_second=EVENTS_PER_SECOND, observe=metrics.observe_request
+            kubeconfig,
+            user_agent="mirrorstream-events",
+            requests_per_second=EVENTS_PER_SECOND,
+            observe=metrics.observe_request,
+            before_write=self._check_lead,
         )
         self._events = EventRecorder(events_client, "mirrorstream", self._identity, on_drop=metrics.events_dropped.inc)
         retry = current.controller.retry
         self._queue = WorkQueue(initial=retry.initialSeconds, maximum=retry.maximumSeconds, clock=clock)
-        self._pool = ImportPool(current.controller.concurrentImports)
-        self._reconciler = Reconciler(self._client, self._queue, self._pool, self._events, metrics, current, now=now, clock=clock)
+        self._imports = ImportQueue(current.controller.concurrentImports)
+        self._reconciler = Reconciler(
+            self._client, self._queue, self._imports, self._events, metrics, current, now=now, clock=clock, wall=wall
+        )
         self._streams = Informer(
             self._client,
             STREAMS,
@@ -95,8 +114,8 @@ class Manager:
             namespace=self._namespace,
             name=LEASE,
             identity=self._identity,
-            on_started=self._lead,
-            on_lost=self._lost,
+            on_started_leading=self._lead,
+            on_stopped_leading=self._lost,
         )
         self._ended = threading.Event()
         self._exit_status = 0
@@ -142,17 +161,19 @@ class Manager:
     def stop(self) -> None:
         """End in the order that leaves nothing half done: no new work, what runs, the lease, the rest."""
         self._queue.shut_down()
-        self._pool.stop()
+        self._imports.stop()
         deadline = time.monotonic() + 5
         for worker in self._workers:
             worker.join(timeout=max(0.0, deadline - time.monotonic()))
+        # Before the lease is given up: after that, another writes.
+        self._reconciler.stop()
+        self._events.stop()
         self._leading = False
         self.metrics.leader.set(0)
         if self._leader_election:
             self._election.stop()
         self._streams.stop()
         self._policy.stop()
-        self._events.stop()
         self._settings_file.stop()
         self._health.stop()
 
@@ -165,13 +186,13 @@ class Manager:
             # Only then: `stop`, in another thread, waits for those that it finds here. Who starts later finds the queue shut.
             self._workers.append(worker)
 
-    def _check_lead(self) -> None:
-        """Write nothing once the lead may be another's: who stood still, with its machine or by SIGSTOP, goes on in any thread."""
-        self._election.check_deadline()
+    def _check_lead(self) -> float:
+        """Write nothing once another may lead: after a standstill of the process, any thread may be the first to go on."""
+        return self._election.check_lead() if self._leader_election else math.inf
 
     def _lost(self, reason: str) -> None:
         """End the process at once: whatever still runs here must not act beside a new leader."""
-        log.error("no longer the leader, ending", reason=reason)
+        log.error("lost leader lease, exiting", reason=reason)
         os._exit(1)
 
     def _work(self) -> None:
@@ -182,8 +203,8 @@ class Manager:
                 finally:
                     self._queue.done(key)
         except BaseException:
-            # With a worker less, or a key that nobody gives back, streams would wait for ever, and nobody would know why.
-            log.exception("a worker failed, ending")
+            # With a worker less, or a key that nobody gives back, streams would wait without end, and nobody would know why.
+            log.exception("worker failed, exiting")
             self._fail()
 
     def _fail(self) -> None:
@@ -206,34 +227,34 @@ class Manager:
         return self._policy.problem()
 
     def _healthy(self) -> str | None:
-        return silence(self._informers())
+        return stale_informer(self._informers())
 
-    def _gauges(self) -> Iterable[Live]:
+    def _gauges(self) -> Iterable[Sample]:
         if self._leading:
             yield from self._leader_gauges()
         yield observe_mode(self._settings_file.current.mode)
         yield from informer_gauges(self._informers())
         yield from validity_gauges("metrics", self._health.validity)
 
-    def _leader_gauges(self) -> Iterable[Live]:
+    def _leader_gauges(self) -> Iterable[Sample]:
         """What a replica that stands by knows nothing of: it looks at no stream."""
         none, failing = (), self._reconciler.failing
         text = (
-            "Importable tags whose last import failed, by what is done about them (covered: imported once a mirror serves it, "
-            "held, refused, uncovered: by no mirror rule, opted-out, excluded, observed: a mirror serves it to an observer); only "
-            "the leader has it"
+            "Importable tags whose last import failed, by state (failing: imported once a mirror serves it, held, refused, "
+            "unmirrored: no mirror rule covers it, opted-out, observed: a mirror serves it, with mode: observe); only the leader "
+            "has it"
         )
         yield "mirrorstream_failing_tags", text, ("state",), {(state,): float(count) for state, count in failing.counts().items()}
-        text = "Since when the longest-failing covered tag fails, as a Unix time; absent while none does, and "
+        text = "When the oldest failure of a tag in the state failing began, as a Unix time; absent while there is none, and "
         text += "with mode: observe; only the leader has it"
         oldest = failing.oldest()
         yield "mirrorstream_longest_failing_tag_timestamp_seconds", text, none, {} if oldest is None else {none: oldest}
         for name, text, value in (
-            ("mirrorstream_running_imports", "Imports through mirrors that wait or run", float(len(self._pool))),
-            ("mirrorstream_queue_depth", "Streams that wait to be looked at now", float(len(self._queue))),
+            ("mirrorstream_running_imports", "Imports through mirrors that are queued or running", float(len(self._imports))),
+            ("mirrorstream_queue_depth", "Streams in the queue", float(len(self._queue))),
             (
                 "mirrorstream_queue_wait_seconds",
-                "For how long that stream has waited to be looked at that waits longest",
+                "Age of the oldest queued stream, in seconds",
                 self._queue.longest_wait(),
             ),
         ):

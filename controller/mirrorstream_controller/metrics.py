@@ -6,7 +6,7 @@ Only the leader looks at streams, so only it has, or raises, what is about tags,
 import threading
 from collections.abc import Set as AbstractSet
 
-from mirrorstream.metrics import Metrics
+from mirrorstream.runtime.metrics import Metrics
 from prometheus_client import Counter, Gauge, Histogram
 
 SERVED = "served"
@@ -21,8 +21,8 @@ class ControllerMetrics(Metrics):
         registry = self.registry
         self.imports = Counter(
             "mirrorstream_imports_total",
-            "Tags dealt with by the leader, by result (imported, failed: no mirror serves it, refused, held, observed, error) and "
-            "by the class of the failure that the platform's own import had",
+            "Failed tags that the leader handled, by result (imported, failed: no mirror serves it, refused, held, observed, "
+            "error) and by the class of failure of the platform's own import",
             ["result", "failure"],
             registry=registry,
         )
@@ -30,31 +30,28 @@ class ControllerMetrics(Metrics):
         self._lock = threading.Lock()
         self.answers = Counter(
             "mirrorstream_mirror_answers_total",
-            "What mirrors answered when the platform was asked to import from them, by the mirror's host: served, or the class of "
-            "the failure; counted by the leader",
+            "Answers of mirrors to imports, by the mirror's host and by answer: served, or the class of failure; counted by the "
+            "leader",
             ["mirror", "answer"],
             registry=registry,
         )
         self.heal_seconds = Histogram(
             "mirrorstream_heal_seconds",
-            "Seconds from the failure of a tag's import to its recorded import through a mirror; from the start of this process if "
-            "the tag had failed before. The API dates failures by the whole second. Counted by the leader",
+            "Seconds from a tag's failure until its import through a mirror is recorded; from the start of this process if the tag "
+            "failed before. The API dates failures by the whole second. Counted by the leader",
             buckets=(0.5, 1, 2.5, 5, 10, 30, 60, 300, 900, 3600, 14400),
             registry=registry,
         )
         self.status_writes = Counter(
             "mirrorstream_status_writes_total",
-            "Status writes of streams by the leader, by outcome (written, nothing-left, conflict, gone, refused, error)",
+            "Status writes of ImageStreams by the leader, by outcome (written, nothing-left, conflict, gone, refused, error)",
             ["outcome"],
             registry=registry,
         )
         self.leader = Gauge(
             "mirrorstream_leader",
-            "1 on the replica that leads, 0 on those that stand by; without election always 1",
+            "1 on the leader, 0 on other replicas; always 1 without leader election",
             registry=registry,
-        )
-        self.events_dropped = Counter(
-            "mirrorstream_events_dropped_total", "Events on streams that could not be written", registry=registry
         )
 
     def answered(self, mirror: str, answer: str) -> None:

@@ -1,23 +1,43 @@
 """What to do about each tag of a stream: a pure function of the stream, the mirror rules, the settings and the time.
 
 Reading its result is the way to try an idea without a cluster. Whatever it needs to remember (how long an import has been
-pending, since when a source fails) comes in as a Memory; nothing here reads a clock.
+pending, since when a source fails) comes in as a History; nothing here reads a clock.
 """
 
 import dataclasses
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from datetime import datetime
+from dataclasses import dataclass
 from enum import StrEnum
 
-from mirrorstream.candidates import Candidate
-from mirrorstream.failures import Failure, FailureClass
-from mirrorstream.imagestreams import WHOLE_REPOSITORY, Condition, ImageStream, SpecTag
-from mirrorstream.policy import MirrorPolicy
-from mirrorstream.verdicts import PlatformImport, Verdict, judge, repository_import, tag_import
+from mirrorstream.imagestream.eligibility import (
+    Eligibility,
+    PlatformImport,
+    evaluate,
+    normalised,
+    recorded_name,
+    repository_import,
+    tag_import,
+)
+from mirrorstream.imagestream.failures import BYPASS_BY_DEFAULT, Bypass, Failure, FailureClass
+from mirrorstream.imagestream.model import WHOLE_REPOSITORY, ImageStream, SpecTag
+from mirrorstream.rules.candidates import Candidate
+from mirrorstream.rules.policy import MirrorPolicy
+from mirrorstream.rules.references import written_name
+
+from mirrorstream_controller.history import History, asked_at, failed_at, repository_failed_at
 
 REPEATED_SECONDS = 180.0
 """Where no import counts as stuck: how long one is pending whose source failed before, until it is taken to have failed again."""
+
+SAMPLES_SECONDS = 5.0
+"""How old a failure of the samples operator's is before it is healed.
+
+The operator reports what it sees 3 s later. A heal in between leaves the ClusterOperator openshift-samples with the reason
+FailedImageImports, for no stream; 4 s after the failure it does not. Times of conditions are whole seconds.
+"""
+
+
+Fingerprint = tuple[object, ...]
 
 
 class Action(StrEnum):
@@ -33,23 +53,10 @@ class Action(StrEnum):
 class PlanSettings:
     """The settings that decisions depend on; durations in seconds."""
 
-    bypass_not_found: bool = False
+    bypass: Bypass = BYPASS_BY_DEFAULT
     recorded_reference: str = "auto"
     stuck_after: float = 180
     replace_after: float = 3600
-
-
-@dataclass(frozen=True, slots=True)
-class Memory:
-    """What was seen of a stream before; times in seconds since the epoch.
-
-    `pending_since`: when each tag's import was first seen pending at its present generation. `failing_since`: when each tag's
-    source was first seen failing without a success of the platform's in between; a condition's own time is younger whenever
-    the message changed (an ephemeral port in it is enough).
-    """
-
-    pending_since: Mapping[str, float] = field(default_factory=dict)
-    failing_since: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,8 +74,18 @@ class TagPlan:
     candidates: tuple[Candidate, ...] = ()
     import_mode: str = ""
     reference_policy: str = ""
+    insecure: bool = False
+    """The tag's import policy, or the stream's for a whole repository."""
+    pulled_insecurely: bool = False
+    """Whether the internal registry pulls the tag's image insecurely: by the tag's import policy, or the stream's annotation."""
     newest_image: str = ""
     """The image that the tag points to now, by digest; empty when there is none."""
+    newest_reference: str = ""
+    """The reference that the tag points to now."""
+    newest_created: str = ""
+    """When the item with that image was made: RFC 3339 text."""
+    settled: bool = True
+    """Whether the newest image is known to be one of the present source, and not of one that the tag had before."""
     failing_since: float | None = None
     """Since when the source fails; a success of ours in between does not end that."""
     failed_at: float | None = None
@@ -76,17 +93,17 @@ class TagPlan:
     again_at: float | None = None
     """For WAIT: when to look again, in seconds since the epoch; None: when the stream changes."""
     condition_generation: int | None = None
-    asked: str = ""
-    """The stream's retry annotation: whoever set it waits for an attempt that began afterwards."""
+    retry_token: str = ""
+    """The stream's retry annotation: a user who sets it waits for an attempt that begins afterwards."""
 
     @property
-    def fingerprint(self) -> tuple[object, ...]:
+    def fingerprint(self) -> Fingerprint:
         """What a new attempt is worth trying for at once: everything else waits for its turn."""
-        return (self.source, self.generation, self.condition_generation, self.candidates, self.action)
+        return (self.source, self.generation, self.condition_generation, self.candidates, self.action, self.settled)
 
 
 def plan_stream(
-    stream: ImageStream, policy: MirrorPolicy, settings: PlanSettings, memory: Memory, now: float
+    stream: ImageStream, policy: MirrorPolicy, settings: PlanSettings, history: History, now: float
 ) -> tuple[TagPlan, ...]:
     """Decide about every tag of `stream` that has a DockerImage source, and about its whole repository.
 
@@ -97,11 +114,11 @@ def plan_stream(
         return ()
     statuses = stream.status_by_tag()
     plans = [
-        _plan_tag(stream, tag, tag_import(tag, statuses.get(tag.name)), policy, settings, memory, now)
+        _plan_tag(stream, tag, tag_import(tag, statuses.get(tag.name)), policy, settings, history, now)
         for tag in stream.spec_tags
         if tag.importable
     ]
-    repository = _plan_repository(stream, policy, settings, memory, now)
+    repository = _plan_repository(stream, policy, settings, history, now)
     return (*plans, repository) if repository else tuple(plans)
 
 
@@ -111,7 +128,7 @@ def _plan_tag(
     platform: PlatformImport,
     policy: MirrorPolicy,
     settings: PlanSettings,
-    memory: Memory,
+    history: History,
     now: float,
 ) -> TagPlan:
     condition, newest = platform.condition, platform.newest
@@ -123,44 +140,80 @@ def _plan_tag(
         generation=tag.generation if tag.generation is not None else stream.metadata.generation,
         import_mode=tag.import_policy.import_mode,
         reference_policy=tag.reference_policy.type,
+        insecure=platform.insecure,
+        pulled_insecurely=platform.insecure or stream.is_insecure,
         newest_image=newest.image if newest else "",
+        newest_reference=newest.docker_image_reference if newest else "",
+        newest_created=(newest.created or "") if newest else "",
+        settled=_is_settled(tag.name, platform.source, history.unsettled),
         condition_generation=condition.generation if condition else None,
-        asked=stream.annotations.retry,
+        retry_token=stream.annotations.retry,
     )
     if platform.pending:
-        since = memory.pending_since.get(tag.name, now)
-        before = platform.said_before
+        since = history.pending_since.get(tag.name, now)
+        before = platform.previous_failure
         limit = settings.stuck_after or (REPEATED_SECONDS if before else 0.0)
         if waiting := _still_waiting(base, since, limit, now):
             return waiting
         failure = before
-        if failure is None or failure.may_be_bypassed(bypass_not_found=settings.bypass_not_found):
+        if failure is None or failure.may_be_bypassed(settings.bypass):
             failure = Failure(FailureClass.STUCK, f"no answer from the platform's import for {now - since:.0f} s")
         base = _with(base, failed_at=since + limit)
-        return _import_or_refuse(base, failure, since, policy, settings, insecure=platform.insecure)
+        # An edit that keeps `from` is a new import of a source that fails for long.
+        since = min(since, history.failing_since.get(tag.name, since))
+        return _import_or_refuse(base, failure, since, policy, settings)
     if condition is None or platform.failure is None:
         return base if newest else _with(base, why="the platform has nothing to import")
     base = _with(base, failed_at=failed_at(condition, now))
-    since = min(failed_at(condition, now), memory.failing_since.get(tag.name, now))
-    return _import_or_refuse(base, platform.failure, since, policy, settings, insecure=platform.insecure)
+    since = min(failed_at(condition, now), history.failing_since.get(tag.name, now))
+    plan = _import_or_refuse(base, platform.failure, since, policy, settings)
+    return _after_the_samples_operator(plan, stream, now) if condition.last_transition_time else plan
+
+
+def _after_the_samples_operator(plan: TagPlan, stream: ImageStream, now: float) -> TagPlan:
+    """`plan`, put off until the samples operator has seen the failure of a tag of its own.
+
+    A tag without an image is not put off: pods may wait for it. Nor is one that a user asked for since it failed. The API server's
+    clock may be ahead by a moment; a failure that is further in the future tells nothing.
+    """
+    failed, asked = plan.failed_at, asked_at(stream)
+    if plan.action is not Action.IMPORT or not stream.is_managed_sample or not plan.newest_image or failed is None:
+        return plan
+    if abs(now - failed) >= SAMPLES_SECONDS or (asked is not None and asked >= failed):
+        return plan
+    return _with(plan, Action.WAIT, "the samples operator has not seen the failure yet", again_at=failed + SAMPLES_SECONDS)
+
+
+def _is_settled(tag: str, source: str, unsettled: Mapping[str, str]) -> bool:
+    """Whether the tag's newest item is an image of `source`.
+
+    What is known may be a moment older or younger than the stream, so the sources are compared.
+    """
+    return tag not in unsettled or unsettled[tag] == normalised(source)
 
 
 def _plan_repository(
-    stream: ImageStream, policy: MirrorPolicy, settings: PlanSettings, memory: Memory, now: float
+    stream: ImageStream, policy: MirrorPolicy, settings: PlanSettings, history: History, now: float
 ) -> TagPlan | None:
     """Decide about `spec.dockerImageRepository`; once there are tags of it, nothing more is done."""
     platform = repository_import(stream)
     if platform is None or platform.failure is None:
         return None
     base = TagPlan(
-        WHOLE_REPOSITORY, Action.NOTHING, "", platform.source, stream.metadata.generation, asked=stream.annotations.retry
+        WHOLE_REPOSITORY,
+        Action.NOTHING,
+        "",
+        platform.source,
+        stream.metadata.generation,
+        insecure=platform.insecure,
+        retry_token=stream.annotations.retry,
     )
-    since = memory.pending_since.get(WHOLE_REPOSITORY, now)
+    since = history.pending_since.get(WHOLE_REPOSITORY, now)
     if platform.pending and (waiting := _still_waiting(base, since, settings.stuck_after, now)):
         return waiting
     since = repository_failed_at(stream, since)
     base = _with(base, failed_at=since)
-    return _import_or_refuse(base, platform.failure, since, policy, settings, insecure=platform.insecure)
+    return _import_or_refuse(base, platform.failure, since, policy, settings)
 
 
 def _still_waiting(base: TagPlan, since: float, limit: float, now: float) -> TagPlan | None:
@@ -173,16 +226,14 @@ def _still_waiting(base: TagPlan, since: float, limit: float, now: float) -> Tag
     return None
 
 
-def _import_or_refuse(
-    base: TagPlan, failure: Failure, since: float, policy: MirrorPolicy, settings: PlanSettings, *, insecure: bool
-) -> TagPlan:
+def _import_or_refuse(base: TagPlan, failure: Failure, since: float, policy: MirrorPolicy, settings: PlanSettings) -> TagPlan:
     """Decide about a failed import: through which candidates, or why not."""
-    judgement = judge(
+    judgement = evaluate(
         policy,
         base.source,
         failure,
-        insecure=insecure,
-        bypass_not_found=settings.bypass_not_found,
+        insecure=base.insecure,
+        bypass=settings.bypass,
         recorded_reference=settings.recorded_reference,
     )
     return _with(
@@ -190,12 +241,26 @@ def _import_or_refuse(
     )
 
 
+def recorded_repository(plan: TagPlan, candidate: Candidate, digest: str, policy: MirrorPolicy, settings: PlanSettings) -> str:
+    """The repository by which `digest`, which `candidate` served, is recorded.
+
+    A source fails in one way now and in another then. A tag that has this image by the mirror's name already keeps it: otherwise
+    its history would grow with every failure of another kind. Raises ReferenceError.
+    """
+    mirror = written_name(candidate.reference)
+    if settings.recorded_reference == "auto" and plan.newest_reference == f"{mirror}@{digest}":
+        return mirror
+    return recorded_name(
+        policy, plan.source, candidate, plan.failure, insecure=plan.insecure, recorded_reference=settings.recorded_reference
+    )
+
+
 _ACTIONS = {
-    Verdict.IMPORT: Action.IMPORT,
-    Verdict.REFUSE: Action.REFUSE,
+    Eligibility.IMPORT: Action.IMPORT,
+    Eligibility.REFUSE: Action.REFUSE,
     # As without any mirror: who configured it so wants no Event about every tag. `status` says why.
-    Verdict.LEFT_OUT: Action.NOTHING,
-    Verdict.UNMIRRORED: Action.NOTHING,
+    Eligibility.LEFT_OUT: Action.NOTHING,
+    Eligibility.UNMIRRORED: Action.NOTHING,
 }
 
 
@@ -212,11 +277,12 @@ class Replacement:
 def replacement(plan: TagPlan, digest: str, *, newest_is_ours: bool, settings: PlanSettings, now: float) -> Replacement:
     """Decide whether `digest`, which a mirror answered, replaces the tag's newest item.
 
-    `newest_is_ours`: the newest item's Image was made by mirrorstream. What the platform itself imported is replaced only
+    `newest_is_ours`: mirrorstream recorded the newest item. What the platform itself imported is replaced only
     after the source has failed for `replace_after` seconds: a short outage must not roll a tag back to a stale mirror, and
-    forward again.
+    forward again. An image of another source that the tag had before is replaced at once, also if the platform imported it:
+    the user asked for another one.
     """
-    if not plan.newest_image:
+    if not plan.newest_image or not plan.settled:
         return Replacement(allowed=True)
     if plan.newest_image == digest:
         return Replacement(allowed=True, only_condition=not newest_is_ours)
@@ -224,23 +290,6 @@ def replacement(plan: TagPlan, digest: str, *, newest_is_ours: bool, settings: P
     if newest_is_ours or now >= due:
         return Replacement(allowed=True)
     return Replacement(allowed=False, again_at=due)
-
-
-def failed_at(condition: Condition, now: float) -> float:
-    """When the condition was set, in seconds since the epoch; `now` when it does not say."""
-    return _seconds(condition.last_transition_time or "", now)
-
-
-def repository_failed_at(stream: ImageStream, otherwise: float) -> float:
-    """When the platform tried a whole repository and found nothing, in seconds since the epoch; `otherwise` if it does not say."""
-    return _seconds(stream.annotations.repository_check, otherwise)
-
-
-def _seconds(text: str, otherwise: float) -> float:
-    try:
-        return datetime.fromisoformat(text).timestamp()
-    except ValueError:
-        return otherwise
 
 
 def _with(plan: TagPlan, action: Action | None = None, why: str | None = None, **changes: object) -> TagPlan:

@@ -1,9 +1,9 @@
 """What a change of a stream means: whether there is something to do, and whether somebody waits for it; pure."""
 
-from mirrorstream.imagestreams import ImageStream, failing_tags, is_pending, listed_tags
+from mirrorstream.imagestream.model import ImageStream, failing_tags, is_pending, listed_tags
 
 
-def is_asked(old: ImageStream, new: ImageStream) -> bool:
+def is_user_request(old: ImageStream, new: ImageStream) -> bool:
     """Whether a change of a stream is, or comes of, a user's asking for something just now.
 
     That is a `retry`, or an import of a tag that was well: `oc import-image`, say, which failed. What fails for the first time, or
@@ -26,7 +26,7 @@ def count_failing(stream: ImageStream | None) -> int:
     return sum(1 for _ in failing_tags(stream)) if stream else 0
 
 
-def is_interesting(stream: ImageStream | None) -> bool:
+def needs_reconcile(stream: ImageStream | None) -> bool:
     """Whether there may be something to do, or to tell, about a stream."""
     if stream is None:
         return False

@@ -4,7 +4,6 @@ A status PUT also stores annotations and `spec.lookupPolicy` from its body, so t
 before, changed only where a tag's history and its failure are. Everything that the plan took for granted is checked again on it.
 """
 
-import datetime
 import random
 import time
 from collections.abc import Callable, Sequence
@@ -12,54 +11,16 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
-from mirrorstream.candidates import Candidate
-from mirrorstream.imagestreams import IMPORT_SUCCESS, ImageStream, followers, imagestream_from, is_pending, listed_tags
+from mirrorstream.imagestream.model import IMPORT_SUCCESS, ImageStream, followers, imagestream_from, is_pending, listed_tags
 from mirrorstream.kube.client import ApiError, ApiUnreachable, Client
 
 from mirrorstream_controller.importer import API
-from mirrorstream_controller.plan import TagPlan
+from mirrorstream_controller.results import TagResult
 
 CONFLICT_RETRIES = 5
 
 
-@dataclass(frozen=True, slots=True)
-class TagResult:
-    """An image to record: for the tag of `plan`, or, for a whole repository, for `tag`."""
-
-    plan: TagPlan
-    tag: str
-    digest: str
-    reference: str
-    """The recorded `repository@digest`."""
-    through: str
-    """The candidate that served it."""
-    mirror_set: str
-    only_condition: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Held:
-    """An image that a mirror served and that is not recorded yet: the source had another one, and has not failed for long."""
-
-    plan: TagPlan
-    digest: str
-    candidate: Candidate
-    until: float
-    """When it may replace the other one, in seconds since the epoch."""
-
-
-@dataclass(frozen=True, slots=True)
-class Observed:
-    """What would be recorded, were this not an observer: there need be no Images for it."""
-
-    results: tuple[TagResult, ...]
-
-
-Served = tuple[TagResult, ...] | Held | Observed
-"""What a mirror served, and what may be done with it."""
-
-
-class Outcome(StrEnum):
+class WriteOutcome(StrEnum):
     """What became of a status write."""
 
     WRITTEN = "written"
@@ -76,12 +37,11 @@ class Applied:
     skipped: tuple[tuple[TagResult, str], ...]
 
 
-def apply_results(stream: dict[str, Any], results: Sequence[TagResult], created: str) -> Applied:
+def apply_results(stream: dict[str, Any], results: Sequence[TagResult]) -> Applied:
     """Change `stream`, a whole ImageStream as just read, in place so that it says `results`.
 
-    `created` is the time of the new tag events, RFC 3339. Only `status.tags` changes: an item in front (or, for the image that is
-    there already, only a higher generation and, if it is another, the new reference), no ImportSuccess=False, and tags that
-    follow a recorded one follow it.
+    Only `status.tags` changes: an item in front (or, for the image that is there already, only a higher generation and, if
+    mirrorstream recorded it, the new reference), no ImportSuccess=False, and tags that follow a recorded one follow it.
     """
     projection = imagestream_from(stream)
     recorded: list[TagResult] = []
@@ -92,17 +52,17 @@ def apply_results(stream: dict[str, Any], results: Sequence[TagResult], created:
             continue
         entry = _entry(stream, result.tag)
         event = {
-            "created": created,
+            "created": result.created,
             "dockerImageReference": result.reference,
             "image": result.digest,
             "generation": result.plan.generation,
         }
-        moved = _add_event(entry, event, only_generation=result.only_condition)
+        moved = _add_event(entry, event, result)
         _drop_failure(entry)
         if moved:
             # Those that follow it, and those that follow them: a status write does not move them on the platform.
             for follower in followers(projection, result.tag):
-                _add_event(_entry(stream, follower), dict(event), only_generation=False)
+                _add_event(_entry(stream, follower), dict(event), result)
         recorded.append(result)
     return Applied(tuple(recorded), tuple(skipped))
 
@@ -111,24 +71,24 @@ def _changed_meanwhile(stream: ImageStream, result: TagResult) -> str:
     """Why `result` no longer belongs into `stream`; empty if it does."""
     plan = result.plan
     if stream.opted_out:
-        return "the stream opted out meanwhile"
+        return "the stream opted out during the import"
     if plan.tag != result.tag:
         if stream.spec.docker_image_repository != plan.source or stream.metadata.generation != plan.generation:
-            return "the repository was changed meanwhile"
+            return "the repository was changed during the import"
         if any(tag.name == result.tag for tag in stream.spec_tags):
             return "the spec has a tag of its own of that name"
-        return "the repository was imported meanwhile" if listed_tags(stream) else ""
+        return "the platform imported the repository in the meantime" if listed_tags(stream) else ""
     tag = next((tag for tag in stream.spec_tags if tag.name == result.tag), None)
     if tag is None or not tag.importable or tag.from_ is None or tag.from_.name != plan.source:
-        return "the tag was changed meanwhile"
+        return "the tag was changed during the import"
     if (tag.generation if tag.generation is not None else stream.metadata.generation) != plan.generation:
-        return "the tag's generation rose meanwhile"
+        return "the tag's generation rose during the import"
     status = stream.status_tag(result.tag)
     newest = status.newest if status else None
     if (newest.image if newest else "") != plan.newest_image:
-        return "another image was imported meanwhile"
+        return "another image was imported in the meantime"
     if not is_pending(tag, status) and not (status and status.failure):
-        return "the platform imported the tag meanwhile"
+        return "the platform imported the tag in the meantime"
     return ""
 
 
@@ -147,14 +107,19 @@ def _entry(stream: dict[str, Any], tag: str) -> dict[str, Any]:
     return made
 
 
-def _add_event(entry: dict[str, Any], event: dict[str, Any], *, only_generation: bool) -> bool:
-    """Put `event` in front of the tag's history; whether the tag points elsewhere now."""
+def _add_event(entry: dict[str, Any], event: dict[str, Any], result: TagResult) -> bool:
+    """Put `event` in front of the tag's history; whether the tag points elsewhere now.
+
+    The reference of an item that the platform imported never changes. Where that item is of the tag's present source, it stays in
+    front, as if the platform had imported it again.
+    """
     items = entry.get("items") or []
-    if items:
-        newest = items[0]
-        if only_generation or newest.get("image") == event["image"]:
+    newest = items[0] if items else {}
+    if newest.get("image") == event["image"]:
+        ours, same = newest.get("created") in result.ours, newest.get("dockerImageReference") == event["dockerImageReference"]
+        if ours or same or result.plan.settled:
             newest["generation"] = max(int(newest.get("generation") or 0), event["generation"])
-            if only_generation or newest.get("dockerImageReference") == event["dockerImageReference"]:
+            if same or not ours:
                 return False
             # As the platform does: were it put in front, the platform's next import would make two equal items of the two.
             newest["dockerImageReference"] = event["dockerImageReference"]
@@ -172,21 +137,19 @@ def _drop_failure(entry: dict[str, Any]) -> None:
         entry.pop("conditions", None)
 
 
-class Recorder:
+class StatusWriter:
     """Reads, changes and writes one stream's status."""
 
     def __init__(
         self,
         client: Client,
         *,
-        now: Callable[[], datetime.datetime] = lambda: datetime.datetime.now(datetime.UTC),
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         self._client = client
-        self._now = now
         self._sleep = sleep
 
-    def record(self, namespace: str, name: str, uid: str, results: Sequence[TagResult]) -> tuple[Outcome, Applied]:
+    def record(self, namespace: str, name: str, uid: str, results: Sequence[TagResult]) -> tuple[WriteOutcome, Applied]:
         """Record `results` in the stream `namespace`/`name`, if it still has that `uid`: one GET and one status PUT.
 
         A conflict starts over from a fresh GET, where everything is checked again; so does a lost answer, after which the GET tells
@@ -199,15 +162,15 @@ class Recorder:
                 stream = self._client.get(path)
             except ApiError as error:
                 if error.status == 404:
-                    return Outcome.GONE, Applied((), ())
+                    return WriteOutcome.GONE, Applied((), ())
                 raise
             if stream["metadata"].get("uid") != uid:
-                return Outcome.GONE, Applied((), ())
+                return WriteOutcome.GONE, Applied((), ())
             before = applied
-            applied = apply_results(stream, results, self._now().strftime("%Y-%m-%dT%H:%M:%SZ"))
+            applied = apply_results(stream, results)
             if not applied.recorded:
                 # After a lost answer: what we wanted is there, because it was us who wrote it.
-                return (Outcome.WRITTEN, before) if before.recorded and attempt else (Outcome.NOTHING_LEFT, applied)
+                return (WriteOutcome.WRITTEN, before) if before.recorded and attempt else (WriteOutcome.NOTHING_LEFT, applied)
             try:
                 self._client.request("PUT", f"{path}/status", body=stream)
             except ApiError as error:
@@ -218,6 +181,6 @@ class Recorder:
                 if attempt == CONFLICT_RETRIES - 1:
                     raise
             else:
-                return Outcome.WRITTEN, applied
+                return WriteOutcome.WRITTEN, applied
             self._sleep(random.uniform(0, 0.05) * (attempt + 1))  # noqa: S311  spreads requests, guards nothing
-        return Outcome.CONFLICT, Applied((), ())
+        return WriteOutcome.CONFLICT, Applied((), ())
