@@ -8,8 +8,8 @@ from cryptography.x509.oid import NameOID
 
 NAME = "mirrorstream-webhook-ca"
 """The common name of our authorities; entries of other names are somebody else's, and stay as they are."""
-MOST = 64
-"""Pods that are killed leave their entry until it expires: of ours, only so many of the newest stay."""
+MAX_CERTIFICATES = 64
+"""Pods that are killed leave their entry until it expires; this many of the newest of ours stay."""
 
 _BEGIN, _END = b"-----BEGIN CERTIFICATE-----", b"-----END CERTIFICATE-----"
 
@@ -35,12 +35,12 @@ def has(bundle: bytes, certificate: bytes) -> bool:
 def merge(bundle: bytes, own: list[bytes], now: datetime, replica: str) -> bytes:
     """`bundle` with the certificates in `own`, PEM; the same bytes if nothing is to do.
 
-    Of ours, those go that have expired, and those of the same `replica` that are not in `own`: it was killed, and began anew.
+    Of ours, those go that have expired, and those of the same `replica` that are not in `own`: it was killed and started again.
     """
     mine = [certificate.strip() for certificate in own]
     kept = [entry for entry in entries(bundle) if entry not in mine and not _is_done(entry, now, replica)]
     ours = [entry for entry in kept if _unit(entry) is not None]
-    dropped = set(ours[: max(0, len(ours) + len(mine) - MOST)])
+    dropped = set(ours[: max(0, len(ours) + len(mine) - MAX_CERTIFICATES)])
     merged = [entry for entry in kept if entry not in dropped]
     if set(merged) | set(mine) == set(entries(bundle)):
         return bundle

@@ -5,16 +5,24 @@ original reference keeps the pod from being rewritten.
 """
 
 import itertools
+import threading
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import msgspec
-from mirrorstream.policy import MirrorPolicy
-from mirrorstream.references import Reference, parse_reference
-from mirrorstream.scopes import enclosing_scopes
+from mirrorstream.rules.policy import MirrorPolicy
+from mirrorstream.rules.references import MAXIMUM_NAME_LENGTH, Reference, ReferenceError, parse_or_none, parse_reference
+from mirrorstream.rules.scopes import enclosing_scopes
+from mirrorstream.text.projection import decoder, project
+
+from mirrorstream_webhook.claims import Stream
 
 CLUSTER_KIND, NAMESPACED_KIND = "ClusterImagePolicy", "ImagePolicy"
+SIGNATURE_VERSIONS = ("v1", "v1alpha1")
+"""Versions of config.openshift.io that have signature policies: OpenShift 4.16 to 4.19 have the second only, and later ones may
+serve both, with the same objects."""
+REPOSITORY_ONLY = frozenset({"MatchRepository", "ExactRepository"})
 REMEMBERED = 10_000
 _versions = itertools.count(1)
 
@@ -24,12 +32,21 @@ class _Metadata(msgspec.Struct, frozen=True, gc=False):
     namespace: str = ""
 
 
+class _Identity(msgspec.Struct, frozen=True, gc=False, rename="camel"):
+    match_policy: str = ""
+
+
+class _Policy(msgspec.Struct, frozen=True, gc=False, rename="camel"):
+    signed_identity: _Identity | None = None
+
+
 class _Spec(msgspec.Struct, frozen=True, gc=False):
     scopes: list[str] | None = None
+    policy: _Policy | None = None
 
 
 class SignaturePolicy(msgspec.Struct, frozen=True, gc=False):
-    """A ClusterImagePolicy, or an ImagePolicy (which has a namespace), reduced to its scopes."""
+    """A ClusterImagePolicy, or an ImagePolicy (which has a namespace), reduced to its scopes and whose name must be signed."""
 
     metadata: _Metadata = _Metadata()
     spec: _Spec = _Spec()
@@ -44,54 +61,97 @@ class SignaturePolicy(msgspec.Struct, frozen=True, gc=False):
         """Where it counts: `host[:port][/namespace[/repository]][:tag|@digest]`, or `*.domain`."""
         return self.spec.scopes or ()
 
+    @property
+    def by_repository(self) -> bool:
+        """Whether it looks at the signed repository only, so that it checks a digest as it checks a tag.
+
+        The default, MatchRepoDigestOrExact, demands the exact tag of a reference by tag, and of one by digest nothing but the
+        repository: by digest it would check less.
+        """
+        identity = self.spec.policy.signed_identity if self.spec.policy else None
+        return identity is not None and identity.match_policy in REPOSITORY_ONLY
+
     def __str__(self) -> str:
         namespace, name = self.metadata.namespace, self.metadata.name
         return f"{NAMESPACED_KIND} {namespace}/{name}" if namespace else f"{CLUSTER_KIND} {name}"
 
 
-decode_signature_policy = msgspec.json.Decoder(SignaturePolicy).decode
-"""A SignaturePolicy from its JSON. Raises msgspec.ValidationError. Made here, before any thread: see `Client.request`."""
+decode_signature_policy = decoder(SignaturePolicy)
+"""A SignaturePolicy from its JSON. Raises msgspec.MsgspecError."""
 
 
 def signature_policy_from(document: dict[str, Any]) -> SignaturePolicy:
     """Project a whole ClusterImagePolicy or ImagePolicy. Raises msgspec.ValidationError."""
-    return msgspec.convert(document, SignaturePolicy)
+    return project(document, SignaturePolicy)
 
 
 class SignaturePolicies:
-    """All signature policies by scope; read from many threads while one changes it."""
+    """All signature policies by scope; read from many threads while others change it.
+
+    The lists of both versions give the same policies, each in a thread of its own.
+    """
 
     def __init__(self) -> None:
-        self._scopes: dict[tuple[str, str], Counter[str]] = {}
+        self._scopes: dict[tuple[str, str], Counter[tuple[str, bool]]] = {}
+        """By namespace and scope: the policies' names, and whether each looks at the repository only."""
+        self._changing = threading.Lock()
 
     def apply(self, old: SignaturePolicy | None, new: SignaturePolicy | None) -> None:
         """Take over a policy that appeared, changed or went away; never a moment without one that stays."""
-        for scope in new.scopes if new else ():
-            key = (new.namespace if new else "", scope)
-            self._scopes[key] = self._scopes.get(key, Counter()) + Counter([str(new)])
-        for scope in old.scopes if old else ():
-            key = (old.namespace if old else "", scope)
-            left = self._scopes.get(key, Counter()) - Counter([str(old)])
-            if left:
-                self._scopes[key] = left
-            else:
-                self._scopes.pop(key, None)
+        with self._changing:
+            for scope in new.scopes if new else ():
+                key = (new.namespace if new else "", scope)
+                self._scopes[key] = self._scopes.get(key, Counter()) + Counter([_entry(new)])
+            for scope in old.scopes if old else ():
+                key = (old.namespace if old else "", scope)
+                left = self._scopes.get(key, Counter()) - Counter([_entry(old)])
+                if left:
+                    self._scopes[key] = left
+                else:
+                    self._scopes.pop(key, None)
 
     def covering(self, reference: Reference, namespace: str) -> str:
-        """The policy that decides about a reference in a pod of `namespace`, the most specific scope's; empty if none does.
+        """The policy that decides about a reference in a pod of `namespace`, the most specific scope's; empty if none does."""
+        found = self._covering(reference, namespace)
+        return min(found)[0] if found else ""
 
-        A reference with tag and digest lies in the scopes of both.
-        """
-        if not self._scopes:
+    def allow_digest(self, original: Reference, target: Reference, namespace: str) -> bool:
+        """Whether `target`, by digest, is checked as much as `original` is, and by the same policies."""
+        before, after = self._covering(original, namespace), self._covering(target, namespace)
+        return before is after and (before is None or all(by_repository for _, by_repository in before))
+
+    def guard(self, image: str, namespace: str, digest: str) -> str:
+        """The policy that keeps a pod of `namespace` from naming an image by `digest` instead; empty if none does."""
+        reference = parse_or_none(image)
+        if reference is None or not (name := self.covering(reference, namespace)):
             return ""
+        target = parse_or_none(f"{reference.name}@{digest}")
+        return "" if target and self.allow_digest(reference, target, namespace) else name
+
+    def _covering(self, reference: Reference, namespace: str) -> Counter[tuple[str, bool]] | None:
+        """The policies of the most specific scope; a reference with tag and digest lies in the scopes of both."""
+        if not self._scopes:
+            return None
         exact = [f"{reference.name}@{reference.digest}"] if reference.digest else []
         exact += [f"{reference.name}:{reference.tag}"] if reference.tag else []
         for scope in (*exact, *enclosing_scopes(reference.name)):
             # Where a cluster's policy and a namespace's have the same scope, the cluster's counts.
             for where in ("", namespace):
                 if found := self._scopes.get((where, scope)):
-                    return min(found)
-        return ""
+                    return found
+        return None
+
+
+def signature_paths(namespace: str = "") -> Iterator[tuple[str, str, str]]:
+    """Kind, version and path of each list of signature policies; with a `namespace` of those that count for its pods."""
+    for version in SIGNATURE_VERSIONS:
+        root = f"/apis/config.openshift.io/{version}"
+        yield CLUSTER_KIND, version, f"{root}/clusterimagepolicies"
+        yield NAMESPACED_KIND, version, f"{root}/namespaces/{namespace}/imagepolicies" if namespace else f"{root}/imagepolicies"
+
+
+def _entry(policy: SignaturePolicy | None) -> tuple[str, bool]:
+    return str(policy), policy is not None and policy.by_repository
 
 
 class Guards:
@@ -103,12 +163,16 @@ class Guards:
     def __init__(self, policy: MirrorPolicy, signatures: SignaturePolicies, *, respect: bool) -> None:
         """`respect` is `webhook.respectImagePolicies`."""
         self.policy = policy
+        self.internal_registry = policy.internal_registry
+        self.search_registries = policy.search_registries
         self.version = next(_versions)
         """Another number for each snapshot."""
         self._signatures = signatures
         self._respect = respect
         self._problems: dict[tuple[str, str], tuple[str, str]] = {}
-        self._targets: dict[tuple[str, str], str] = {}
+        self._repositories: dict[tuple[str, str, str], tuple[str, str, str]] = {}
+        self._digests: dict[tuple[str, str, str, str], tuple[str, str]] = {}
+        self._fetched: dict[tuple[str, bool], str] = {}
         self._covered: dict[str, bool] = {}
 
     def problem(self, reference: Reference, text: str, namespace: str) -> tuple[str, str]:
@@ -125,33 +189,90 @@ class Guards:
         return known
 
     def _problem(self, reference: Reference, namespace: str) -> tuple[str, str]:
-        if refusal := self.policy.refusal(str(reference)):
+        if refusal := self.policy.resolve(reference).refusal:
             return "blocked", refusal
         if name := self._signatures.covering(reference, namespace):
             return "signature-policy", f"{name} guards it, which would not see the internal registry's reference"
         return "", ""
 
-    def target_problem(self, repository: str, namespace: str) -> str:
-        """Why a node would not pull from a stream's repository in the internal registry; empty if it would."""
-        key = (namespace, repository)
-        if (known := self._targets.get(key)) is None:
-            known = self._target_problem(repository, namespace)
-            _remember(self._targets, key, known)
+    def repository(self, stream: Stream, namespace: str) -> tuple[str, str, str]:
+        """A stream's repository in the internal registry, and why a node of a pod of `namespace` would not pull from there.
+
+        That is a kind, `no-registry`, `too-long` or `registry-refused`, and the reason; both are empty if it would.
+        """
+        key = (namespace, stream.namespace, stream.name)
+        if (known := self._repositories.get(key)) is None:
+            known = self._repository(stream, namespace)
+            _remember(self._repositories, key, known)
         return known
 
-    def _target_problem(self, repository: str, namespace: str) -> str:
-        reference = parse_reference(repository)
-        if refusal := self.policy.refusal(repository):
-            return refusal
+    def _repository(self, stream: Stream, namespace: str) -> tuple[str, str, str]:
+        if not (host := self.policy.internal_registry):
+            return "", "no-registry", "the cluster has no internal registry"
+        repository = f"{host}/{stream.path}"
+        if len(repository) > MAXIMUM_NAME_LENGTH:
+            reason = f"the stream's name in the internal registry has more than {MAXIMUM_NAME_LENGTH} letters: no node can pull it"
+            return repository, "too-long", reason
+        if (reference := parse_or_none(repository)) is None:
+            return repository, "registry-refused", f"no node can pull {repository}, which is not a valid reference"
+        if refusal := self.policy.resolve(reference).refusal:
+            return repository, "registry-refused", refusal
         if self._respect and (name := self._signatures.covering(reference, namespace)):
-            return f"{name} guards the internal registry's images, too"
-        return ""
+            return repository, "registry-refused", f"{name} guards the internal registry's images, too"
+        return repository, "", ""
 
-    def covered(self, source: str) -> bool:
-        """Whether a mirror set covers a tag's source."""
-        if (known := self._covered.get(source)) is None:
-            known = self.policy.mirrors_cover(source)
-            _remember(self._covered, source, known)
+    def registry_problem(self, repository: str, digest: str, *, insecure: bool) -> str:
+        """Why the internal registry cannot fetch a digest from where it was recorded; empty if nothing is known against it."""
+        key = (repository, insecure)
+        if (known := self._fetched.get(key)) is None:
+            known = self.policy.registry_problem(parse_reference(f"{repository}@{digest}"), insecure=insecure)
+            _remember(self._fetched, key, known)
+        return known
+
+    def digest_target(self, name: str, repository: str, came_from: str, digest: str) -> tuple[str, str]:
+        """By which reference nodes pull a digest from a mirror, or why by none; one of the two is empty.
+
+        `name` is the repository that the pod names, `repository` the tag's, `came_from` the item's where it is not the tag's.
+        """
+        key = (name, repository, came_from, digest)
+        if (known := self._digests.get(key)) is None:
+            try:
+                known = self._digest_target(name, repository, came_from, digest)
+            except ReferenceError as error:
+                known = "", str(error)
+            _remember(self._digests, key, known)
+        return known
+
+    def _digest_target(self, name: str, repository: str, came_from: str, digest: str) -> tuple[str, str]:
+        own, recorded = f"{name}@{digest}", f"{came_from}@{digest}"
+        by_mirror = bool(came_from) and came_from in self.mirror_names(repository)
+        found = self.policy.resolve(parse_reference(own))
+        mirrors = {place.reference for place in found.pull_sources[:-1] if not place.blocked}
+        if by_mirror and (name == came_from or recorded not in mirrors):
+            # What came through a tag mirror only, say, is pulled from there by its own name.
+            found = self.policy.resolve(parse_reference(recorded))
+            if found.pull_sources[-1].blocked:
+                return "", f"{came_from}, where the tag's item came from, is blocked"
+        elif not mirrors:
+            return "", f"no digest mirror covers {name}"
+        return ("", found.refusal) if found.refusal else (str(found.reference), "")
+
+    def digest_signed(self, original: Reference, target: str, namespace: str) -> str:
+        """Why signature policies keep a pod of `namespace` from naming `target` by digest instead; empty if they do not."""
+        if not self._respect or self._signatures.allow_digest(original, parse_reference(target), namespace):
+            return ""
+        name = self._signatures.covering(original, namespace) or self._signatures.covering(parse_reference(target), namespace)
+        return f"{name} would not check {target} as it checks {original}"
+
+    def mirror_names(self, repository: str) -> set[str]:
+        """The repositories that stand for one."""
+        return {parse_reference(text).name for text in self.policy.resolve(parse_reference(repository)).mirror_origins}
+
+    def covered(self, repository: str) -> bool:
+        """Whether a mirror set covers a repository."""
+        if (known := self._covered.get(repository)) is None:
+            known = self.policy.resolve(parse_reference(repository)).is_mirrored
+            _remember(self._covered, repository, known)
         return known
 
 

@@ -8,23 +8,25 @@ from collections.abc import Iterable
 from typing import Any
 
 import structlog
-from mirrorstream.certs import validity_gauges, validity_of
-from mirrorstream.health import HealthServer
-from mirrorstream.kube.client import load_client
+from mirrorstream.kube.client import ClientError, load_client
 from mirrorstream.kube.credentials import own_name, own_namespace
 from mirrorstream.kube.informer import Change, Informer
-from mirrorstream.kube.watching import informer_gauges, silence
-from mirrorstream.metrics import Live, Metrics, observe_mode
-from mirrorstream.policy import MirrorPolicy
-from mirrorstream.settings import Settings, SettingsFile
-from mirrorstream.sources import PolicySource
+from mirrorstream.rules.policy import MirrorPolicy
+from mirrorstream.rules.source import PolicySource
+from mirrorstream.runtime.certs import validity_gauges, validity_of
+from mirrorstream.runtime.health import HealthServer
+from mirrorstream.runtime.informer_metrics import informer_gauges, stale_informer
+from mirrorstream.runtime.metrics import Metrics, Sample, observe_mode
+from mirrorstream.runtime.settings import Settings, SettingsFile
 
 from mirrorstream_webhook.access import Access
-from mirrorstream_webhook.app import Deps, create_app
-from mirrorstream_webhook.decide import Decider
-from mirrorstream_webhook.guards import Guards, SignaturePolicies, SignaturePolicy, decode_signature_policy
-from mirrorstream_webhook.lookup import Index, StreamClaims, read_claims
+from mirrorstream_webhook.app import Deps, create_application
+from mirrorstream_webhook.claims import StreamClaims, read_claims
+from mirrorstream_webhook.decider import Decider
+from mirrorstream_webhook.guards import Guards, SignaturePolicies, SignaturePolicy, decode_signature_policy, signature_paths
+from mirrorstream_webhook.index import Index
 from mirrorstream_webhook.metrics import ReviewMetrics
+from mirrorstream_webhook.pending_pods.loop import load_pending_pods
 from mirrorstream_webhook.review import Reviewer
 from mirrorstream_webhook.self_signed import SelfSigned
 from mirrorstream_webhook.server import Server
@@ -32,10 +34,6 @@ from mirrorstream_webhook.server import Server
 log = structlog.get_logger(__name__)
 
 STREAMS = "/apis/image.openshift.io/v1/imagestreams"
-SIGNATURE_PATHS = {
-    "clusterimagepolicies.config.openshift.io": "/apis/config.openshift.io/v1/clusterimagepolicies",
-    "imagepolicies.config.openshift.io": "/apis/config.openshift.io/v1/imagepolicies",
-}
 DRAIN_SECONDS = 5.0
 """How long connections are still accepted after SIGTERM: until every API server has heard that this replica is going."""
 GRACE_SECONDS = 1.0
@@ -81,9 +79,17 @@ class Manager:
             self._client, self._on_policy, tags_through_digest_mirrors=current.mirrors.tagsThroughDigestMirrors
         )
         self._signature_informers = [
-            Informer(self._client, path, decode_signature_policy, self._on_signature, name=name, optional=True)
-            for name, path in SIGNATURE_PATHS.items()
+            Informer(
+                self._client,
+                path,
+                decode_signature_policy,
+                self._on_signature,
+                name=f"{path.rpartition('/')[2]}.{version}.config.openshift.io",
+                optional=True,
+            )
+            for _, version, path in signature_paths()
         ]
+        self._pending_pods = load_pending_pods(kubeconfig, self._decider, metrics, current)
         self._reloaded = metrics.reloaded
         self._warnings = metrics.policy_warnings
         self._ended = threading.Event()
@@ -101,7 +107,7 @@ class Manager:
             key=metrics_key,
         )
         self._server = Server(
-            create_app(deps).wsgi_app,
+            create_application(deps),
             port,
             certificate_file=certificate_file,
             key_file=key_file,
@@ -127,16 +133,30 @@ class Manager:
         self._policy.start()
         for informer in self._informers():
             informer.start()
+        self._learn_architecture()
         if self._self_signed:
             self._self_signed.start()  # and the server with its first certificate
         else:
             self._server.start()
-        while not self._ended.wait(0.1 if self._decider.guards is None else 1.0):
-            if self._decider.guards is None and self._not_synced() is None:
+        self._pending_pods.start()
+        synced = False
+        while not self._ended.wait(1.0 if synced else 0.1):
+            # The guards may be there already: the thread that reads the rules makes them, too.
+            if not synced and self._not_synced() is None:
+                synced = True
                 self._synced()
         self._stop()
         log.info("stopped")
         return 0
+
+    def _learn_architecture(self) -> None:
+        """The API server's, which is what its importer takes from a list; a cluster's machines may have several."""
+        try:
+            found = str(self._client.get("/version").get("platform") or "")
+        except ClientError as error:
+            log.info("API server architecture unknown, using this machine's", error=str(error))
+            return
+        self._decider.architecture = found.partition("/")[2] or self._decider.architecture
 
     def _end(self, *, graceful: bool) -> None:
         self._graceful = graceful
@@ -147,12 +167,15 @@ class Manager:
         if self._self_signed:
             self._self_signed.end()
         if self._graceful:
-            log.info("ending, reviews are still answered for a while", seconds=DRAIN_SECONDS)
+            log.info("shutting down, still answering reviews", seconds=DRAIN_SECONDS)
             self._server.drain()
+            self._pending_pods.stop()
             threading.Event().wait(DRAIN_SECONDS)
         self._server.stop(grace=GRACE_SECONDS if self._graceful else 0.0)
         if self._self_signed:
             self._self_signed.leave()
+        if not self._graceful:
+            self._pending_pods.stop()
         self._access.stop()
         for informer in self._informers():
             informer.stop()
@@ -176,6 +199,7 @@ class Manager:
     def _configure(self, settings: Settings) -> None:
         self._policy.configure(tags_through_digest_mirrors=settings.mirrors.tagsThroughDigestMirrors)
         self._decider.configure(settings)
+        self._pending_pods.configure(settings)
         self._renew_guards()
 
     def _synced(self) -> None:
@@ -220,15 +244,20 @@ class Manager:
         return self._not_synced() or (None if self._decider.guards else "not synced yet")
 
     def _healthy(self) -> str | None:
-        return silence(self._all_informers())
+        return stale_informer(self._all_informers())
 
-    def _gauges(self) -> Iterable[Live]:
+    def _gauges(self) -> Iterable[Sample]:
         none = ()
         references = float(self._index.references())
-        text = "Image references that Local tags stand for and that pods may name"
+        text = "Image references in the index: those that pods can name to get the image of a Local tag"
         yield "mirrorstream_webhook_references", text, none, {none: references}
+        policy = self._policy.current
+        legacy = float(self._index.legacy_tags()) if policy and policy.several_architectures else 0.0
+        text = "Local tags with the image of one architecture (importMode Legacy) on a cluster with several; 0 on others"
+        yield "mirrorstream_webhook_legacy_tags", text, none, {none: legacy}
         yield observe_mode(self._settings_file.current.mode)
         pair = self._server.pair
         yield from validity_gauges("webhook", validity_of(pair.certificate) if pair else None)
         yield from validity_gauges("metrics", self._health.validity)
-        yield from informer_gauges(self._all_informers())
+        yield from self._pending_pods.gauges()
+        yield from informer_gauges([*self._all_informers(), self._pending_pods.pods])

@@ -5,7 +5,7 @@ from bisect import bisect_left
 from collections.abc import Iterable
 from itertools import accumulate
 
-from mirrorstream.metrics import Metrics
+from mirrorstream.runtime.metrics import Metrics
 from prometheus_client import Counter
 from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily
 from prometheus_client.registry import Collector
@@ -24,13 +24,13 @@ class ReviewMetrics:
         metrics.registry.register(self._tally)
         self._refused = Counter(
             "mirrorstream_webhook_bad_requests_total",
-            "Requests that were no review, by HTTP status",
+            "Requests that are not a valid review, by HTTP status",
             ["code"],
             registry=metrics.registry,
         )
         self._rotations = Counter(
             "mirrorstream_webhook_certificate_reloads_total",
-            "Changes of the certificate's files, by whether they were accepted",
+            "Changes of the certificate files, by whether they were accepted",
             ["accepted"],
             registry=metrics.registry,
         )
@@ -57,28 +57,50 @@ class _Tally(Collector):
         self._buckets = [0] * (len(BUCKETS) + 1)
         self._seconds = 0.0
 
-    def reviewed(self, outcome: str, results: Iterable[tuple[Result, int]], seconds: float) -> None:
-        """Count one review, and how many of its images came to which result."""
+    def reviewed(self, outcome: str, results: Iterable[Result], seconds: float) -> None:
+        """Count one review, and its images by their results."""
         with self._lock:
             self._outcomes[outcome] += 1
             self._buckets[bisect_left(BUCKETS, seconds)] += 1
             self._seconds += seconds
-            for result, images in results:
-                self._images[result] += images
+            for result in results:
+                self._images[result] += 1
 
     def collect(self) -> Iterable[CounterMetricFamily | HistogramMetricFamily]:
         """The present values."""
         with self._lock:
             outcomes, images, buckets, seconds = dict(self._outcomes), dict(self._images), list(self._buckets), self._seconds
-        text = "Reviews answered, by outcome (patched, unchanged, failed: allowed although something went wrong inside)"
+        text = "Reviews answered, by outcome (patched, unchanged, failed: an internal error, what it was about stays)"
         reviews = CounterMetricFamily("mirrorstream_webhook_reviews", text, labels=["outcome"])
         for outcome, count in outcomes.items():
             reviews.add_metric([outcome], count)
-        text = "Images of pods, by what became of them (rewritten, or why they were left alone)"
+        text = "Images of pods, by result (rewritten, or why the image stays)"
         by_result = CounterMetricFamily("mirrorstream_webhook_images", text, labels=["result"])
         for result, count in images.items():
             by_result.add_metric([result], count)
-        latency = HistogramMetricFamily("mirrorstream_webhook_review_seconds", "Seconds from a review's body to its answer")
+        latency = HistogramMetricFamily("mirrorstream_webhook_review_seconds", "Seconds from receiving a review to answering it")
         bounds = [*map(str, BUCKETS), "+Inf"]
         latency.add_metric([], list(zip(bounds, accumulate(buckets), strict=True)), seconds)
         return [reviews, by_result, latency]
+
+
+PENDING_RESULTS = ("repaired", "reported", "refused", "conflict", "failed")
+
+
+class PendingPodMetrics:
+    """Counts what was done about pending pods that hang on a pull."""
+
+    def __init__(self, metrics: Metrics) -> None:
+        self._pods = Counter(
+            "mirrorstream_webhook_pending_pods_total",
+            "Repairs of pods that cannot pull an image, by result: repaired, reported (an Event says why the pod stays), refused "
+            "(by the API server), conflict and failed (both are retried)",
+            ["result"],
+            registry=metrics.registry,
+        )
+        for result in PENDING_RESULTS:
+            self._pods.labels(result)
+
+    def counted(self, result: str) -> None:
+        """Count one of `PENDING_RESULTS`."""
+        self._pods.labels(result).inc()

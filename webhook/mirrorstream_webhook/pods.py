@@ -1,12 +1,20 @@
 """Projections of the few Pod fields that a review looks at, and the places in a pod that name an image."""
 
-from collections.abc import Iterator
-from typing import Any, NamedTuple
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
 
 import msgspec
+from mirrorstream.diagnose.hanging_pods import Owner
 
 REWRITE_LABEL = "mirrorstream.github.io/rewrite"
 ORIGINALS_ANNOTATION = "mirrorstream.github.io/original-images"
+MIRROR_ANNOTATION = "kubernetes.io/config.mirror"
+"""The kubelet sets it on the pod that stands in the API for a static pod's file."""
+OS_LABEL, OLD_OS_LABEL = "kubernetes.io/os", "beta.kubernetes.io/os"
+ARCHITECTURE_LABEL, OLD_ARCHITECTURE_LABEL = "kubernetes.io/arch", "beta.kubernetes.io/arch"
+NEVER = "Never"
+SHORTENED_FROM = 48
+"""Letters in an account's name from which on openshift-controller-manager shortens it in the names of its secrets."""
 DISABLED = "disabled"
 
 
@@ -20,23 +28,11 @@ class Labels(_Projection, frozen=True, gc=False, rename={"rewrite": REWRITE_LABE
     rewrite: str = ""
 
 
-class Annotations(_Projection, frozen=True, gc=False, rename={"originals": ORIGINALS_ANNOTATION}):
-    """The one annotation that is ours; None when the pod does not have it."""
+class Annotations(_Projection, frozen=True, gc=False, rename={"originals": ORIGINALS_ANNOTATION, "static": MIRROR_ANNOTATION}):
+    """The annotation that is ours, and the kubelet's; None when the pod does not have it."""
 
     originals: str | None = None
-
-
-class Owner(_Projection, frozen=True, gc=False, rename="camel"):
-    """An owner reference."""
-
-    api_version: str = ""
-    kind: str = ""
-
-    @property
-    def qualified(self) -> str:
-        """`Kind.group`; a core kind has no group, and no dot."""
-        group, slash, _ = self.api_version.rpartition("/")
-        return f"{self.kind}.{group}" if slash else self.kind
+    static: str | None = None
 
 
 class Metadata(_Projection, frozen=True, gc=False, rename="camel"):
@@ -47,17 +43,19 @@ class Metadata(_Projection, frozen=True, gc=False, rename="camel"):
     owner_references: tuple[Owner, ...] | None = None
 
 
-class Container(_Projection, frozen=True, gc=False):
+class Container(_Projection, frozen=True, gc=False, rename="camel"):
     """A container of any kind."""
 
     name: str = ""
     image: str | None = None
+    image_pull_policy: str | None = None
 
 
-class ImageVolume(_Projection, frozen=True, gc=False):
+class ImageVolume(_Projection, frozen=True, gc=False, rename="camel"):
     """An image that is mounted."""
 
     reference: str | None = None
+    pull_policy: str | None = None
 
 
 class Volume(_Projection, frozen=True, gc=False):
@@ -73,6 +71,79 @@ class PullSecret(_Projection, frozen=True, gc=False):
     name: str = ""
 
 
+class OperatingSystem(_Projection, frozen=True, gc=False):
+    """The operating system that a pod says it is for."""
+
+    name: str = ""
+
+
+class NodeSelector(
+    _Projection,
+    frozen=True,
+    gc=False,
+    rename={
+        "os": OS_LABEL,
+        "old_os": OLD_OS_LABEL,
+        "architecture": ARCHITECTURE_LABEL,
+        "old_architecture": OLD_ARCHITECTURE_LABEL,
+    },
+):
+    """The labels of nodes that mean something here; the kubelet sets old and new ones alike."""
+
+    os: str | None = None
+    old_os: str | None = None
+    architecture: str | None = None
+    old_architecture: str | None = None
+
+
+class Requirement(_Projection, frozen=True, gc=False):
+    """One expression of a term."""
+
+    key: str = ""
+    operator: str = ""
+    values: tuple[str, ...] | None = None
+
+
+class Term(_Projection, frozen=True, gc=False, rename="camel"):
+    """Expressions that a node must all match; one that has none matches no node."""
+
+    match_expressions: tuple[Requirement, ...] | None = None
+    match_fields: tuple[Requirement, ...] | None = None
+
+
+class RequiredNodes(_Projection, frozen=True, gc=False, rename="camel"):
+    """Terms of which a node must match one."""
+
+    node_selector_terms: tuple[Term, ...] | None = None
+
+
+class PreferredNodes(_Projection, frozen=True, gc=False):
+    """A term that a node had better match."""
+
+    preference: Term = Term()
+
+
+class NodeAffinity(
+    _Projection,
+    frozen=True,
+    gc=False,
+    rename={
+        "required": "requiredDuringSchedulingIgnoredDuringExecution",
+        "preferred": "preferredDuringSchedulingIgnoredDuringExecution",
+    },
+):
+    """Where a pod may be scheduled, and where it had better be."""
+
+    required: RequiredNodes | None = None
+    preferred: tuple[PreferredNodes, ...] | None = None
+
+
+class Affinity(_Projection, frozen=True, gc=False, rename="camel"):
+    """The same, as the pod has it."""
+
+    node_affinity: NodeAffinity | None = None
+
+
 class Spec(_Projection, frozen=True, gc=False, rename="camel"):
     """What a pod runs."""
 
@@ -82,6 +153,9 @@ class Spec(_Projection, frozen=True, gc=False, rename="camel"):
     volumes: tuple[Volume, ...] | None = None
     image_pull_secrets: tuple[PullSecret, ...] | None = None
     service_account_name: str | None = None
+    os: OperatingSystem | None = None
+    node_selector: NodeSelector | None = None
+    affinity: Affinity | None = None
 
 
 class Pod(_Projection, frozen=True, gc=False):
@@ -100,15 +174,21 @@ def pod_from(document: dict[str, Any]) -> Pod:
     return msgspec.convert(document, Pod)
 
 
-class Slot(NamedTuple):
+VOLUME = "volume/"
+"""What the names of places in volumes begin with."""
+
+
+class Slot(msgspec.Struct, frozen=True, gc=False):
     """A place in a pod that names an image.
 
-    `name` is the container's, or `volume/NAME`; `pointer` is the JSON Pointer of the reference.
+    `name` is the container's, or `volume/NAME`; `pointer` is the JSON Pointer of the reference. `never_pulled` if the image must be
+    on the node already.
     """
 
     name: str
     image: str
     pointer: str
+    never_pulled: bool = False
 
 
 def slots(pod: Pod) -> Iterator[Slot]:
@@ -121,25 +201,109 @@ def slots(pod: Pod) -> Iterator[Slot]:
     ):
         for index, container in enumerate(containers or ()):
             if container.image:
-                yield Slot(container.name, container.image, f"/spec/{field}/{index}/image")
+                pointer = f"/spec/{field}/{index}/image"
+                yield Slot(container.name, container.image, pointer, container.image_pull_policy == NEVER)
     for index, volume in enumerate(spec.volumes or ()):
-        if volume.image is not None and volume.image.reference:
-            yield Slot(f"volume/{volume.name}", volume.image.reference, f"/spec/volumes/{index}/image/reference")
+        image = volume.image
+        if image is not None and image.reference:
+            pointer = f"/spec/volumes/{index}/image/reference"
+            yield Slot(VOLUME + volume.name, image.reference, pointer, image.pull_policy == NEVER)
 
 
 def pull_secret_problem(pod: Pod) -> str:
-    """Why the pod could not pull from the internal registry; empty if nothing is known against it.
+    """Why the pod could not log in to the internal registry; empty if nothing is known against it.
 
-    The platform adds the service account's own secrets, `NAME-dockercfg-…` for the internal registry among them, only to a pod
-    that names none.
+    ServiceAccount admission, before any webhook, adds the account's own secrets to a pod that names none. A new account has none
+    yet, and a pod's list never changes.
     """
-    names = [secret.name for secret in pod.spec.image_pull_secrets or ()]
-    theirs = f"{service_account(pod)}-dockercfg-"
-    if not names or any(name.startswith(theirs) for name in names):
-        return ""
-    return f"the pod names pull secrets of its own ({', '.join(names)}), none of them for the internal registry"
+    secrets, account = pod.spec.image_pull_secrets or (), service_account(pod)
+    theirs = pull_secret_prefix(account)
+    for secret in secrets:
+        if secret.name.startswith(theirs):
+            return ""
+    if not secrets:
+        return f"the pod names no pull secret of its service account {account}"
+    names = ", ".join(secret.name for secret in secrets)
+    return f"the pod names pull secrets of its own ({names}), none of them for the internal registry"
+
+
+def pull_secret_prefix(account: str) -> str:
+    """What the names of an account's secrets for the internal registry begin with."""
+    return f"{account if len(account) < SHORTENED_FROM else _shortened(account)}-dockercfg-"
+
+
+def _shortened(account: str) -> str:
+    """A long account's name as the names of its secrets begin: 38 letters and an FNV-1a hash."""
+    value = 0x811C9DC5
+    for byte in account.encode():
+        value = (value ^ byte) * 0x01000193 & 0xFFFFFFFF
+    return f"{account[:38]}-{value:08x}"
 
 
 def service_account(pod: Pod) -> str:
     """The service account that the pod runs as."""
     return pod.spec.service_account_name or "default"
+
+
+def is_placed(pod: Pod) -> bool:
+    """Whether the pod says anything about its nodes."""
+    spec = pod.spec
+    return spec.node_selector is not None or spec.affinity is not None or spec.os is not None
+
+
+def runs_on_windows(pod: Pod) -> bool:
+    """Whether the pod asks for Windows nodes."""
+    if pod.spec.os is not None and pod.spec.os.name:
+        return pod.spec.os.name == "windows"
+    selector = pod.spec.node_selector
+    return bool(_others(pod, {OS_LABEL: selector.os, OLD_OS_LABEL: selector.old_os} if selector else _NO_OS, "linux"))
+
+
+def other_architectures(pod: Pod, own: str) -> frozenset[str]:
+    """The architectures besides `own` that the pod asks for, in words; empty if it asks for none."""
+    selector = pod.spec.node_selector
+    selected = {ARCHITECTURE_LABEL: selector.architecture, OLD_ARCHITECTURE_LABEL: selector.old_architecture} if selector else None
+    return _others(pod, selected or _NO_ARCHITECTURE, own)
+
+
+_NO_OS: Mapping[str, str | None] = {OS_LABEL: None, OLD_OS_LABEL: None}
+_NO_ARCHITECTURE: Mapping[str, str | None] = {ARCHITECTURE_LABEL: None, OLD_ARCHITECTURE_LABEL: None}
+
+
+def _others(pod: Pod, selected: Mapping[str, str | None], own: str) -> frozenset[str]:
+    """The values besides `own` that the pod asks for of nodes' labels, by what its selector says of each.
+
+    A node must match the selector and one of the required terms. What a pod only prefers counts, too: there is where it comes to.
+    """
+    selector = [Requirement(label, "In", (value,)) for label, value in selected.items() if value is not None]
+    affinity = pod.spec.affinity.node_affinity if pod.spec.affinity else None
+    required = affinity.required.node_selector_terms if affinity and affinity.required else None
+    preferred = [term.preference for term in (affinity.preferred if affinity else None) or ()]
+    found: set[str] = set()
+    for term in required or (_ANY,):
+        if term is _ANY or term.match_expressions or term.match_fields:
+            for preference in (_ANY, *preferred):
+                found |= _asked([*selector, *(term.match_expressions or ()), *(preference.match_expressions or ())], selected, own)
+    return frozenset(found)
+
+
+_ANY = Term()
+
+
+def _asked(requirements: Iterable[Requirement], labels: Mapping[str, object], own: str) -> set[str]:
+    """The values besides `own` that requirements, all of them, ask for of `labels`, which have the same value."""
+    named: set[str] | None = None
+    refused: set[str] = set()
+    for requirement in requirements:
+        if requirement.key not in labels:
+            continue
+        values = set(requirement.values or ())
+        if requirement.operator == "In":
+            named = values if named is None else named & values
+        elif requirement.operator == "NotIn":
+            refused |= values
+        elif requirement.operator != "Exists":  # every node has the label, and none a number in it
+            return set()
+    if named is not None:
+        return named - refused - {own}
+    return {f"another than {own}"} if own in refused else set()

@@ -8,9 +8,10 @@ import time
 import msgspec
 import structlog
 
-from mirrorstream_webhook.decide import Decider
+from mirrorstream_webhook.access import AnswerPendingError
+from mirrorstream_webhook.cache import MAX_REVIEW_BYTES, ReviewCache, ReviewOutcome, review_outcome
+from mirrorstream_webhook.decider import Decider
 from mirrorstream_webhook.metrics import ReviewMetrics
-from mirrorstream_webhook.outcomes import LARGEST, Outcome, Outcomes, outcome_of
 from mirrorstream_webhook.patch import Rewriting
 from mirrorstream_webhook.pods import decode_pod
 
@@ -61,7 +62,9 @@ class _Answer(msgspec.Struct, gc=False, rename="camel"):
     kind: str = KIND
 
 
-NOTHING = outcome_of(Rewriting())
+WAITS_SECONDS = 1.0
+"""How long after it came a review still begins to wait for a right to pull; the API server waits 3 s for all images together."""
+NOTHING = review_outcome(Rewriting())
 _decode_review = msgspec.json.Decoder(_Review).decode
 _encode = msgspec.json.Encoder().encode
 
@@ -72,23 +75,29 @@ class Reviewer:
     def __init__(self, decider: Decider, metrics: ReviewMetrics) -> None:
         self._decider = decider
         self._metrics = metrics
-        self._outcomes = Outcomes()
+        self._outcomes = ReviewCache()
 
-    def review(self, body: bytes) -> bytes:
-        """The answer to one AdmissionReview. Raises BadReviewError for what is none."""
-        began = time.perf_counter()
+    def review(self, body: bytes, received: float | None = None) -> bytes:
+        """The answer to one AdmissionReview that was `received` at a time of `time.perf_counter`, or now.
+
+        Raises BadReviewError for what is none, and in an event loop AnswerPendingError.
+        """
+        began = received or time.perf_counter()
         request = _read(body)
         try:
-            outcome = self._decide(request, keep=len(body) <= LARGEST)
+            waits = time.perf_counter() - began < WAITS_SECONDS
+            outcome = self._decide(request, keep=len(body) <= MAX_REVIEW_BYTES, waits=waits)
             answer = _encode(_Answer(_response(request.uid, outcome)))
+        except AnswerPendingError:
+            raise
         except Exception:  # whatever it is, a pod must not wait for it
-            log.exception("a review failed, the pod goes on as it is", namespace=request.namespace, pod=request.name)
+            log.exception("review failed, pod left unchanged", namespace=request.namespace, pod=request.name)
             self._metrics.reviewed("failed", (), time.perf_counter() - began)
             return _encode(_Answer(_Response(request.uid, True)))
-        self._metrics.reviewed("patched" if outcome.patch else "unchanged", outcome.results, time.perf_counter() - began)
+        self._metrics.reviewed(outcome.name, outcome.results, time.perf_counter() - began)
         return answer
 
-    def _decide(self, request: _Request, *, keep: bool) -> Outcome:
+    def _decide(self, request: _Request, *, keep: bool, waits: bool) -> ReviewOutcome:
         if request.kind.kind != "Pod" or request.kind.group or request.operation not in ("CREATE", "UPDATE"):
             return NOTHING
         try:
@@ -96,14 +105,14 @@ class Reviewer:
             old = decode_pod(request.old_object) if request.operation == "UPDATE" else None
         except UNREADABLE as error:
             # The API server validates a pod after its webhooks; it will say so better.
-            log.info("a pod cannot be read and is left alone", namespace=request.namespace, pod=request.name, error=str(error))
+            log.info("cannot decode pod, left unchanged", namespace=request.namespace, pod=request.name, error=str(error))
             return NOTHING
         version = self._decider.version()
         key = (request.namespace, request.sub_resource, pod, old)
         outcome = self._outcomes.get(key, version) if keep else None
         if outcome is None:
-            decided = self._decider.pod(pod, old, request.namespace, subresource=request.sub_resource)
-            outcome = outcome_of(decided, request.namespace)
+            decided = self._decider.pod(pod, old, request.namespace, subresource=request.sub_resource, waits=waits)
+            outcome = review_outcome(decided, request.namespace)
             if keep:
                 self._outcomes.put(key, version, outcome)
         return outcome
@@ -125,7 +134,7 @@ def _read(body: bytes) -> _Request:
     return review.request
 
 
-def _response(uid: str, outcome: Outcome) -> _Response:
+def _response(uid: str, outcome: ReviewOutcome) -> _Response:
     response = _Response(uid, True)
     if outcome.patch:
         response.patch_type = "JSONPatch"

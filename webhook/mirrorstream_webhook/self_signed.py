@@ -1,7 +1,7 @@
 """Certificates without anybody who issues them: each replica makes its own, in memory, and tells the API servers its authority.
 
 An authority is added to the caBundle of the one MutatingWebhookConfiguration that this account may patch, beside those of other
-replicas. A replica is ready, and a new certificate is served, only when the authority has been in the bundle for a while: an API
+replicas. A replica is ready, and serving a new certificate, only when the authority has been in the bundle for a while: an API
 server that has not seen it yet would refuse the connection, and let pods through as they are.
 """
 
@@ -15,11 +15,11 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import structlog
-from mirrorstream.authority import LONGEST_NAME, Authority
-from mirrorstream.certs import CertificatePair
 from mirrorstream.kube.client import JSON_PATCH, ApiError, Client, ClientError
+from mirrorstream.runtime.ca import LONGEST_NAME, Authority
+from mirrorstream.runtime.certs import CertificatePair
 
-from mirrorstream_webhook.bundle import NAME, has, merge, without
+from mirrorstream_webhook.ca_bundle import NAME, has, merge, without
 
 log = structlog.get_logger(__name__)
 
@@ -116,14 +116,14 @@ class SelfSigned:
         except (ClientError, RegistrationError) as error:
             self._report(str(error))
         except Exception as error:  # a bug must not end the renewing, or reviews end with the certificate
-            log.exception("the certificate could not be looked after, trying again")
+            log.exception("certificate renewal failed, will retry")
             self._report(repr(error))
         else:
             self._problem = None
 
     def _report(self, problem: str) -> None:
         if problem != self._problem:
-            log.warning("the caBundle cannot be looked after", configuration=self._name, error=problem)
+            log.warning("cannot update the caBundle", configuration=self._name, error=problem)
         self._problem = problem
 
     def _step(self) -> None:
@@ -131,7 +131,7 @@ class SelfSigned:
         configuration = self._get()
         hosts = _hosts(configuration)
         if self._next and (now >= self._next.renew_at or self._next.hosts != hosts):
-            self._next = None  # it could not be told for so long, or the API servers ask for another name by now
+            self._next = None  # the bundle could not be updated for so long, or the API servers ask for another name by now
         if self._next is None and (self._own is None or now >= self._own.renew_at or self._own.hosts != hosts):
             self._next = self._make(hosts, now)
         own = [item.pem for item in (self._own, self._next) if item and item.authority.not_after > now]
@@ -155,7 +155,7 @@ class SelfSigned:
             return
         self._serve(new.pair)
         self._own, self._next = new, None
-        log.info("serving a certificate of our own", not_after=new.pair.not_after.isoformat())
+        log.info("serving a self-signed certificate", not_after=new.pair.not_after.isoformat())
 
     def _make(self, hosts: list[str], now: datetime) -> _Own:
         authority = Authority.create(NAME, now=now, lifetime=LIFETIME, unit=self._replica)
@@ -199,7 +199,7 @@ class SelfSigned:
         except ClientError as error:
             if isinstance(error, ApiError) and error.status == 404:
                 return  # uninstalled: there is no bundle any more
-            log.warning("our authority stays in the caBundle until it expires", configuration=self._name, error=str(error))
+            log.warning("own CA stays in the caBundle until it expires", configuration=self._name, error=str(error))
 
 
 def _version(configuration: Object) -> str:
