@@ -1,4 +1,4 @@
-"""`python -m e2e.controlplane`: a control plane to try things on with kubectl, until Ctrl-C."""
+"""`python -m e2e.testbed.controlplane`: a control plane to try things on with kubectl, until Ctrl-C."""
 
 import argparse
 import signal
@@ -9,17 +9,17 @@ from pathlib import Path
 
 from mirrorstream.kube.client import ClientError
 
-from e2e.controlplane.build import components
-from e2e.controlplane.openshift import missing_programs
-from e2e.controlplane.plane import ControlPlane
-from e2e.gobuild import BuildError
-from e2e.processes import ProcessError
-from e2e.simulator.settings import Settings, contract_settings
+from e2e.testbed.controlplane.build import components
+from e2e.testbed.controlplane.openshift import missing_programs
+from e2e.testbed.controlplane.plane import ControlPlane
+from e2e.testbed.simulator.settings import Settings, contract_settings
+from e2e.testbed.support.gobuild import BuildError
+from e2e.testbed.support.processes import ProcessError
 
 
 def main() -> int:
     """Run until a signal; 1 when something cannot be built or started."""
-    parser = argparse.ArgumentParser(prog="python -m e2e.controlplane", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m e2e.testbed.controlplane", description=__doc__)
     parser.add_argument("--contract", action="store_true", help="the settings that the recordings were made with")
     parser.add_argument("--openshift-bin", metavar="DIR", type=Path, help="OpenShift's programs instead of the simulator")
     args = parser.parse_args()

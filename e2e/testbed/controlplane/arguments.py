@@ -4,11 +4,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from e2e.certificates import Pair
-from e2e.ports import free_port
+from e2e.testbed.support.certificates import Pair
+from e2e.testbed.support.ports import free_port
 
 OWN_NAMESPACE = "mirrorstream"
 """Where mirrorstream's service accounts live."""
+SERVICES = "10.0.0.0/24"
+"""Addresses of Services, which lead nowhere where there is no node."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +49,7 @@ def kube_apiserver(
     front_client: Pair,
     service_account_key: Path,
     audit: tuple[Path, Path],
+    services: str = SERVICES,
 ) -> list[str]:
     """RBAC, an aggregated API that is trusted by its CA, and an audit log."""
     return [
@@ -60,7 +63,7 @@ def kube_apiserver(
         "--service-account-issuer=https://kubernetes.default.svc",
         f"--service-account-key-file={service_account_key}",
         f"--service-account-signing-key-file={service_account_key}",
-        "--service-cluster-ip-range=10.0.0.0/24",
+        f"--service-cluster-ip-range={services}",
         f"--requestheader-client-ca-file={front_authority}",
         "--requestheader-allowed-names=system:aggregator",
         "--requestheader-username-headers=X-Remote-User",
@@ -69,6 +72,8 @@ def kube_apiserver(
         f"--proxy-client-cert-file={front_client.certificate}",
         f"--proxy-client-key-file={front_client.key}",
         "--endpoint-reconciler-type=none",
+        # A node may have any name.
+        "--kubelet-preferred-address-types=InternalIP",
         "--allow-privileged=true",
         # OpenShift's exempts imagestreamimports from its limit of a minute; upstream's has no such list, only this.
         "--request-timeout=3600s",
@@ -113,7 +118,7 @@ def simulator(ports: Ports, settings: Path, kubeconfig: Path, serving: Pair, cli
     """The simulator as the aggregated API."""
     return [
         "-m",
-        "e2e.simulator",
+        "e2e.testbed.simulator",
         f"--port={ports.image_api}",
         f"--settings={settings}",
         f"--aggregated={kubeconfig}",

@@ -6,7 +6,7 @@ import sys
 import time
 from pathlib import Path
 
-from e2e.gobuild import BUILD, alone, cache_folder, go, version
+from e2e.testbed.support.gobuild import BUILD, built_once, cache_folder, go, version
 
 MODULE = Path(__file__).parent
 PROGRAMS = ("etcd", "kube-apiserver", "kube-controller-manager", "kubectl")
@@ -24,13 +24,7 @@ DEFINITIONS = {
 
 def components() -> Path:
     """The folder of the programs and custom resource definitions, built now if this version never was. Raises BuildError."""
-    folder = cache_folder() / "controlplane" / version(MODULE, DEFINITIONS)
-    if not (folder / "done").exists():
-        folder.mkdir(parents=True, exist_ok=True)
-        with alone(folder / "lock"):
-            if not (folder / "done").exists():
-                _build(folder)
-    return folder
+    return built_once(cache_folder() / "controlplane" / version(MODULE, DEFINITIONS), _build)
 
 
 def _build(folder: Path) -> None:
@@ -43,7 +37,6 @@ def _build(folder: Path) -> None:
         for plural in plurals:
             (found,) = module.glob(f"{group}/zz_generated.crd-manifests/*_{plural}.crd.yaml")
             shutil.copyfile(found, folder / f"{plural}.yaml")
-    (folder / "done").touch()
     _say(f"built in {time.monotonic() - started:.0f} s, in {folder}")
 
 

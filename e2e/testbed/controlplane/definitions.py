@@ -5,7 +5,7 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
-from e2e.gobuild import BuildError, alone, cache_folder, go, version
+from e2e.testbed.support.gobuild import BuildError, built_once, cache_folder, go, version
 
 HERE = Path(__file__).parent
 
@@ -40,15 +40,14 @@ MODULES = (
 )
 
 
-def definitions(modules: tuple[Module, ...] = MODULES) -> list[Path]:
+def definitions() -> list[Path]:
     """The files of the definitions, downloaded now if these versions never were. Raises BuildError."""
-    folder = cache_folder() / "definitions" / version(HERE / "cmd", modules)
-    if not (folder / "done").exists():
-        folder.mkdir(parents=True, exist_ok=True)
-        with alone(folder / "lock"):
-            for module in modules:
-                _copy(module, folder)
-            (folder / "done").touch()
+
+    def build(folder: Path) -> None:
+        for module in MODULES:
+            _copy(module, folder)
+
+    folder = built_once(cache_folder() / "definitions" / version(HERE / "cmd", MODULES), build)
     return sorted(folder.glob("*.yaml"))
 
 

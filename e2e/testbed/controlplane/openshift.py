@@ -2,21 +2,20 @@
 
 import base64
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import urllib3
 import yaml
 from mirrorstream.kube.client import ApiError, Client, ClientError
 
-from e2e.certificates import Pair
-from e2e.controlplane.arguments import Ports
-from e2e.simulator.settings import Settings
-
-if TYPE_CHECKING:
-    from e2e.controlplane.plane import ControlPlane
+from e2e.testbed.controlplane.arguments import Ports
+from e2e.testbed.registries.internal import NAMESPACE as REGISTRY_NAMESPACE
+from e2e.testbed.simulator.settings import Settings
+from e2e.testbed.support.certificates import Pair
+from e2e.testbed.support.processes import Process
 
 # Not authorization: its rolebindingrestrictions cannot be deleted by collection, which would keep every namespace Terminating.
 GROUPS = ("image", "build", "apps", "project", "template", "route")
@@ -29,6 +28,16 @@ _CONFIG = "openshiftcontrolplane.config.openshift.io/v1"
 def missing_programs(folder: Path) -> list[str]:
     """Which programs the folder lacks."""
     return [name for name in PROGRAMS if not (folder / name).is_file()]
+
+
+def local_address(internal_registry: str) -> str:
+    """Where the internal registry listens, whatever its name is on the cluster."""
+    return f"localhost:{internal_registry.rpartition(':')[2]}"
+
+
+def has_tls(internal_registry: str) -> bool:
+    """By the name of its Service the internal registry is always asked over TLS."""
+    return not internal_registry.startswith("localhost:")
 
 
 def write_configuration(folder: Path, ports: Ports, settings: Settings, serving: Pair, authority: Path) -> dict[str, Path]:
@@ -56,14 +65,19 @@ def write_configuration(folder: Path, ports: Ports, settings: Settings, serving:
         "kind": "OpenShiftControllerManagerConfig",
         "servingInfo": serving_info(ports.openshift_controller_manager),
         "leaderElection": {"disable": True},
-        "controllers": ["openshift.io/image-import"],
+        "controllers": ["openshift.io/image-import", "openshift.io/serviceaccount-pull-secrets"],
         "imageImport": {"scheduledImageImportMinimumIntervalSeconds": int(max(1, settings.scheduled_interval))},
-        "dockerPullSecret": {"internalRegistryHostname": settings.internal_registry},
+        "dockerPullSecret": {
+            "internalRegistryHostname": settings.internal_registry,
+            "registryURLs": [settings.internal_registry],
+        },
     }
+    certificate = {"certificate": str(serving.certificate), "key": str(serving.key)}
+    tls = {"tls": certificate} if has_tls(settings.internal_registry) else {}
     registry = {
         "version": "0.1",
         "log": {"level": "info"},
-        "http": {"addr": settings.internal_registry},
+        "http": {"addr": local_address(settings.internal_registry), **tls},
         "storage": {"filesystem": {"rootdirectory": str(folder / "registry")}, "delete": {"enabled": True}},
         "auth": {"openshift": {"realm": "openshift"}},
         "middleware": {kind: [{"name": "openshift"}] for kind in ("registry", "repository", "storage")},
@@ -98,10 +112,16 @@ def commands(programs: Path, files: dict[str, Path], kubeconfig: Path, trusted: 
     }
 
 
-def create_namespaces(client: Client) -> None:
-    """Create the namespaces that the programs need."""
+def prepare(client: Client, internal_registry: str) -> None:
+    """Create what the programs need on a cluster: namespaces, and the Service of the internal registry.
+
+    Accounts' pull secrets stay empty as long as there is no such Service. It has no address: the registry is on this machine.
+    """
     for name in NAMESPACES:
         client.request("POST", "/api/v1/namespaces", body={"metadata": {"name": name}})
+    port = int(internal_registry.rpartition(":")[2])
+    service = {"metadata": {"name": "image-registry"}, "spec": {"clusterIP": "None", "ports": [{"port": port}]}}
+    client.request("POST", f"/api/v1/namespaces/{REGISTRY_NAMESPACE}/services", body=service)
 
 
 def register(client: Client, groups: Iterable[str], port: int, namespace: str, authority: Path) -> None:
@@ -137,15 +157,16 @@ def served(client: Client, path: str) -> bool:
     return True
 
 
-def start_rest(plane: "ControlPlane", client: Client, settings: Settings) -> None:
-    """Start what works on a running API: the import controller and the internal registry."""
-    controller_manager, registry = plane.run(CONTROLLER_MANAGER), plane.run(REGISTRY)
+def start_rest(run: Callable[[str], Process], api_server: Process, authority: Path, client: Client, settings: Settings) -> None:
+    """Start, by `run`, what works on a running API: the import controller and the internal registry."""
+    controller_manager, registry = run(CONTROLLER_MANAGER), run(REGISTRY)
     for group in GROUPS:
         path = f"/apis/{group}.openshift.io/v1"
-        plane.processes[API_SERVER].wait_until(f"{path} is served", partial(_discovered, client, path))
+        api_server.wait_until(f"{path} is served", partial(_discovered, client, path))
     controller_manager.wait_until("its controllers run", lambda: "Started Origin Controllers" in controller_manager.log())
-    pool = urllib3.PoolManager(retries=False, timeout=3)
-    url = f"http://{settings.internal_registry}/healthz"
+    pool = urllib3.PoolManager(retries=False, timeout=3, ca_certs=str(authority))
+    scheme = "https" if has_tls(settings.internal_registry) else "http"
+    url = f"{scheme}://{local_address(settings.internal_registry)}/healthz"
     registry.wait_until("it serves", lambda: _answers(pool, url))
 
 

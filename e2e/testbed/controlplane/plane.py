@@ -1,6 +1,7 @@
 """One control plane: its certificates, its processes in the order in which they need each other, and its users."""
 
 import contextlib
+import ipaddress
 import json
 import shutil
 import ssl
@@ -20,15 +21,27 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 from mirrorstream.kube.client import ApiError, Client, load_client
 
-from e2e.certificates import Authority
-from e2e.controlplane import openshift
-from e2e.controlplane.arguments import Ports, audit_policy, etcd, kube_apiserver, kube_controller_manager, simulator
-from e2e.kubeconfig import write_kubeconfig
-from e2e.processes import Process, ProcessError
-from e2e.simulator.settings import Settings
+from e2e.testbed.controllers.pull_secrets import PullSecrets
+from e2e.testbed.controlplane import openshift
+from e2e.testbed.controlplane.arguments import (
+    SERVICES,
+    Ports,
+    audit_policy,
+    etcd,
+    kube_apiserver,
+    kube_controller_manager,
+    simulator,
+)
+from e2e.testbed.registries.internal import SERVICE_NAME
+from e2e.testbed.simulator.registry_host import image_config
+from e2e.testbed.simulator.settings import Settings
+from e2e.testbed.support.certificates import Authority
+from e2e.testbed.support.kubeconfig import write_kubeconfig
+from e2e.testbed.support.processes import Process, ProcessError
+from e2e.testbed.support.waiting import wait_for
 
-PROJECT = Path(__file__).parents[2]
-MASTERS = ("system:masters",)
+PROJECT = Path(__file__).parents[3]
+MASTERS = "system:masters"
 AGGREGATOR = "system:aggregator"
 SERVICE_NAMESPACE = "openshift-apiserver"
 NAMESPACES = ("openshift", "openshift-config", "openshift-config-managed", "openshift-image-registry", SERVICE_NAMESPACE)
@@ -41,7 +54,7 @@ class ControlPlane:
     `folder` takes certificates, kubeconfigs and one log for each process. `without` names custom resources that this cluster does
     not serve, or `image.openshift.io`. With `openshift_programs` that folder's OpenShift components serve image.openshift.io,
     otherwise the simulator does; `trusted` is what they trust registries by besides the system's authorities: on a cluster an
-    operator copies it from where the Image config says.
+    operator copies it from where the Image config says. `services` is the range of Services' addresses.
     """
 
     def __init__(
@@ -53,31 +66,34 @@ class ControlPlane:
         without: Sequence[str] = (),
         openshift_programs: Path | None = None,
         trusted: Path | None = None,
+        services: str = SERVICES,
     ) -> None:
         self.folder, self._components, self._settings, self._without = folder, components, settings, without
         self.openshift_programs = openshift_programs
         self._trusted = trusted
+        self._services = services
         (folder / "logs").mkdir(parents=True, exist_ok=True)
         self.ports = Ports()
         self.authority = Authority(folder / "pki", "cluster")
         front = Authority(folder / "pki", "front-proxy")
         self._front_authority = front.certificate
         self._front_client = front.issue(AGGREGATOR)
-        self._serving = self.authority.issue(
-            "server", hosts=("localhost", "kubernetes.default.svc", f"api.{SERVICE_NAMESPACE}.svc")
-        )
+        kubernetes = ("kubernetes.default.svc", str(ipaddress.ip_network(services)[1]))
+        names = ("localhost", *kubernetes, f"api.{SERVICE_NAMESPACE}.svc", SERVICE_NAME)
+        self._serving = self.authority.issue("server", hosts=names)
         self._service_account_key = self._signing_key()
         self.server = f"https://localhost:{self.ports.kube_apiserver}"
-        self.kubeconfig = self.user("system:admin", *MASTERS)
+        self.kubeconfig = self.user("system:admin", MASTERS)
         self.processes: dict[str, Process] = {}
+        self.pull_secrets: PullSecrets | None = None
         self._commands: dict[str, list[str | Path]] = {}
         self._context = ssl.create_default_context(cafile=str(self.authority.certificate))
 
     # Users.
 
-    def user(self, name: str, *groups: str) -> Path:
+    def user(self, name: str, group: str) -> Path:
         """A kubeconfig for a user with a client certificate."""
-        pair = self.authority.issue(name, organizations=groups)
+        pair = self.authority.issue(name, group=group)
         path = self.folder / f"{pair.certificate.stem}.kubeconfig"
         return write_kubeconfig(path, self.server, authority=self.authority.certificate, certificate=(pair.certificate, pair.key))
 
@@ -105,6 +121,9 @@ class ControlPlane:
             self._configure(client)
             if "image.openshift.io" not in self._without:
                 self._start_images(client)
+            if not self.openshift_programs:
+                self.pull_secrets = PullSecrets(load_client(str(self.kubeconfig), in_cluster=False, user_agent="pull-secrets"))
+                self.pull_secrets.start()
             stack.pop_all()
         print(
             f"control plane: up in {time.monotonic() - started:.1f} s; logs in {self.folder / 'logs'}", file=sys.stderr, flush=True
@@ -112,10 +131,12 @@ class ControlPlane:
         return self
 
     def stop(self) -> None:
-        """End all processes, the last started first, and remove the data; certificates and logs stay for whoever looks.
+        """End all processes, the last started first, and remove the data; certificates and logs stay.
 
         Nothing has to be saved, and an orderly end of kube-apiserver would wait for every watch.
         """
+        if self.pull_secrets:
+            self.pull_secrets.stop()
         for name in reversed(list(self.processes)):
             self.processes.pop(name).kill()
         shutil.rmtree(self.folder / "etcd", ignore_errors=True)
@@ -126,8 +147,10 @@ class ControlPlane:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self.stop()
 
-    def run(self, name: str) -> Process:
-        """Start (again) one of the processes."""
+    def run(self, name: str, command: Sequence[str | Path] = ()) -> Process:
+        """Start (again) one of the processes; `command` adds one."""
+        if command:
+            self._commands[name] = list(command)
         log = self.folder / "logs" / f"{name}.log"
         process = self.processes[name] = Process(name, self._commands[name], log, folder=self.folder)
         return process
@@ -175,6 +198,7 @@ class ControlPlane:
                 front_client=self._front_client,
                 service_account_key=self._service_account_key,
                 audit=(policy, self.audit_log),
+                services=self._services,
             ),
         ]
         self._commands["kube-controller-manager"] = [
@@ -190,21 +214,15 @@ class ControlPlane:
         """Custom resources, the Image config and the namespaces that a cluster has."""
         for name in NAMESPACES:
             client.request("POST", "/api/v1/namespaces", body={"metadata": {"name": name}})
-        self.define(client, [path for path in self._components.glob("*.yaml") if path.stem not in self._without])
+        define(client, [path for path in self._components.glob("*.yaml") if path.stem not in self._without])
         api_server = self.processes["kube-apiserver"]
         # Established, and yet 404 until the handler has seen it too.
-        config = {"apiVersion": "config.openshift.io/v1", "kind": "Image", "metadata": {"name": "cluster"}}
         path = "/apis/config.openshift.io/v1/images"
         api_server.wait_until(f"{path} is served", lambda: openshift.served(client, path))
-        client.request("POST", path, body={**config, "spec": self._settings.image_config})
-
-    def define(self, client: Client, files: Sequence[Path]) -> None:
-        """Have custom resources served. Raises ProcessError."""
-        with ThreadPoolExecutor(8) as pool:
-            made = [pool.submit(client.request, "POST", CRDS, body=_yaml(path)) for path in files]
-            names = {future.result()["metadata"]["name"] for future in made}
-        api_server = self.processes["kube-apiserver"]
-        api_server.wait_until("the custom resources are established", lambda: names <= _established(client))
+        config = image_config(self._settings.image_config, self._settings.internal_registry)
+        made = client.request("POST", path, body=config)
+        # A subresource: what a POST says of the status is dropped.
+        client.request("PUT", f"{path}/cluster/status", body={**made, "status": config.get("status", {})})
 
     def _start_images(self, client: Client) -> None:
         settings = self.folder / "settings.json"
@@ -214,7 +232,7 @@ class ControlPlane:
                 self.folder, self.ports, self._settings, self._serving, self.authority.certificate
             )
             self._commands |= openshift.commands(self.openshift_programs, files, self.kubeconfig, self._trusted)
-            openshift.create_namespaces(client)
+            openshift.prepare(client, self._settings.internal_registry)
         else:
             arguments = simulator(self.ports, settings, self.kubeconfig, self._serving, self._front_authority, AGGREGATOR)
             self._commands["simulator"] = ["env", f"PYTHONPATH={PROJECT}", sys.executable, *arguments]
@@ -226,7 +244,7 @@ class ControlPlane:
         self.processes[first].wait_until("it is ready", lambda: self._ready(self.ports.image_api, health))
         self.wait_image_api()
         if self.openshift_programs:
-            openshift.start_rest(self, client, self._settings)
+            openshift.start_rest(self.run, self.processes[openshift.API_SERVER], self.authority.certificate, client, self._settings)
 
     # Parts.
 
@@ -255,7 +273,19 @@ def _yaml(path: Path) -> Any:
     return yaml.load(path.read_text(encoding="utf-8"), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))  # noqa: S506  both are safe
 
 
-def _established(client: Client) -> set[str]:
+def define(client: Client, files: Sequence[Path], version: str = "") -> None:
+    """Have custom resources served, by another `version` than that of their files if one is given."""
+    documents = [_yaml(path) for path in files]
+    for document in documents if version else ():
+        (served,) = document["spec"]["versions"]
+        served["name"] = version
+    with ThreadPoolExecutor(8) as pool:
+        made = [pool.submit(client.request, "POST", CRDS, body=document) for document in documents]
+        names = {future.result()["metadata"]["name"] for future in made}
+    wait_for("the custom resources are established", lambda: names <= established(client))
+
+
+def established(client: Client) -> set[str]:
     """The names of the custom resources that are served."""
     try:
         items = client.get(CRDS)["items"]

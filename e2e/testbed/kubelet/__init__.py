@@ -1,0 +1,1 @@
+"""A small kubelet for back ends without a node."""
