@@ -11,10 +11,10 @@ import bcrypt
 import urllib3
 import yaml
 
-from e2e.certificates import Pair
-from e2e.ports import free_port
-from e2e.processes import Process
-from e2e.registry import Store, digest_of
+from e2e.testbed.registries.store import Store, digest_of
+from e2e.testbed.support.certificates import Pair
+from e2e.testbed.support.ports import free_port
+from e2e.testbed.support.processes import Process
 
 PROGRAM = shutil.which("docker-registry")
 Credentials = tuple[str, str]
@@ -46,7 +46,7 @@ class DockerRegistry:
     def __enter__(self) -> Self:
         assert PROGRAM, "the fixture sees to it"
         self._process = Process("docker-registry", [PROGRAM, "serve", self._folder / "config.yml"], self._folder / "log")
-        self._process.wait_until("it serves", self._serves, seconds=15)
+        self._process.wait_until("it serves", self._serves)
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:

@@ -5,9 +5,10 @@ from collections.abc import Mapping
 from types import TracebackType
 from typing import Self
 
-from e2e.certificates import server_context
-from e2e.registry import FAILURES, DeadPort, Registry, SilentPort, Store
-from e2e.simulator.settings import CONTRACT_PORTS
+from e2e.testbed.registries.registry import FAILURES, DeadPort, Registry, SilentPort
+from e2e.testbed.registries.store import Base, Store
+from e2e.testbed.simulator.settings import CONTRACT_PORTS
+from e2e.testbed.support.certificates import server_context
 
 
 class Registries:
@@ -16,8 +17,8 @@ class Registries:
     `servers` are those that serve at all; what fails there is theirs to change.
     """
 
-    def __init__(self, ports: Mapping[str, int] | None = None) -> None:
-        self._ports = ports or {}
+    def __init__(self, ports: Mapping[str, int] | None = None, *, base: Base | None = None) -> None:
+        self._ports, self._base = ports or {}, base
         self._exit = contextlib.ExitStack()
         self.hosts: dict[str, str] = {}
         self.stores: dict[str, Store] = {}
@@ -36,14 +37,14 @@ class Registries:
             store.clear()
 
     def _start(self, name: str, port: int) -> None:
-        self.stores[name] = Store()
+        self.stores[name] = Store(self._base)
         if name == "dead":
             self.hosts[name] = self._exit.enter_context(DeadPort(port)).host
         elif name == "silent":
             self.hosts[name] = self._exit.enter_context(SilentPort(port)).host
         else:
             context = server_context() if name == "tls" else None
-            registry = self._exit.enter_context(Registry(port=port, failure=FAILURES.get(name), context=context))
+            registry = self._exit.enter_context(Registry(port=port, failure=FAILURES.get(name), context=context, base=self._base))
             self.stores[name] = registry.store
             self.servers[name] = registry
             self.hosts[name] = registry.host

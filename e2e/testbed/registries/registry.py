@@ -1,46 +1,25 @@
 """A small registry for tests and the demo: it serves what is put into it, and fails in each way that a test asks for."""
 
 import base64
-import gzip
-import hashlib
 import http.server
-import io
 import json
 import re
 import socket
 import ssl
-import tarfile
+import struct
 import threading
 import time
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Self
 from urllib.parse import parse_qs, urlsplit
+from uuid import uuid4
 
-from e2e.ports import free_port
-from e2e.serving import EndableServer
-
-DOCKER = (
-    "application/vnd.docker.distribution.manifest.v2+json",
-    "application/vnd.docker.container.image.v1+json",
-    "application/vnd.docker.image.rootfs.diff.tar.gzip",
-)
-OCI = (
-    "application/vnd.oci.image.manifest.v1+json",
-    "application/vnd.oci.image.config.v1+json",
-    "application/vnd.oci.image.layer.v1.tar+gzip",
-)
-LISTS = {
-    "list": ("application/vnd.docker.distribution.manifest.list.v2+json", "docker"),
-    "index": ("application/vnd.oci.image.index.v1+json", "oci"),
-}
-ARCHITECTURES = ("amd64", "arm64")
-
-
-def digest_of(data: bytes) -> str:
-    """The sha256 digest of `data`."""
-    return "sha256:" + hashlib.sha256(data).hexdigest()
+from e2e.testbed.registries.answers import BLOBS, MANIFESTS, PING, TOKEN, Answer, Answers
+from e2e.testbed.registries.store import OCI, Base, Store, digest_of
+from e2e.testbed.support.ports import free_port
+from e2e.testbed.support.serving import EndableServer
 
 
 @dataclass(frozen=True)
@@ -48,9 +27,9 @@ class Failure:
     """How requests fail.
 
     `status` with an error `code`; `html`: a proxy's page; `wrong_digest`: other content than the digest says; `seconds`: a wait
-    before the answer; `hang`: no answer at all; `close`: the connection is cut; `redirect`: to the same place, for ever;
+    before the answer; `close`: the connection is cut; `redirect`: to the same place, without end;
     `redirect_to`: to the same path at another registry (`http://host:port`). `flapping`: only every other so many seconds, and
-    not in between.
+    not in between. `answers`: what is answered at single steps of a pull; all others are served.
     """
 
     status: int = 0
@@ -58,11 +37,11 @@ class Failure:
     html: bool = False
     wrong_digest: bool = False
     seconds: float = 0
-    hang: bool = False
     close: bool = False
     redirect: bool = False
     redirect_to: str = ""
     flapping: float = 0
+    answers: Answers = field(default_factory=dict)
 
     def is_now(self, seconds: float) -> bool:
         """Whether requests fail at this time (monotonic)."""
@@ -80,80 +59,11 @@ FAILURES = {
 """The ways of failing that recordings have names for."""
 
 
-class Store:
-    """Manifests and blobs by repository. The same image has the same digest everywhere."""
-
-    def __init__(self) -> None:
-        self.blobs: dict[str, bytes] = {}
-        self.manifests: dict[tuple[str, str], tuple[str, bytes]] = {}
-        self.tags: dict[str, dict[str, str]] = {}
-
-    def put(self, repository: str, tag: str | None, kind: str = "docker", seed: str = "") -> str:
-        """Put an image: `docker` (schema 2), `oci`, `list` (of docker images) or `index` (of OCI images); its digest."""
-        if kind in LISTS:
-            media, part = LISTS[kind]
-            parts = [(architecture, *self._image(seed, architecture, part)) for architecture in ARCHITECTURES]
-            for _, part_media, part_data in parts:
-                self.manifests[repository, digest_of(part_data)] = (part_media, part_data)
-            entries = [
-                {"mediaType": m, "size": len(d), "digest": digest_of(d), "platform": {"architecture": a, "os": "linux"}}
-                for a, m, d in parts
-            ]
-            data = json.dumps({"schemaVersion": 2, "mediaType": media, "manifests": entries}).encode()
-        else:
-            media, data = self._image(seed, "amd64", kind)
-        digest = digest_of(data)
-        self.manifests[repository, digest] = (media, data)
-        if tag:
-            self.tags.setdefault(repository, {})[tag] = digest
-        return digest
-
-    def clear(self) -> None:
-        """Remove everything."""
-        self.blobs.clear()
-        self.manifests.clear()
-        self.tags.clear()
-
-    def remove(self, repository: str, tag: str) -> None:
-        """Remove a tag."""
-        self.tags.get(repository, {}).pop(tag, None)
-
-    def _image(self, seed: str, architecture: str, kind: str) -> tuple[str, bytes]:
-        raw = io.BytesIO()
-        with tarfile.open(fileobj=raw, mode="w") as tar:
-            info = tarfile.TarInfo("hello.txt")
-            # The very bytes that recordings were made with: their digests are compared.
-            content = (seed + architecture).encode()
-            info.size = len(content)
-            tar.addfile(info, io.BytesIO(content))
-        layer = gzip.compress(raw.getvalue(), mtime=0)
-        config = json.dumps(
-            {
-                "architecture": architecture,
-                "os": "linux",
-                "created": "2026-01-01T00:00:00Z",
-                "config": {"Cmd": ["/bin/true"], "Labels": {"seed": seed}},
-                "rootfs": {"type": "layers", "diff_ids": [digest_of(raw.getvalue())]},
-                "history": [{"created": "2026-01-01T00:00:00Z", "created_by": "test"}],
-            }
-        ).encode()
-        for blob in (layer, config):
-            self.blobs[digest_of(blob)] = blob
-        media, config_media, layer_media = DOCKER if kind == "docker" else OCI
-        manifest = {
-            "schemaVersion": 2,
-            "mediaType": media,
-            "config": {"mediaType": config_media, "size": len(config), "digest": digest_of(config)},
-            "layers": [{"mediaType": layer_media, "size": len(layer), "digest": digest_of(layer)}],
-        }
-        return media, json.dumps(manifest).encode()
-
-
 class Registry:
     """A registry on a port of 127.0.0.1; a context manager that serves it.
 
     `failure` holds for all requests but `/v2/`; `failures` for single repositories, by name. `credentials` asks for Basic
-    authentication.
+    authentication. A `writable` one takes what clients push.
     """
 
     def __init__(
@@ -163,8 +73,12 @@ class Registry:
         failure: Failure | None = None,
         credentials: tuple[str, str] | None = None,
         context: ssl.SSLContext | None = None,
+        base: Base | None = None,
+        writable: bool = False,
     ) -> None:
-        self.store = Store()
+        self.store = Store(base)
+        self.writable = writable
+        self.uploads: dict[str, bytearray] = {}
         self.failure = failure
         self.failures: dict[str, Failure] = {}
         self.credentials = credentials
@@ -249,13 +163,16 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         """Serve one request."""
         url = urlsplit(self.path)
         owner = self.owner
+        match = re.fullmatch(r"/v2/(.+)/(manifests|blobs|tags)/([^/]+)", url.path)
+        if answer := self._answer_instead(match, url.path):
+            self._give(answer)
+            return
         if url.path in ("/v2/", "/v2") and not (owner.failure and owner.failure.status == 401):
             if not self._allowed():
                 self._error(401, "UNAUTHORIZED", {"WWW-Authenticate": 'Basic realm="test"'})
             else:
                 self._answer(200, b"{}")
             return
-        match = re.fullmatch(r"/v2/(.+)/(manifests|blobs|tags)/([^/]+)", url.path)
         repository = match[1] if match else ""
         owner.requests[repository] += 1
         failure = owner.failures.get(repository) or owner.failure
@@ -277,6 +194,55 @@ class _Handler(http.server.BaseHTTPRequestHandler):
 
     do_HEAD = do_GET  # noqa: N815  http.server's name
 
+    def do_POST(self) -> None:
+        """Take a part of a push, as the distribution API defines it: an upload begins, goes on and ends, then the manifest."""
+        owner, url, body = self.owner, urlsplit(self.path), self._body()
+        match = re.fullmatch(r"/v2/(.+)/(manifests|blobs/uploads)/([^/]*)", url.path)
+        if not match or not owner.writable:
+            self._error(405, "UNSUPPORTED")
+        elif not self._allowed():
+            self._error(401, "UNAUTHORIZED", {"WWW-Authenticate": 'Basic realm="test"'})
+        elif match[2] == "manifests":
+            self._take_manifest(match[1], match[3], body)
+        else:
+            self._take_blob(match[1], match[3], body, parse_qs(url.query).get("digest", [""])[0])
+
+    do_PATCH = do_PUT = do_POST  # noqa: N815  http.server's names
+
+    def _body(self) -> bytes:
+        if self.headers.get("Transfer-Encoding", "").lower() != "chunked":
+            return self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        parts = []
+        while size := int(self.rfile.readline().partition(b";")[0], 16):
+            parts.append(self.rfile.read(size))
+            self.rfile.readline()
+        self.rfile.readline()
+        return b"".join(parts)
+
+    def _take_blob(self, repository: str, upload: str, body: bytes, digest: str) -> None:
+        uploads = self.owner.uploads
+        upload = upload or uuid4().hex
+        data = uploads.setdefault(upload, bytearray())
+        data += body
+        location = {"Location": f"/v2/{repository}/blobs/uploads/{upload}", "Range": f"0-{max(len(data) - 1, 0)}"}
+        if self.command != "PUT":
+            self._answer(202, b"", headers=location)
+            return
+        content = bytes(uploads.pop(upload))
+        if digest_of(content) != digest:
+            self._error(400, "DIGEST_INVALID")
+            return
+        self.owner.store.blobs[digest] = content
+        self._answer(201, b"", headers={"Location": f"/v2/{repository}/blobs/{digest}", "Docker-Content-Digest": digest})
+
+    def _take_manifest(self, repository: str, name: str, body: bytes) -> None:
+        store, digest = self.owner.store, digest_of(body)
+        store.manifests[repository, digest] = (self.headers.get("Content-Type", OCI[0]), body)
+        store.tags.setdefault(repository, {})
+        if not name.startswith("sha256:"):
+            store.tags[repository][name] = digest
+        self._answer(201, b"", headers={"Location": f"/v2/{repository}/manifests/{digest}", "Docker-Content-Digest": digest})
+
     def _allowed(self) -> bool:
         if self.owner.credentials is None:
             return True
@@ -287,9 +253,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         """Fail as asked; whether that was the answer."""
         if failure.seconds:
             self.owner.stopping.wait(failure.seconds)
-        if failure.hang:
-            self.owner.stopping.wait(600)
-        if failure.hang or failure.close:
+        if failure.close:
             self.close_connection = True
             return True
         if failure.redirect or failure.redirect_to:
@@ -303,6 +267,36 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             self._error(failure.status, failure.code, challenge)
             return True
         return False
+
+    def _answer_instead(self, match: re.Match[str] | None, path: str) -> Answer | None:
+        """What is answered at this step instead of what a registry answers."""
+        failure = (self.owner.failures.get(match[1]) if match else None) or self.owner.failure
+        if failure is None or not failure.answers:
+            return None
+        step = (
+            {"manifests": MANIFESTS, "blobs": BLOBS}.get(match[2], "") if match else {"/v2/": PING, "/token": TOKEN}.get(path, path)
+        )
+        return failure.answers.get(step)
+
+    def _give(self, answer: Answer) -> None:
+        if answer.reset:
+            self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            # At once: the server would end the connection in order first.
+            socket.close(self.connection.detach())
+            self.close_connection = True
+            return
+        self.send_response(answer.status)
+        self.send_header("Content-Type", answer.media)
+        self.send_header("Content-Length", str(len(answer.body) + answer.missing))
+        if answer.location:
+            self.send_header("Location", answer.location)
+        if answer.challenge:
+            self.send_header("WWW-Authenticate", answer.challenge.format(host=self.owner.host))
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(answer.body)
+        self.wfile.flush()
+        self.close_connection = self.close_connection or bool(answer.missing)
 
     def _manifest(self, repository: str, wanted: str, *, corrupt: bool) -> None:
         store = self.owner.store

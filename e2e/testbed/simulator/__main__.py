@@ -1,4 +1,4 @@
-"""`python -m e2e.simulator --port N`: a simulated cluster as a process; 0 after SIGTERM."""
+"""`python -m e2e.testbed.simulator --port N`: a simulated cluster as a process; 0 after SIGTERM."""
 
 import argparse
 import signal
@@ -9,21 +9,21 @@ from pathlib import Path
 
 from mirrorstream.kube.client import ConfigurationError, load_client
 
-from e2e.simulator.identity import FrontProxy
-from e2e.simulator.settings import Settings, contract_settings, read_settings
-from e2e.simulator.simulator import Aggregated, Simulator
+from e2e.testbed.simulator.identity import FrontProxy
+from e2e.testbed.simulator.settings import Settings, contract_settings, read_settings
+from e2e.testbed.simulator.simulator import Aggregated, Simulator
+from e2e.testbed.support.certificates import Authority
 
 
 def main() -> int:
     """Run until a signal."""
-    parser = argparse.ArgumentParser(prog="python -m e2e.simulator", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m e2e.testbed.simulator", description=__doc__)
     parser.add_argument("--port", type=int, required=True, help="port on 127.0.0.1; 0 for a free one")
     parser.add_argument("--contract", action="store_true", help="the settings that the recordings were made with")
     parser.add_argument("--settings", metavar="F", help="cluster-wide settings as JSON")
     parser.add_argument(
-        "--without", action="append", default=[], metavar="NAME", help="a resource or group that is not served; repeatable"
+        "--authority-out", metavar="DIR", help="serve TLS, of an authority whose certificate is put there as ca.crt"
     )
-    parser.add_argument("--kubeconfig-out", metavar="F", help="write a kubeconfig")
     behind = parser.add_argument_group("behind a kube-apiserver, as its aggregated API image.openshift.io/v1")
     behind.add_argument("--aggregated", metavar="KUBECONFIG", help="the kube-apiserver that mirror sets and secrets are read from")
     behind.add_argument("--tls-cert-file", metavar="F", help="what is served")
@@ -37,13 +37,17 @@ def main() -> int:
     try:
         settings = contract_settings() if args.contract else read_settings(args.settings) if args.settings else Settings()
         aggregated = _aggregated(args) if args.aggregated else None
-        simulator = Simulator(settings, port=args.port, without=tuple(args.without), aggregated=aggregated).start()
+        simulator = Simulator(
+            settings,
+            port=args.port,
+            aggregated=aggregated,
+            pull_secrets=aggregated is None,
+            authority=Authority(Path(args.authority_out), "ca") if args.authority_out else None,
+        ).start()
     except (OSError, ValueError, ConfigurationError) as error:
         print(f"simulator: {error}", file=sys.stderr)
         return 1
     try:
-        if args.kubeconfig_out:
-            simulator.write_kubeconfig(Path(args.kubeconfig_out))
         print(f"simulator: {simulator.url}", flush=True)
         ended.wait()
     finally:

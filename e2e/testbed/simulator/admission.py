@@ -9,10 +9,10 @@ from uuid import uuid4
 import msgspec
 import urllib3
 
-from e2e.simulator import errors
-from e2e.simulator.patches import json_patch
-from e2e.simulator.resources import NAMESPACES, Context, Resource
-from e2e.simulator.selectors import matcher
+from e2e.testbed.simulator import errors
+from e2e.testbed.simulator.patches import json_patch
+from e2e.testbed.simulator.resources import NAMESPACES, Context, Resource
+from e2e.testbed.simulator.selectors import matcher
 
 Object = dict[str, Any]
 CONFIGURATIONS = Resource(

@@ -8,13 +8,13 @@ from dataclasses import dataclass
 from typing import Any
 from uuid import uuid4
 
-from e2e.simulator import errors
-from e2e.simulator.admission import admit
-from e2e.simulator.identity import ADMINISTRATOR, Identity
-from e2e.simulator.patches import json_patch, merge_patch
-from e2e.simulator.resources import Context, Registry, Resource
-from e2e.simulator.selectors import matcher
-from e2e.simulator.store import Event, Object, Store, Subscription
+from e2e.testbed.simulator import errors
+from e2e.testbed.simulator.admission import admit
+from e2e.testbed.simulator.identity import ADMINISTRATOR, Identity
+from e2e.testbed.simulator.patches import json_patch, merge_patch
+from e2e.testbed.simulator.resources import Context, Registry, Resource
+from e2e.testbed.simulator.selectors import matcher
+from e2e.testbed.simulator.store import Event, Object, Store, Subscription
 
 MERGE_TYPES = ("application/merge-patch+json", "application/strategic-merge-patch+json", "application/apply-patch+yaml")
 
@@ -61,6 +61,7 @@ class Api:
             cause = errors.required("metadata.name", "name or generateName is required")
             raise errors.invalid(resource.group, resource.kind, "", [cause])
         if resource.admitted:
+            resource.strategy.admit(item, None, context)
             item = admit(resource, "CREATE", "", item, None, context)
         resource.strategy.prepare_create(item, context)
         if context.dry_run:
@@ -122,6 +123,7 @@ class Api:
             new.pop("kind", None)
             metadata.pop("managedFields", None)
             if resource.admitted and target.subresource != "status":
+                resource.strategy.admit(new, old, context)
                 new = admit(resource, "UPDATE", target.subresource, new, old, context)
             if target.subresource == "status":
                 resource.strategy.prepare_status_update(new, old, context)

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from e2e.simulator.resources import Registry
+from e2e.testbed.simulator.resources import Registry
 
 
 def discovery(registry: Registry, path: str) -> Any:

@@ -13,7 +13,7 @@ import re
 import threading
 from typing import Any
 
-from e2e.simulator.errors import bad_request
+from e2e.testbed.simulator.errors import bad_request
 
 ACTIONS = {"latencySeconds", "status", "hang", "reset", "conflict", "gone", "dropWatches", "truncate", "loseAnswer"}
 _FIELDS = {"verb", "path", "userAgent", "times", "action"}

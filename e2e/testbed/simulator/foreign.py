@@ -4,11 +4,10 @@ from typing import Any
 
 from mirrorstream.kube.client import ApiError, Client, ClientError
 
-from e2e.simulator import errors
-from e2e.simulator.images.importer import CONFIG_MAPS, IMAGE_CONFIG, MIRROR_SETS, SECRETS
-from e2e.simulator.images.limits import LIMIT_RANGES
-from e2e.simulator.resources import Resource
-from e2e.simulator.store import Object, Store
+from e2e.testbed.simulator import errors
+from e2e.testbed.simulator.images.importer import CONFIG_MAPS, IMAGE_CONFIG, MIRROR_SETS, SECRETS
+from e2e.testbed.simulator.images.limits import LIMIT_RANGES
+from e2e.testbed.simulator.store import Kind, Object, Store
 
 FOREIGN = frozenset({IMAGE_CONFIG, *MIRROR_SETS, SECRETS, CONFIG_MAPS, LIMIT_RANGES})
 
@@ -20,7 +19,7 @@ class ReadThroughStore(Store):
         super().__init__()
         self._client = client
 
-    def get(self, resource: Resource, namespace: str, name: str) -> Object:
+    def get(self, resource: Kind, namespace: str, name: str) -> Object:
         """An object. Raises a 404, or a 503 when a foreign one cannot be read."""
         if resource not in FOREIGN:
             return super().get(resource, namespace, name)
@@ -29,14 +28,14 @@ class ReadThroughStore(Store):
             raise errors.not_found(resource.group, resource.plural, name)
         return found
 
-    def list(self, resource: Resource, namespace: str = "") -> tuple[int, list[Object]]:
+    def list(self, resource: Kind, namespace: str = "") -> tuple[int, list[Object]]:
         """The version of the moment and the objects; none of a kind that the cluster does not serve. Raises a 503 as `get`."""
         if resource not in FOREIGN:
             return super().list(resource, namespace)
         found = self._read(resource, _path(resource, namespace)) or {}
         return self.version, found.get("items") or []
 
-    def _read(self, resource: Resource, path: str) -> Any:
+    def _read(self, resource: Kind, path: str) -> Any:
         try:
             return self._client.get(path)
         except ClientError as error:
@@ -45,6 +44,6 @@ class ReadThroughStore(Store):
             raise errors.StatusError(503, "ServiceUnavailable", f"{resource.plural} cannot be read: {error}") from error
 
 
-def _path(resource: Resource, namespace: str) -> str:
+def _path(resource: Kind, namespace: str) -> str:
     root = f"/apis/{resource.group}/{resource.version}" if resource.group else f"/api/{resource.version}"
     return f"{root}/namespaces/{namespace}/{resource.plural}" if namespace else f"{root}/{resource.plural}"

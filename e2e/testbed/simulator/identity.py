@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from email.message import Message
 from typing import Any
 
-from e2e.simulator.errors import StatusError
+from e2e.testbed.simulator.errors import StatusError
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 import copy
 from typing import Any
 
-from e2e.simulator.errors import StatusError, bad_request
+from e2e.testbed.simulator.errors import StatusError, bad_request
 
 
 def merge_patch(target: Any, patch: Any) -> Any:

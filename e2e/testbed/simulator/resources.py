@@ -2,22 +2,17 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from e2e.simulator.errors import StatusError
-from e2e.simulator.identity import ADMINISTRATOR
-
-if TYPE_CHECKING:
-    from e2e.simulator.store import Store
-
-Object = dict[str, Any]
+from e2e.testbed.simulator.identity import ADMINISTRATOR
+from e2e.testbed.simulator.store import Kind, Object, Store
 
 
 @dataclass(frozen=True)
 class Context:
     """Who asks for what."""
 
-    store: "Store"
+    store: Store
     namespace: str
     user: str = ADMINISTRATOR.user
     groups: tuple[str, ...] = ADMINISTRATOR.groups
@@ -29,6 +24,9 @@ class Strategy:
 
     unconditional_update = True
     """Whether a PUT may come without a resourceVersion."""
+
+    def admit(self, item: Object, old: Object | None, context: Context) -> None:
+        """What built-in plugins do to an object in place before webhooks are asked; `old` is None for a new one."""
 
     def prepare_create(self, item: Object, context: Context) -> None:
         """Complete and check a new object in place. Raises StatusError."""
@@ -60,14 +58,9 @@ Handler = Callable[[Context, str, Any], Object]
 
 
 @dataclass(frozen=True)
-class Resource:
-    """A kind and its path."""
+class Resource(Kind):
+    """A kind that is served, with its rules."""
 
-    group: str
-    version: str
-    plural: str
-    kind: str
-    namespaced: bool = True
     has_status: bool = False
     short_names: tuple[str, ...] = ()
     strategy: Strategy = field(default_factory=Strategy, compare=False)
@@ -79,12 +72,8 @@ class Resource:
     delete: Handler | None = field(default=None, compare=False)
     subresources: dict[str, Handler] = field(default_factory=dict, compare=False)
 
-    @property
-    def api_version(self) -> str:
-        """`group/version`, or the version of the core group."""
-        return f"{self.group}/{self.version}" if self.group else self.version
 
-
+ANONYMOUS = "system:anonymous"
 DENIALS = Resource("", "v1", "configmaps", "ConfigMap")
 """Where a test says who may not do what."""
 NAMESPACES = Resource("", "v1", "namespaces", "Namespace", False, has_status=True)
@@ -126,48 +115,50 @@ def core_kinds(registry: Registry) -> None:
         ("events", "Event", True, False),
         ("configmaps", "ConfigMap", True, False),
         ("secrets", "Secret", True, False),
-        ("serviceaccounts", "ServiceAccount", True, False),
-        ("pods", "Pod", True, True),
         ("limitranges", "LimitRange", True, False),
     ):
-        strategy = _NamespaceStrategy() if plural == "namespaces" else _PlainStrategy()
-        subresources: dict[str, Handler] = {"ephemeralcontainers": _unread} if plural == "pods" else {}
-        registry.add(
-            Resource(
-                "", "v1", plural, kind, namespaced, status, strategy=strategy, admitted=plural == "pods", subresources=subresources
-            )
-        )
-    reviews = "subjectaccessreviews"
-    registry.add(Resource("authorization.k8s.io", "v1", reviews, "SubjectAccessReview", False, stored=False, create=_review))
+        strategy = _NamespaceStrategy() if plural == "namespaces" else PlainStrategy()
+        registry.add(Resource("", "v1", plural, kind, namespaced, status, strategy=strategy))
+    for plural, kind in (("subjectaccessreviews", "SubjectAccessReview"), ("selfsubjectaccessreviews", "SelfSubjectAccessReview")):
+        registry.add(Resource("authorization.k8s.io", "v1", plural, kind, False, stored=False, create=_review))
     for group, version, plural, kind, namespaced in (
         ("coordination.k8s.io", "v1", "leases", "Lease", True),
         ("admissionregistration.k8s.io", "v1", "mutatingwebhookconfigurations", "MutatingWebhookConfiguration", False),
+        # Kept, not evaluated.
+        ("admissionregistration.k8s.io", "v1", "validatingadmissionpolicies", "ValidatingAdmissionPolicy", False),
+        ("admissionregistration.k8s.io", "v1", "validatingadmissionpolicybindings", "ValidatingAdmissionPolicyBinding", False),
         ("operator.openshift.io", "v1alpha1", "imagecontentsourcepolicies", "ImageContentSourcePolicy", False),
         ("config.openshift.io", "v1", "imagedigestmirrorsets", "ImageDigestMirrorSet", False),
         ("config.openshift.io", "v1", "imagetagmirrorsets", "ImageTagMirrorSet", False),
         ("config.openshift.io", "v1", "images", "Image", False),
-        ("config.openshift.io", "v1", "imagepolicies", "ImagePolicy", True),
-        ("config.openshift.io", "v1", "clusterimagepolicies", "ClusterImagePolicy", False),
+        ("config.openshift.io", "v1", "infrastructures", "Infrastructure", False),
     ):
         registry.add(Resource(group, version, plural, kind, namespaced, group == "config.openshift.io"))
+    signature_policies(registry, "v1")
 
 
-def _unread(context: Context, name: str, body: Any) -> Object:
-    """Subresources that are only written."""
-    raise StatusError(405, "MethodNotAllowed", "the server does not allow this method on the requested resource")
+def signature_policies(registry: Registry, version: str) -> None:
+    """Serve signature policies, which older releases have as v1alpha1 only, or not at all."""
+    for plural, kind, namespaced in (("imagepolicies", "ImagePolicy", True), ("clusterimagepolicies", "ClusterImagePolicy", False)):
+        registry.add(Resource("config.openshift.io", version, plural, kind, namespaced, has_status=True))
 
 
 def _review(context: Context, name: str, body: Any) -> Object:
-    """Everybody may do everything, unless a ConfigMap `denied` in the namespace names the user."""
+    """Everybody may do everything, unless a ConfigMap `denied` in the namespace names the user; nobody known nothing.
+
+    A ConfigMap `allowed` there lets those in that it names.
+    """
     spec = (body or {}).get("spec") or {}
     namespace = (spec.get("resourceAttributes") or {}).get("namespace", "")
-    denied = [item for item in context.store.list(DENIALS, namespace)[1] if item["metadata"]["name"] == "denied"]
-    allowed = not any(spec.get("user") in (item.get("data") or {}).values() for item in denied)
-    typed = {"kind": "SubjectAccessReview", "apiVersion": "authorization.k8s.io/v1"}
+    user = spec.get("user")
+    named = [item for item in context.store.list(DENIALS, namespace)[1] if user in (item.get("data") or {}).values()]
+    names = {item["metadata"]["name"] for item in named}
+    allowed = "denied" not in names and (user != ANONYMOUS or "allowed" in names)
+    typed = {"kind": (body or {}).get("kind") or "SubjectAccessReview", "apiVersion": "authorization.k8s.io/v1"}
     return {**typed, "metadata": {}, "spec": spec, "status": {"allowed": allowed}}
 
 
-class _PlainStrategy(Strategy):
+class PlainStrategy(Strategy):
     """Core kinds have no generation."""
 
     def prepare_create(self, item: Object, context: Context) -> None:
@@ -177,7 +168,7 @@ class _PlainStrategy(Strategy):
         """Nothing to complete."""
 
 
-class _NamespaceStrategy(_PlainStrategy):
+class _NamespaceStrategy(PlainStrategy):
     """Namespaces are active at once."""
 
     def prepare_create(self, item: Object, context: Context) -> None:

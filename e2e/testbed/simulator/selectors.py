@@ -4,7 +4,7 @@ import re
 from collections.abc import Callable
 from typing import Any
 
-from e2e.simulator.errors import bad_request
+from e2e.testbed.simulator.errors import bad_request
 
 Object = dict[str, Any]
 Matcher = Callable[[Object], bool]

@@ -17,12 +17,14 @@ from urllib.parse import parse_qsl, urlsplit
 import msgspec
 import yaml
 
-from e2e.serving import EndableServer
-from e2e.simulator import errors
-from e2e.simulator.api import Api, Target
-from e2e.simulator.discovery import discovery
-from e2e.simulator.faults import Faults
-from e2e.simulator.identity import ADMINISTRATOR, FrontProxy
+from e2e.testbed.simulator import errors
+from e2e.testbed.simulator.api import Api, Target
+from e2e.testbed.simulator.discovery import discovery
+from e2e.testbed.simulator.faults import Faults
+from e2e.testbed.simulator.identity import ADMINISTRATOR, FrontProxy, Identity
+from e2e.testbed.simulator.service_accounts import account_of
+from e2e.testbed.simulator.store import Subscription
+from e2e.testbed.support.serving import EndableServer
 
 BOOKMARK_SECONDS = 5.0
 LOGGED_REQUESTS = 100000
@@ -197,7 +199,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
     def _carry_out(self, target: Target, data: bytes) -> tuple[int, Any]:
         api = self.server.api
-        who = self.server.front_proxy.identity(self.headers) if self.server.front_proxy else ADMINISTRATOR
+        who = self._who()
         context = api.context(target, who, dry_run="All" in self._query.get("dryRun", ""))
         media = self.headers.get("Content-Type", "application/json").partition(";")[0].strip()
         body = self._body(data, media)
@@ -218,6 +220,18 @@ class Handler(http.server.BaseHTTPRequestHandler):
             case "deletecollection":
                 return 200, api.delete_collection(target, self._query, context)
         raise errors.StatusError(405, "MethodNotAllowed", "the server does not allow this method on the requested resource")
+
+    def _who(self) -> Identity:
+        """Whom the proxy speaks for; without one the account of a token, or the administrator."""
+        if self.server.front_proxy:
+            return self.server.front_proxy.identity(self.headers)
+        kind, _, token = self.headers.get("Authorization", "").partition(" ")
+        if kind.lower() != "bearer":
+            return ADMINISTRATOR
+        account = account_of(self.server.api.store, token)
+        if account is None:
+            raise errors.unauthorized("Unauthorized")
+        return account
 
     def _body(self, data: bytes, media: str) -> Any:
         if not data:
@@ -248,12 +262,13 @@ class Handler(http.server.BaseHTTPRequestHandler):
             self._chunk(None)
             return
         try:
-            self._follow(target, subscription.events)
+            self._follow(target, subscription)
         finally:
             api.store.unsubscribe(subscription)
         self._chunk(None)
 
-    def _follow(self, target: Target, events: "queue.SimpleQueue[Any]") -> None:
+    def _follow(self, target: Target, subscription: Subscription) -> None:
+        events = subscription.events
         end = time.monotonic() + float(self._query.get("timeoutSeconds") or 3600)
         bookmarks = self._query.get("allowWatchBookmarks") in ("1", "true")
         next_bookmark = time.monotonic() + BOOKMARK_SECONDS
@@ -265,7 +280,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
                 next_bookmark = time.monotonic() + BOOKMARK_SECONDS
                 with api.store.lock:
                     version = api.store.version if events.empty() else None
-                if bookmarks and version is not None:
+                if bookmarks and version is not None and version >= subscription.since:
                     item = {"kind": target.resource.kind, "apiVersion": target.resource.api_version}
                     self._chunk({"type": "BOOKMARK", "object": {**item, "metadata": {"resourceVersion": str(version)}}})
                 continue

@@ -27,14 +27,14 @@ CONTRACT_PORTS = {
 class ImporterSettings:
     """How the platform's importer behaves.
 
-    `ignore_mirror_sets`: as platforms did that knew none. `tags_per_second`: within one request after a burst of 3, as the real one
-    (2 per second); 0 is without a limit. `workers`: streams that the import controller imports at once.
+    `ignore_mirror_sets`: as platforms did that knew none. `workers`: streams that the import controller imports at once.
+    `images_per_second`: within one request, after the first three.
     """
 
     ignore_mirror_sets: bool = False
-    tags_per_second: float = 0
     timeout_seconds: float = 15
     workers: int = 10
+    images_per_second: float = 2
 
 
 @dataclass(frozen=True)
@@ -50,14 +50,14 @@ class Settings:
     def document(self) -> dict[str, Any]:
         """The settings as `read_settings` reads them."""
         return {
-            "imageConfig": {"spec": self.image_config},
+            "imageConfig": self.image_config,
             "internalRegistryHostname": self.internal_registry,
             "scheduledImageImportMinimumIntervalSeconds": self.scheduled_interval,
             "importer": {
                 "ignoreMirrorSets": self.importer.ignore_mirror_sets,
-                "tagsPerSecond": self.importer.tags_per_second,
                 "timeoutSeconds": self.importer.timeout_seconds,
                 "workers": self.importer.workers,
+                "imagesPerSecond": self.importer.images_per_second,
             },
         }
 
@@ -77,32 +77,21 @@ def contract_settings(*all_hosts: dict[str, str]) -> Settings:
 def read_settings(path: str) -> Settings:
     """Read a settings file.
 
-    Fields: imageConfig (an Image or its spec), internalRegistryHostname, scheduledImageImportMinimumIntervalSeconds, importer.
+    Fields: imageConfig (the spec of an Image), internalRegistryHostname, scheduledImageImportMinimumIntervalSeconds, importer.
     Raises ValueError that names what is wrong.
     """
     document = json.loads(Path(path).read_text(encoding="utf-8"))
-    known = {
-        "imageConfig",
-        "internalRegistryHostname",
-        "scheduledImageImportMinimumIntervalSeconds",
-        "allowedRegistriesForImport",
-        "importer",
-    }
-    if unknown := set(document) - known:
+    if unknown := set(document) - set(Settings().document()):
         raise ValueError(f"{path}: unknown field: {', '.join(sorted(unknown))}")
-    config = document.get("imageConfig") or {}
-    spec = dict(config.get("spec") or {}) if "spec" in config else dict(config)
-    if "allowedRegistriesForImport" in document:
-        spec.setdefault("allowedRegistriesForImport", document["allowedRegistriesForImport"])
     importer = document.get("importer") or {}
     return Settings(
-        spec,
+        document.get("imageConfig") or {},
         document.get("internalRegistryHostname", "localhost:15000"),
         document.get("scheduledImageImportMinimumIntervalSeconds", 900),
         ImporterSettings(
             importer.get("ignoreMirrorSets", False),
-            importer.get("tagsPerSecond", 0),
             importer.get("timeoutSeconds", 15),
             importer.get("workers", 10),
+            importer.get("imagesPerSecond", 2),
         ),
     )

@@ -10,8 +10,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from e2e.simulator import errors
-from e2e.simulator.resources import Resource
+from e2e.testbed.simulator import errors
 
 Object = dict[str, Any]
 FIRST_VERSION = 1000
@@ -24,21 +23,38 @@ def timestamp() -> str:
 
 
 @dataclass(frozen=True)
+class Kind:
+    """What identifies a kind of objects."""
+
+    group: str
+    version: str
+    plural: str
+    kind: str
+    namespaced: bool = True
+
+    @property
+    def api_version(self) -> str:
+        """`group/version`, or the version of the core group."""
+        return f"{self.group}/{self.version}" if self.group else self.version
+
+
+@dataclass(frozen=True)
 class Event:
     """One change; `object` is the new state, or, for DELETED, the last one with the deletion's version."""
 
     version: int
     type: str
-    resource: Resource
+    resource: Kind
     object: Object
     before: Object | None
 
 
 @dataclass(eq=False)
 class Subscription:
-    """A queue of the events of one resource; None in it means that the events before were dropped."""
+    """A queue of the events of one resource after a version; None in it means that the events before were dropped."""
 
-    resource: Resource
+    resource: Kind
+    since: int
     events: "queue.SimpleQueue[Event | None]" = field(default_factory=queue.SimpleQueue)
 
 
@@ -47,26 +63,27 @@ class Store:
 
     def __init__(self, log_length: int = 20000) -> None:
         self.lock = threading.RLock()
-        self._objects: dict[Resource, dict[tuple[str, str], Object]] = collections.defaultdict(dict)
+        self._objects: dict[Kind, dict[tuple[str, str], Object]] = collections.defaultdict(dict)
         self._log: collections.deque[Event] = collections.deque(maxlen=log_length)
         self._subscriptions: set[Subscription] = set()
         self.version = FIRST_VERSION
         self._compacted = FIRST_VERSION
+        self._backup: tuple[int, dict[Kind, dict[tuple[str, str], Object]]] | None = None
 
-    def get(self, resource: Resource, namespace: str, name: str) -> Object:
+    def get(self, resource: Kind, namespace: str, name: str) -> Object:
         """The stored object, not to be changed. Raises a 404."""
         found = self._objects[resource].get((namespace, name))
         if found is None:
             raise errors.not_found(resource.group, resource.plural, name)
         return found
 
-    def list(self, resource: Resource, namespace: str = "") -> tuple[int, list[Object]]:
+    def list(self, resource: Kind, namespace: str = "") -> tuple[int, list[Object]]:
         """The version of the moment and the objects in the order of their keys."""
         with self.lock:
             items = sorted(self._objects[resource].items())
             return self.version, [item for (ns, _), item in items if not namespace or ns == namespace]
 
-    def create(self, resource: Resource, namespace: str, item: Object) -> Object:
+    def create(self, resource: Kind, namespace: str, item: Object) -> Object:
         """Store a new object, which gets its identity here. Raises a 409."""
         with self.lock:
             metadata = item["metadata"]
@@ -79,7 +96,7 @@ class Store:
                 metadata["namespace"] = namespace
             return self._put("ADDED", resource, namespace, item, None)
 
-    def update(self, resource: Resource, namespace: str, name: str, change: Callable[[Object], Object]) -> Object:
+    def update(self, resource: Kind, namespace: str, name: str, change: Callable[[Object], Object]) -> Object:
         """Replace an object by what `change` makes of (a copy of) it; an equal result writes nothing. Raises a 404."""
         with self.lock:
             old = self.get(resource, namespace, name)
@@ -93,7 +110,7 @@ class Store:
                 return self.delete(resource, namespace, name)
             return self._put("MODIFIED", resource, namespace, new, old)
 
-    def delete(self, resource: Resource, namespace: str, name: str, uid: str | None = None) -> Object:
+    def delete(self, resource: Kind, namespace: str, name: str, uid: str | None = None) -> Object:
         """Remove an object, at once. Raises a 404, or a 409 for another uid."""
         with self.lock:
             old = self.get(resource, namespace, name)
@@ -105,7 +122,7 @@ class Store:
             self._publish(Event(self.version, "DELETED", resource, gone, old))
             return old
 
-    def _put(self, kind: str, resource: Resource, namespace: str, item: Object, old: Object | None) -> Object:
+    def _put(self, kind: str, resource: Kind, namespace: str, item: Object, old: Object | None) -> Object:
         self.version += 1
         item["metadata"]["resourceVersion"] = str(self.version)
         self._objects[resource][namespace, item["metadata"]["name"]] = item
@@ -117,7 +134,7 @@ class Store:
             self._compacted = self._log[0].version
         self._log.append(event)
         for subscription in self._subscriptions:
-            if subscription.resource == event.resource:
+            if subscription.resource == event.resource and event.version > subscription.since:
                 subscription.events.put(event)
 
     def compact(self) -> None:
@@ -125,6 +142,20 @@ class Store:
         with self.lock:
             self._log.clear()
             self._compacted = self.version
+
+    def back_up(self) -> None:
+        """Remember everything as it is now."""
+        with self.lock:
+            self._backup = self.version, {resource: dict(items) for resource, items in self._objects.items()}
+
+    def restore(self) -> None:
+        """Go back to the backup, its version included; all watches end, and one from a later version gets nothing until then."""
+        with self.lock:
+            assert self._backup, "there is no backup"
+            self.version, objects = self._backup
+            self._objects = collections.defaultdict(dict, {resource: dict(items) for resource, items in objects.items()})
+            self.compact()
+            self.drop_watches()
 
     def is_compacted(self, version: int) -> bool:
         """Whether what happened since `version` is no longer known."""
@@ -136,13 +167,13 @@ class Store:
             for subscription in self._subscriptions:
                 subscription.events.put(None)
 
-    def subscribe(self, resource: Resource, since: int | None) -> Subscription:
+    def subscribe(self, resource: Kind, since: int | None) -> Subscription:
         """Everything that happens to `resource` after `since` (None: to what exists now, then from now on).
 
         Raises a 410 if that is no longer known.
         """
         with self.lock:
-            subscription = Subscription(resource)
+            subscription = Subscription(resource, since or 0)
             if since is None:
                 for item in self.list(resource)[1]:
                     subscription.events.put(Event(self.version, "ADDED", resource, item, None))
@@ -160,7 +191,7 @@ class Store:
         with self.lock:
             self._subscriptions.discard(subscription)
 
-    def contents(self, namespace: str) -> Iterator[tuple[Resource, str]]:
+    def contents(self, namespace: str) -> Iterator[tuple[Kind, str]]:
         """Every object of a namespace, for its deletion."""
         with self.lock:
             found = [(resource, name) for resource, items in self._objects.items() for ns, name in items if ns == namespace]

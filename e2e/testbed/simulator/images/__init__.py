@@ -3,14 +3,14 @@
 import time
 from collections.abc import Callable
 
-from e2e.simulator.images.allowed import AllowedRegistries
-from e2e.simulator.images.controller import ImportController
-from e2e.simulator.images.imports import Imports
-from e2e.simulator.images.streams import GROUP, StreamStrategy
-from e2e.simulator.images.tags import Views
-from e2e.simulator.resources import Context, Registry, Resource, Strategy
-from e2e.simulator.settings import Settings
-from e2e.simulator.store import Store
+from e2e.testbed.simulator.images.allowed import AllowedRegistries
+from e2e.testbed.simulator.images.controller import ImportController
+from e2e.testbed.simulator.images.imports import Imports
+from e2e.testbed.simulator.images.streams import GROUP, StreamStrategy
+from e2e.testbed.simulator.images.tags import Views
+from e2e.testbed.simulator.resources import Context, Registry, Resource, Strategy
+from e2e.testbed.simulator.settings import Settings
+from e2e.testbed.simulator.store import Store
 
 
 class _ImageStrategy(Strategy):
@@ -23,10 +23,19 @@ class _ImageStrategy(Strategy):
         """Nothing to complete."""
 
 
-def register(registry: Registry, store: Store, settings: Settings, clock: Callable[[], float] = time.monotonic) -> ImportController:
-    """Serve image.openshift.io/v1; the platform's import controller, which is to be started. `clock` is its schedule's."""
+def register(
+    registry: Registry,
+    store: Store,
+    settings: Settings,
+    registry_host: Callable[[], str],
+    clock: Callable[[], float] = time.monotonic,
+) -> ImportController:
+    """Serve image.openshift.io/v1; the platform's import controller, which is to be started. `clock` is its schedule's.
+
+    `registry_host` is the internal registry's, empty where there is none.
+    """
     allowed = AllowedRegistries(settings.image_config.get("allowedRegistriesForImport") or [], settings.internal_registry)
-    strategy = StreamStrategy(settings.internal_registry, allowed)
+    strategy = StreamStrategy(registry_host, allowed)
     imports, views = Imports(settings, strategy), Views(strategy)
     registry.add(
         Resource(

@@ -3,7 +3,7 @@
 from fnmatch import fnmatchcase
 from typing import Any
 
-from mirrorstream.references import has_registry_host
+from mirrorstream.rules.references import has_registry_host
 
 SHOWN = 5
 

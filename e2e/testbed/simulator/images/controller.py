@@ -6,12 +6,12 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from e2e.simulator.errors import StatusError
-from e2e.simulator.images.imports import CHECK, Imports
-from e2e.simulator.images.streams import INSECURE_ANNOTATION, STREAMS, importable, status_tags
-from e2e.simulator.resources import Context
-from e2e.simulator.settings import Settings
-from e2e.simulator.store import Event, Store
+from e2e.testbed.simulator.errors import StatusError
+from e2e.testbed.simulator.images.imports import CHECK, Imports
+from e2e.testbed.simulator.images.streams import INSECURE_ANNOTATION, STREAMS, importable, status_tags
+from e2e.testbed.simulator.resources import Context
+from e2e.testbed.simulator.settings import Settings
+from e2e.testbed.simulator.store import Event, Store
 
 Object = dict[str, Any]
 Key = tuple[str, str]
@@ -127,7 +127,7 @@ class ImportController:
         self._imports.create(Context(self._store, key[0]), "", request)
 
     def _hangs(self, request: Object) -> bool:
-        """Whether the request would be cut off before its end, for ever."""
+        """Whether the request would be cut off before its end at every attempt."""
         if not self._hanging:
             return False
         names = [image["from"]["name"] for image in request["spec"].get("images") or []]
@@ -165,7 +165,15 @@ def _key(item: Object) -> Key:
 
 
 def _is_scheduled(stream: Object) -> bool:
-    return any(importable(tag) and tag["importPolicy"].get("scheduled") for tag in stream["spec"].get("tags") or [])
+    return any(_on_schedule(stream, tag) for tag in stream["spec"].get("tags") or [])
+
+
+def _on_schedule(stream: Object, tag: Object) -> bool:
+    """Whether a turn of the schedule imports the tag: one by digest only until it was imported."""
+    if not importable(tag) or not tag["importPolicy"].get("scheduled"):
+        return False
+    newest = (status_tags(stream).get(tag["name"], {}).get("items") or [{}])[0]
+    return "@" not in tag["from"]["name"] or newest.get("generation") != tag.get("generation")
 
 
 def _observed(stream: Object, tag: str) -> int:
@@ -182,11 +190,12 @@ def _request(stream: Object, *, scheduled: bool) -> Object | None:
     repository = spec.get("dockerImageRepository")
     tags = [tag for tag in spec.get("tags") or [] if importable(tag)]
     whole = bool(repository) and CHECK not in annotations
-    pending = [tag for tag in tags if (tag.get("generation") or 0) > _observed(stream, tag["name"])]
-    if scheduled and not pending and not whole:
-        wanted = [tag for tag in tags if tag["importPolicy"].get("scheduled")]
-    else:
-        wanted = tags if whole else pending
+
+    def is_wanted(tag: Object) -> bool:
+        pending = (tag.get("generation") or 0) > _observed(stream, tag["name"])
+        return whole or pending or (scheduled and _on_schedule(stream, tag))
+
+    wanted = [tag for tag in tags if is_wanted(tag)]
     if not wanted and not whole:
         return None
     request: Object = {"import": True}

@@ -3,8 +3,9 @@
 import json
 from typing import Any
 
-from e2e.simulator.images.fetch import Manifest, RegistryError
-from e2e.simulator.store import timestamp
+from e2e.testbed.simulator.images.fetch import Manifest
+from e2e.testbed.simulator.images.registry_errors import RegistryError
+from e2e.testbed.simulator.store import timestamp
 
 Object = dict[str, Any]
 LISTS = ("application/vnd.docker.distribution.manifest.list.v2+json", "application/vnd.oci.image.index.v1+json")

@@ -2,19 +2,20 @@
 
 import base64
 import hashlib
+import http.client
 import json
 import re
-import socket
 import ssl
 import threading
 import time
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import urljoin, urlsplit
+from urllib.parse import urlencode, urljoin, urlsplit
 
 import urllib3
 
-from e2e.simulator import errors
+from e2e.testbed.simulator.images.go import go_kind, go_text, json_problem, root
+from e2e.testbed.simulator.images.registry_errors import NO_CREDENTIALS, UNKNOWN_BLOB, RegistryError, refused
 
 MANIFEST_TYPES = (
     "application/vnd.docker.distribution.manifest.v2+json",
@@ -30,24 +31,8 @@ PING_SECONDS = 2.0
 """How long a registry that answered is not asked again whether it is one."""
 REDIRECTS = 10
 """So many in a row Go's client follows; to another host it takes no credentials along."""
-NO_CREDENTIALS = "no basic auth credentials"
-_CODES = {
-    "MANIFEST_UNKNOWN": "manifest unknown",
-    "NAME_UNKNOWN": "name unknown",
-    "UNAUTHORIZED": "unauthorized",
-    "DENIED": "denied",
-    "TOOMANYREQUESTS": "toomanyrequests",
-    "UNSUPPORTED": "unsupported",
-    "BLOB_UNKNOWN": "blob unknown",
-}
-
-
-class RegistryError(Exception):
-    """A registry did not give what was asked for; `code` is its error code, if it gave one."""
-
-    def __init__(self, message: str, code: str = "") -> None:
-        super().__init__(message)
-        self.code = code
+_REGISTERED = frozenset(MANIFEST_TYPES[:4])
+"""Types of manifests that have a decoder of their own; JSON of any other is read as a signed manifest of schema 1."""
 
 
 @dataclass(frozen=True)
@@ -93,15 +78,14 @@ class Fetcher:
         answer = self._get(host, path, f"manifests/{tag_or_digest}", access, {"Accept": ", ".join(MANIFEST_TYPES)})
         media = answer.headers.get("Content-Type", "").partition(";")[0]
         manifest = Manifest(media, answer.data)
-        try:
-            content = manifest.content
-        except ValueError as error:
-            first = answer.data[:1].decode(errors="replace")
-            raise RegistryError(
-                f"error unmarshalling content: invalid character '{first}' looking for beginning of value"
-            ) from error
+        frame = "" if media in _REGISTERED else "error unmarshalling content: "
+        if problem := json_problem(answer.data):
+            raise RegistryError(frame + problem)
+        content = manifest.content
         if not isinstance(content, dict):
-            raise RegistryError("error unmarshalling content: json: cannot unmarshal into a manifest")
+            raise RegistryError(f"{frame}json: cannot unmarshal {go_kind(content)} into Go value of type manifest")
+        if frame and "signatures" not in content:
+            raise RegistryError("missing signature key")
         media = content.get("mediaType") or media
         if tag_or_digest.startswith("sha256:") and manifest.digest != tag_or_digest:
             raise RegistryError(
@@ -112,7 +96,13 @@ class Fetcher:
 
     def blob(self, host: str, path: str, digest: str, access: Access) -> bytes:
         """A blob of `path` at `host`. Raises RegistryError."""
-        return self._get(host, path, f"blobs/{digest}", access, {}).data
+        data = self._get(host, path, f"blobs/{digest}", access, {}).data
+        if (calculated := "sha256:" + hashlib.sha256(data).hexdigest()) != digest:
+            raise RegistryError(
+                f"content integrity error: the blob retrieved with digest {digest} "
+                f"does not match the digest calculated from the content {calculated}"
+            )
+        return data
 
     def tags(self, host: str, path: str, access: Access) -> list[str]:
         """All tags of `path` at `host`. Raises RegistryError."""
@@ -120,11 +110,9 @@ class Fetcher:
         more = "tags/list"
         while more:
             answer = self._get(host, path, more, access, {})
-            try:
-                found += json.loads(answer.data).get("tags") or []
-            except (ValueError, AttributeError) as error:
-                first = answer.data[:1].decode(errors="replace")
-                raise RegistryError(f"invalid character '{first}' looking for beginning of value") from error
+            if problem := json_problem(answer.data):
+                raise RegistryError(problem)
+            found += json.loads(answer.data).get("tags") or []
             link = re.search(r'<[^>]*/(tags/list\?[^>]*)>;\s*rel="?next', answer.headers.get("Link", ""))
             more = link[1] if link else ""
         return found
@@ -138,14 +126,12 @@ class Fetcher:
         schemes = (("http", "https") if known and known[1] == "http" else ("https", "http")) if access.insecure else ("https",)
         failure: Exception | None = None
         for scheme in schemes:
-            url = f"{scheme}://{host}/v2/"
             try:
-                answer = self._pool(access).request("GET", url, timeout=self._timeout, redirect=False)
-            except (urllib3.exceptions.HTTPError, OSError) as error:
-                failure = RegistryError(f'Get "{url}": {go_text(error, host)}')
-                if isinstance(_root(error), ConnectionRefusedError) and scheme == "https" and access.insecure:
-                    continue
+                answer = self._follow(f"{scheme}://{host}/v2/", access, {})
+            except _TransportError as error:
+                failure = error
                 continue
+            _check_version(answer, f"{scheme}://{host}")
             challenge = {"www-authenticate": answer.headers.get("WWW-Authenticate", "")} if answer.status == 401 else {}
             self._pinged[host, access] = (time.monotonic(), scheme, challenge)
             return scheme, challenge
@@ -154,17 +140,33 @@ class Fetcher:
     def _get(self, host: str, path: str, what: str, access: Access, headers: dict[str, str]) -> urllib3.BaseHTTPResponse:
         scheme, challenge = self.ping(host, access)
         url = f"{scheme}://{host}/v2/{path}/{what}"
-        authorization = self._authorization(host, path, challenge.get("www-authenticate", ""), access)
+        try:
+            authorization = self._authorization(host, path, challenge.get("www-authenticate", ""), access)
+        except RegistryError as error:
+            raise error if str(error) == NO_CREDENTIALS else RegistryError(f'Get "{url}": {error}') from error
         if authorization:
             headers = {**headers, "Authorization": authorization}
+        try:
+            answer = self._follow(url, access, headers)
+        except _TransportError:
+            self._pinged.pop((host, access), None)
+            raise
+        if answer.status == 404 and what.startswith("blobs/"):
+            raise RegistryError(UNKNOWN_BLOB, "BLOB_UNKNOWN")
+        if answer.status >= 400:
+            raise refused(answer)
+        return answer
+
+    def _follow(self, url: str, access: Access, headers: dict[str, str]) -> urllib3.BaseHTTPResponse:
+        """Go's client: the last answer after at most ten redirects. Raises _TransportError with the URL that was asked last."""
         for _ in range(REDIRECTS):
             try:
                 answer = self._pool(access).request("GET", url, headers=headers, timeout=self._timeout, redirect=False)
             except (urllib3.exceptions.HTTPError, OSError) as error:
-                self._pinged.pop((host, access), None)
-                raise RegistryError(f'Get "{url}": {go_text(error, host)}') from error
-            if answer.status >= 400:
-                raise _refused(answer)
+                if isinstance(root(error), http.client.IncompleteRead):
+                    # The answer had begun: its reader fails, not the request.
+                    raise _TransportError("unexpected EOF") from error
+                raise _TransportError(f'Get "{url}": {go_text(error, urlsplit(url).netloc)}') from error
             if not (location := answer.get_redirect_location()):
                 return answer
             before, url = url, urljoin(url, location)
@@ -172,7 +174,7 @@ class Fetcher:
                 break  # nine more of the same would tell nothing else, and cost a test of masses of them most of its time
             if urlsplit(before).netloc != urlsplit(url).netloc:
                 headers = {name: value for name, value in headers.items() if name != "Authorization"}
-        raise RegistryError(f'Get "{url}": stopped after {REDIRECTS} redirects')
+        raise _TransportError(f'Get "{url}": stopped after {REDIRECTS} redirects')
 
     def _authorization(self, host: str, path: str, challenge: str, access: Access) -> str:
         if not challenge:
@@ -188,13 +190,18 @@ class Fetcher:
         fields = dict(re.findall(r'(\w+)="([^"]*)"', challenge))
         query = {"service": fields.get("service", ""), "scope": f"repository:{path}:pull"}
         headers = {"Authorization": basic} if access.credentials else {}
-        try:
-            answer = self._pool(access).request("GET", fields["realm"], fields=query, headers=headers, timeout=self._timeout)
-            token = json.loads(answer.data).get("token")
-        except (urllib3.exceptions.HTTPError, OSError, ValueError, KeyError) as error:
-            raise RegistryError(f"unauthorized: {error}", "UNAUTHORIZED") from error
+        realm = fields.get("realm")
+        if not realm:
+            raise RegistryError("no realm specified for token auth challenge")
+        answer = self._follow(f"{realm}?{urlencode(query)}", access, headers)
+        if answer.status >= 400:
+            raise refused(answer)
+        if problem := json_problem(answer.data):
+            raise RegistryError(f"unable to decode token response: {problem}")
+        found = json.loads(answer.data)
+        token = found.get("token") or found.get("access_token")
         if not token:
-            raise RegistryError("unauthorized: authentication required", "UNAUTHORIZED")
+            raise RegistryError("authorization server did not include a token in the response")
         self._tokens[host, path, access] = f"Bearer {token}"
         return f"Bearer {token}"
 
@@ -212,59 +219,12 @@ class Fetcher:
             return self._pools[key]
 
 
-def _refused(answer: urllib3.BaseHTTPResponse) -> RegistryError:
-    """What an error answer of a registry reads as."""
-    try:
-        first = json.loads(answer.data)["errors"][0]
-        code, message = first["code"], first.get("message") or ""
-    except (ValueError, KeyError, IndexError, TypeError):
-        if answer.status == 401:
-            return RegistryError("unauthorized: authentication required", "UNAUTHORIZED")
-        code = ""
-    if answer.status >= 500 or not code:
-        return RegistryError(f"received unexpected HTTP status: {answer.status} {answer.reason or _reason(answer.status)}")
-    text = _CODES.get(code, code.lower().replace("_", " "))
-    return RegistryError(f"{text}: {message}", code)
+class _TransportError(RegistryError):
+    """No answer came."""
 
 
-def _reason(status: int) -> str:
-    return {429: "Too Many Requests", 500: "Internal Server Error", 503: "Service Unavailable"}.get(status, "")
-
-
-def _root(error: BaseException) -> BaseException:
-    """The error of the operating system or of TLS at the bottom."""
-    for inner in (getattr(error, "reason", None), error.__cause__, error.args[0] if error.args else None):
-        if isinstance(inner, BaseException):
-            return _root(inner)
-    return error
-
-
-def go_text(error: BaseException, host: str) -> str:
-    """How Go's net/http words a transport error."""
-    root = _root(error)
-    name, _, port = host.partition(":")
-    if isinstance(root, ConnectionRefusedError):
-        address = "127.0.0.1" if name == "localhost" else name
-        return f"dial tcp {address}:{port or 443}: connect: connection refused"
-    if isinstance(root, socket.gaierror):
-        return f"dial tcp: lookup {name}: no such host"
-    if isinstance(root, ssl.SSLCertVerificationError):
-        return "tls: failed to verify certificate: x509: certificate signed by unknown authority"
-    if isinstance(root, ssl.SSLError) and "timed out" not in str(root):
-        return "http: server gave HTTP response to HTTPS client"
-    if isinstance(error, urllib3.exceptions.ConnectTimeoutError):
-        return "net/http: request canceled while waiting for connection (Client.Timeout exceeded while awaiting headers)"
-    if isinstance(root, TimeoutError) or isinstance(error, urllib3.exceptions.TimeoutError):
-        return "net/http: TLS handshake timeout"
-    if isinstance(root, ConnectionResetError):
-        return "read: connection reset by peer"
-    return "EOF"
-
-
-def formatted(reference: str, error: RegistryError) -> Exception:
-    """The error of one pull source, as the importer formats it: some have a reason, the others only a text."""
-    if error.code == "MANIFEST_UNKNOWN":
-        return errors.not_found("image.openshift.io", "dockerimage", reference)
-    if error.code == "UNAUTHORIZED":
-        return errors.unauthorized(f'you may not have access to the container image "{reference}"')
-    return RegistryError(f"{reference}: {error}")
+def _check_version(answer: urllib3.BaseHTTPResponse, endpoint: str) -> None:
+    """Whether what answered for `/v2/` may be a registry. Raises RegistryError."""
+    may_be = 200 <= answer.status < 300 or answer.status in (401, 403)
+    if "Docker-Distribution-API-Version" not in answer.headers and not may_be:
+        raise RegistryError(f'endpoint "{endpoint}" does not support v2 API (got {answer.status} {answer.reason})')

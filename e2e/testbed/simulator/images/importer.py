@@ -6,19 +6,20 @@ source that must never be contacted is.
 
 import base64
 import json
-import time
 from dataclasses import dataclass
 from typing import Any
 
-from mirrorstream.policy import MirrorPolicy
-from mirrorstream.references import Reference, parse_reference, written_name
+from mirrorstream.rules.policy import MirrorPolicy
+from mirrorstream.rules.references import Reference, parse_reference, written_name
 
-from e2e.simulator import errors
-from e2e.simulator.images.convert import image_from_list, image_from_manifest, is_list
-from e2e.simulator.images.fetch import NO_CREDENTIALS, Access, Fetcher, Manifest, RegistryError, formatted
-from e2e.simulator.resources import Resource
-from e2e.simulator.settings import Settings
-from e2e.simulator.store import Store
+from e2e.testbed.simulator import errors
+from e2e.testbed.simulator.images.convert import image_from_list, image_from_manifest, is_list
+from e2e.testbed.simulator.images.fetch import Access, Fetcher, Manifest
+from e2e.testbed.simulator.images.go import json_problem
+from e2e.testbed.simulator.images.registry_errors import NO_CREDENTIALS, RegistryError, formatted
+from e2e.testbed.simulator.resources import Resource
+from e2e.testbed.simulator.settings import Settings
+from e2e.testbed.simulator.store import Store
 
 Object = dict[str, Any]
 MIRROR_SETS = (
@@ -29,7 +30,6 @@ MIRROR_SETS = (
 IMAGE_CONFIG = Resource("config.openshift.io", "v1", "images", "Image", False, has_status=True)
 SECRETS = Resource("", "v1", "secrets", "Secret")
 CONFIG_MAPS = Resource("", "v1", "configmaps", "ConfigMap")
-BURST = 3
 LEGACY = ("", "Legacy", None)
 
 
@@ -41,8 +41,42 @@ class Fetched:
     manifests: tuple[Object, ...] = ()
 
 
+def trusted_authorities(store: Store, image_config: Object) -> str:
+    """The CAs (PEM) of registries that the Image config's spec names besides the system's."""
+    name = (image_config.get("additionalTrustedCA") or {}).get("name")
+    if not name:
+        return ""
+    try:
+        data = store.get(CONFIG_MAPS, "openshift-config", name).get("data") or {}
+    except errors.StatusError:
+        return ""
+    return "\n".join(data.values())
+
+
+def registry_credentials(store: Store, namespace: str) -> dict[str, tuple[str, str]]:
+    """User and password by registry: of the namespace's pull secrets, else of the cluster's."""
+    found: dict[str, tuple[str, str]] = {}
+    secrets = store.list(SECRETS, namespace)[1]
+    secrets += [s for s in store.list(SECRETS, "openshift-config")[1] if s["metadata"]["name"] == "pull-secret"]
+    for secret in reversed(secrets):
+        data = secret.get("data") or {}
+        try:
+            if ".dockerconfigjson" in data:
+                auths = json.loads(base64.b64decode(data[".dockerconfigjson"])).get("auths") or {}
+            elif ".dockercfg" in data:
+                auths = json.loads(base64.b64decode(data[".dockercfg"]))
+            else:
+                continue
+            for host, auth in auths.items():
+                user, _, password = base64.b64decode(auth["auth"]).decode().partition(":")
+                found[host.removeprefix("https://").rstrip("/")] = (user, password)
+        except (ValueError, KeyError, AttributeError):
+            continue  # the platform, too, ignores what it cannot read
+    return found
+
+
 class ImportSession:
-    """The imports of one request: one look at the configuration, and the request's own rate limit."""
+    """The imports of one request: one look at the configuration."""
 
     def __init__(self, store: Store, settings: Settings, fetcher: Fetcher, namespace: str) -> None:
         self._store, self._settings, self._fetcher, self._namespace = store, settings, fetcher, namespace
@@ -50,10 +84,8 @@ class ImportSession:
         self._sources = self._config.get("registrySources") or {}
         self._insecure = set(self._sources.get("insecureRegistries") or ())
         self._policy = self._mirror_policy()
-        self._authorities = self._trusted()
-        self._credentials = self._pull_secrets()
-        self._done = 0
-        self._slot = time.monotonic()
+        self._authorities = trusted_authorities(store, self._config)
+        self._credentials = registry_credentials(store, namespace)
 
     def _mirror_policy(self) -> MirrorPolicy:
         if self._settings.importer.ignore_mirror_sets:
@@ -70,36 +102,6 @@ class ImportSession:
                 objects.append({"kind": resource.kind, "metadata": item["metadata"], "spec": spec})
         return MirrorPolicy.from_objects(objects)
 
-    def _trusted(self) -> str:
-        name = (self._config.get("additionalTrustedCA") or {}).get("name")
-        if not name:
-            return ""
-        try:
-            data = self._store.get(CONFIG_MAPS, "openshift-config", name).get("data") or {}
-        except errors.StatusError:
-            return ""
-        return "\n".join(data.values())
-
-    def _pull_secrets(self) -> dict[str, tuple[str, str]]:
-        found: dict[str, tuple[str, str]] = {}
-        secrets = self._store.list(SECRETS, self._namespace)[1]
-        secrets += [s for s in self._store.list(SECRETS, "openshift-config")[1] if s["metadata"]["name"] == "pull-secret"]
-        for secret in reversed(secrets):
-            data = secret.get("data") or {}
-            try:
-                if ".dockerconfigjson" in data:
-                    auths = json.loads(base64.b64decode(data[".dockerconfigjson"])).get("auths") or {}
-                elif ".dockercfg" in data:
-                    auths = json.loads(base64.b64decode(data[".dockercfg"]))
-                else:
-                    continue
-                for host, auth in auths.items():
-                    user, _, password = base64.b64decode(auth["auth"]).decode().partition(":")
-                    found[host.removeprefix("https://").rstrip("/")] = (user, password)
-            except (ValueError, KeyError, AttributeError):
-                continue  # the platform, too, ignores what it cannot read
-        return found
-
     def blocked(self, reference: str) -> errors.StatusError | None:
         """The refusal of a blocked registry: whole hosts only, and not if it has mirrors."""
         host = reference.partition("/")[0]
@@ -109,7 +111,6 @@ class ImportSession:
 
     def fetch(self, reference: str, *, insecure: bool, mode: str | None, prefer: tuple[str, str] = ("", "")) -> Fetched:
         """Import one image; `prefer` is the preferred architecture and system. Raises StatusError or RegistryError."""
-        self._wait()
         parsed = parse_reference(reference)
         insecure = insecure or parsed.host in self._insecure
         text, manifest, source = self._manifest(parsed, insecure)
@@ -139,14 +140,6 @@ class ImportSession:
                 scheme, _ = self._fetcher.ping(parsed.host, access)
                 raise RegistryError(f'Get "{scheme}://{parsed.host}/v2/{parsed.path}/tags/list": {error}') from error
             raise
-
-    def _wait(self) -> None:
-        """Two per second after the first three, if the settings say so."""
-        rate = self._settings.importer.tags_per_second
-        self._done += 1
-        if rate and self._done > BURST:
-            self._slot = max(self._slot + 1 / rate, time.monotonic())
-            time.sleep(max(0.0, self._slot - time.monotonic()))
 
     def _access(self, host: str, insecure: bool) -> Access:
         return Access(insecure, self._credentials.get(host), self._authorities)
@@ -183,6 +176,8 @@ class ImportSession:
             data = self._fetcher.blob(source.host, source.path, config, self._access(source.host, insecure))
         except RegistryError as error:
             raise formatted(text, error) from error
+        if problem := json_problem(data):
+            raise RegistryError(problem)
         return image_from_manifest(manifest, data)
 
     def _sub_manifest(self, parsed: Reference, digest: str, insecure: bool) -> Object:

@@ -4,16 +4,27 @@ import copy
 import datetime
 from typing import Any
 
-from mirrorstream.references import ReferenceError, parse_reference, written_name
+from mirrorstream.rules.references import ReferenceError, parse_reference, written_name
 
-from e2e.simulator import errors
-from e2e.simulator.images.convert import without_manifest
-from e2e.simulator.images.fetch import Fetcher, RegistryError
-from e2e.simulator.images.importer import Fetched, ImportSession
-from e2e.simulator.images.streams import GROUP, STREAMS, StreamStrategy, add_event, canonical, set_spec_tag, spec_tags, status_tag
-from e2e.simulator.resources import Context, Resource
-from e2e.simulator.settings import Settings
-from e2e.simulator.store import timestamp
+from e2e.testbed.simulator import errors
+from e2e.testbed.simulator.images.convert import without_manifest
+from e2e.testbed.simulator.images.fetch import Fetcher
+from e2e.testbed.simulator.images.importer import Fetched, ImportSession
+from e2e.testbed.simulator.images.pace import Pace
+from e2e.testbed.simulator.images.registry_errors import RegistryError
+from e2e.testbed.simulator.images.streams import (
+    GROUP,
+    STREAMS,
+    StreamStrategy,
+    add_event,
+    canonical,
+    set_spec_tag,
+    spec_tags,
+    status_tag,
+)
+from e2e.testbed.simulator.resources import Context, Resource
+from e2e.testbed.simulator.settings import Settings
+from e2e.testbed.simulator.store import timestamp
 
 Object = dict[str, Any]
 CHECK = "openshift.io/image.dockerRepositoryCheck"
@@ -39,8 +50,9 @@ class Imports:
         store = context.store
         stream, found = self._stream(context, metadata)
         session = ImportSession(store, self._settings, self._fetcher, context.namespace)
-        fetched = [self._fetch(session, stream, image) for image in spec.get("images") or []]
-        repository = self._fetch_repository(session, spec["repository"]) if spec.get("repository") else None
+        pace = Pace(self._settings.importer.images_per_second)
+        fetched = self._fetch_all(session, stream, spec.get("images") or [], pace)
+        repository = self._fetch_repository(session, spec["repository"], pace) if spec.get("repository") else None
         answer: Object = {
             "kind": "ImageStreamImport",
             "apiVersion": f"{GROUP}/v1",
@@ -112,24 +124,40 @@ class Imports:
 
     # Fetching.
 
-    def _fetch(self, session: ImportSession, stream: Object, spec: Object) -> Object:
+    def _fetch_all(self, session: ImportSession, stream: Object, images: list[Object], pace: Pace) -> list[Object]:
+        """The status of each image, fetched one after another.
+
+        The images of a repository have one connection, so the first decides for all of them whether it may be insecure.
+        """
+        insecure: dict[str, bool] = {}
+        known: dict[tuple[str, Any, tuple[str, str]], Object] = {}
+        statuses = []
+        for spec in images:
+            reference = spec["from"]["name"]
+            if blocked := session.blocked(reference):
+                statuses.append({"status": blocked.status()})
+                continue
+            policy = spec["importPolicy"]
+            insecure.setdefault(written_name(reference), bool(policy.get("insecure")))
+            same = (str(parse_reference(reference)), policy.get("importMode"), _preferred(stream, spec))
+            if same not in known:
+                pace.wait()
+                known[same] = self._fetch(session, spec, insecure=insecure[written_name(reference)], prefer=same[2])
+            statuses.append(copy.deepcopy(known[same]))
+        return statuses
+
+    def _fetch(self, session: ImportSession, spec: Object, *, insecure: bool, prefer: tuple[str, str]) -> Object:
         """The status of one image: an image, or why there is none."""
         reference = spec["from"]["name"]
-        if blocked := session.blocked(reference):
-            return {"status": blocked.status()}
         parsed = parse_reference(reference)
-        to = (spec.get("to") or {}).get("name") or parsed.tag or "latest"
-        annotations = spec_tags(stream).get(to, {}).get("annotations") or {}
-        prefer = (annotations.get(PREFER_ARCH, ""), annotations.get(PREFER_OS, ""))
-        policy = spec["importPolicy"]
         tag = {} if parsed.digest else {"tag": parsed.tag}
         try:
-            fetched = session.fetch(reference, insecure=bool(policy.get("insecure")), mode=policy.get("importMode"), prefer=prefer)
+            fetched = session.fetch(reference, insecure=insecure, mode=spec["importPolicy"].get("importMode"), prefer=prefer)
         except (errors.StatusError, RegistryError) as error:
             return {**tag, "status": _status(error)}
         return {**tag, **_images(fetched, reference), "status": SUCCESS}
 
-    def _fetch_repository(self, session: ImportSession, spec: Object) -> Object:
+    def _fetch_repository(self, session: ImportSession, spec: Object, pace: Pace) -> Object:
         """The status of a whole repository."""
         reference, policy = spec["from"]["name"], spec["importPolicy"]
         if blocked := session.blocked(reference):
@@ -142,6 +170,7 @@ class Imports:
         images, failures = [], 0
         for tag in tags[:MAXIMUM_TAGS]:
             tagged = f"{written_name(reference)}:{tag}"
+            pace.wait()
             try:
                 fetched = session.fetch(tagged, insecure=insecure, mode=policy.get("importMode"))
                 images.append({"tag": tag, **_images(fetched, tagged), "status": SUCCESS})
@@ -201,6 +230,13 @@ class Imports:
             return changed
 
         return context.store.update(STREAMS, context.namespace, stream["metadata"]["name"], update)
+
+
+def _preferred(stream: Object, spec: Object) -> tuple[str, str]:
+    """The architecture and system that the tag, which an image is for, prefers in a manifest list."""
+    to = (spec.get("to") or {}).get("name") or parse_reference(spec["from"]["name"]).tag or "latest"
+    annotations = spec_tags(stream).get(to, {}).get("annotations") or {}
+    return annotations.get(PREFER_ARCH, ""), annotations.get(PREFER_OS, "")
 
 
 def _written_tag(item: Object) -> str:

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from e2e.simulator.resources import Context, Resource
+from e2e.testbed.simulator.resources import Context, Resource
 
 Object = dict[str, Any]
 LIMIT_RANGES = Resource("", "v1", "limitranges", "LimitRange")

@@ -2,16 +2,17 @@
 
 import copy
 import re
+from collections.abc import Callable
 from typing import Any
 
-from mirrorstream.references import ReferenceError, parse_reference
+from mirrorstream.rules.references import ReferenceError, parse_reference
 
-from e2e.simulator import errors
-from e2e.simulator.errors import Cause
-from e2e.simulator.images.allowed import AllowedRegistries
-from e2e.simulator.images.limits import check_limits
-from e2e.simulator.resources import Context, Resource, Strategy
-from e2e.simulator.store import timestamp
+from e2e.testbed.simulator import errors
+from e2e.testbed.simulator.errors import Cause
+from e2e.testbed.simulator.images.allowed import AllowedRegistries
+from e2e.testbed.simulator.images.limits import check_limits
+from e2e.testbed.simulator.resources import Context, Resource, Strategy
+from e2e.testbed.simulator.store import timestamp
 
 Object = dict[str, Any]
 GROUP = "image.openshift.io"
@@ -154,17 +155,21 @@ class StreamStrategy(Strategy):
 
     unconditional_update = False
 
-    def __init__(self, internal_registry: str, allowed: AllowedRegistries) -> None:
-        self._internal_registry = internal_registry
+    def __init__(self, registry_host: Callable[[], str], allowed: AllowedRegistries) -> None:
+        """`registry_host` is where the internal registry is at this moment; empty without one."""
+        self._registry_host = registry_host
         self._allowed = allowed
 
     def decorate(self, item: Object) -> Object:
-        """Show where the internal registry has the stream."""
+        """Show where the internal registry has the stream now; without a registry what the spec names.
+
+        Nothing of it is stored, so no resourceVersion changes when the registry comes or goes.
+        """
         metadata = item["metadata"]
         repository = (item.get("spec") or {}).get("dockerImageRepository", "")
-        if self._internal_registry:
-            repository = f"{self._internal_registry}/{metadata.get('namespace', '')}/{metadata['name']}"
-        return {**item, "status": {"dockerImageRepository": repository, **(item.get("status") or {})}}
+        if host := self._registry_host():
+            repository = f"{host}/{metadata.get('namespace', '')}/{metadata['name']}"
+        return {**item, "status": {**(item.get("status") or {}), "dockerImageRepository": repository}}
 
     def prepare_create(self, item: Object, context: Context) -> None:
         """A new stream by a user: its status is not theirs."""

@@ -2,11 +2,11 @@
 
 from typing import Any
 
-from e2e.simulator import errors
-from e2e.simulator.images.imports import IMAGES
-from e2e.simulator.images.streams import GROUP, STREAMS, StreamStrategy, canonical, spec_tags, status_tags
-from e2e.simulator.resources import Context
-from e2e.simulator.store import timestamp
+from e2e.testbed.simulator import errors
+from e2e.testbed.simulator.images.imports import IMAGES
+from e2e.testbed.simulator.images.streams import GROUP, STREAMS, StreamStrategy, canonical, spec_tags, status_tags
+from e2e.testbed.simulator.resources import Context
+from e2e.testbed.simulator.store import timestamp
 
 Object = dict[str, Any]
 CONFIG_TYPES = {
@@ -63,8 +63,9 @@ class Views:
                 raise errors.not_found(GROUP, "imagestreamtags", event["image"]) from error
             image = {"metadata": {"name": ""}, "dockerImageMetadata": None, "dockerImageLayers": None}
         reference = event["dockerImageReference"]
-        if spec and spec["referencePolicy"]["type"] == "Local":
-            reference = f"{self._strategy.decorate(stream)['status']['dockerImageRepository']}@{event['image']}"
+        local = self._strategy.decorate(stream)["status"]["dockerImageRepository"]
+        if spec and spec["referencePolicy"]["type"] == "Local" and local and event["image"]:
+            reference = f"{local}@{event['image']}"
         return {**image, "dockerImageReference": reference}
 
     def delete_tag(self, context: Context, name: str, body: Any) -> Object:

@@ -1,0 +1,1 @@
+"""Stand-ins for controllers and admission of the platform, working through the API."""
