@@ -1,5 +1,6 @@
 """What the end-to-end suite runs on: chosen on the command line, started once for all of a run's processes."""
 
+import contextlib
 import dataclasses
 import json
 from dataclasses import dataclass, field
@@ -8,17 +9,23 @@ from pathlib import Path
 import pytest
 from mirrorstream.kube.client import Client, load_client
 
-from e2e.certificates import Authority, Pair
-from e2e.controlplane.arguments import OWN_NAMESPACE
-from e2e.controlplane.build import components
-from e2e.controlplane.openshift import missing_programs
-from e2e.controlplane.plane import ControlPlane
-from e2e.ports import free_port
-from e2e.scenarios.installation import CONTROLLER, WEBHOOK, Installation
-from e2e.simulator.settings import CONTRACT_PORTS, Settings, contract_settings
+from e2e.testbed.controllers.scc import SecurityContextConstraints
+from e2e.testbed.controlplane.arguments import OWN_NAMESPACE, SERVICES
+from e2e.testbed.controlplane.build import components
+from e2e.testbed.controlplane.openshift import missing_programs
+from e2e.testbed.controlplane.plane import ControlPlane
+from e2e.testbed.installation import CONTROLLER, PENDING_PODS, WEBHOOK, Installation
+from e2e.testbed.node.build import programs
+from e2e.testbed.node.node import Node
+from e2e.testbed.node.slot import Slot
+from e2e.testbed.node.view import NodeView
+from e2e.testbed.registries.internal import SERVICE_NAME, InternalRegistry
+from e2e.testbed.simulator.settings import CONTRACT_PORTS, Settings, contract_settings
+from e2e.testbed.support.certificates import Authority, Pair
+from e2e.testbed.support.ports import free_port
 
-SIMULATOR, CONTROLPLANE, OPENSHIFT, EXISTING = "simulator", "controlplane", "openshift", "kubeconfig"
-PLANES = (CONTROLPLANE, OPENSHIFT)
+SIMULATOR, CONTROLPLANE, OPENSHIFT, NODE, EXISTING = "simulator", "controlplane", "openshift", "node", "kubeconfig"
+PLANES = (CONTROLPLANE, OPENSHIFT, NODE)
 """Those with a real kube-apiserver of our own."""
 SCHEDULED_SECONDS = 1.5
 Ports = dict[str, int]
@@ -29,10 +36,12 @@ def add_options(parser: pytest.Parser) -> None:
     group = parser.getgroup("mirrorstream", "where end-to-end tests run")
     group.addoption(
         "--backend",
-        choices=(SIMULATOR, CONTROLPLANE, OPENSHIFT),
-        help="simulator (default), controlplane: real etcd and kube-apiserver, built with Go; openshift: its own API on that",
+        choices=(SIMULATOR, CONTROLPLANE, OPENSHIFT, NODE),
+        help="simulator (default), controlplane: real etcd and kube-apiserver, built with Go; openshift: its own API on that; "
+        "node: the control plane with a kubelet and CRI-O",
     )
-    group.addoption("--openshift-bin", metavar="DIR", type=Path, help="where OpenShift's programs are; implies --backend openshift")
+    told = "where OpenShift's programs are; implies --backend openshift, and can be had with --backend node"
+    group.addoption("--openshift-bin", metavar="DIR", type=Path, help=told)
     group.addoption("--kubeconfig", metavar="F", type=Path, help="an existing cluster with the settings of the recordings")
 
 
@@ -54,14 +63,14 @@ def choice(config: pytest.Config) -> Choice:
         if not kubeconfig.is_file():
             raise pytest.UsageError(f"--kubeconfig {kubeconfig}: no such file")
         return Choice(EXISTING, kubeconfig=kubeconfig.absolute())
-    if programs and backend not in (None, OPENSHIFT):
-        raise pytest.UsageError(f"--openshift-bin belongs to the back end openshift, not to {backend}")
+    if programs and backend not in (None, OPENSHIFT, NODE):
+        raise pytest.UsageError(f"--openshift-bin belongs to the back ends openshift and node, not to {backend}")
     if backend == OPENSHIFT and not programs:
         raise pytest.UsageError("--backend openshift needs --openshift-bin DIR: no package registry has OpenShift's programs")
     if programs:
         if missing := missing_programs(programs):
             raise pytest.UsageError(f"--openshift-bin {programs} has no {', '.join(missing)}")
-        return Choice(OPENSHIFT, openshift_programs=programs.absolute())
+        return Choice(backend or OPENSHIFT, openshift_programs=programs.absolute())
     return Choice(backend or SIMULATOR)
 
 
@@ -71,7 +80,7 @@ class Shared:
 
     `kubeconfig` is an administrator's, `program` is what the controller runs with and `webhook` what the webhook does,
     `controls` reaches the simulator itself. `ports` are the registries' by worker: the cluster's configuration names them.
-    `trusted` is the folder of the authority that the Image config trusts.
+    `trusted` is the folder of the authority that the Image config trusts. `node` tells of the node, where there is one.
     """
 
     backend: str
@@ -82,6 +91,7 @@ class Shared:
     audit_log: str | None = None
     trusted: str | None = None
     ports: dict[str, Ports] = field(default_factory=dict)
+    node: NodeView | None = None
 
     def dumps(self) -> str:
         """As JSON."""
@@ -90,7 +100,9 @@ class Shared:
     @staticmethod
     def loads(text: str) -> "Shared":
         """What `dumps` made."""
-        return Shared(**json.loads(text))
+        document = json.loads(text)
+        node = document.pop("node")
+        return Shared(**document, node=NodeView(**node) if node else None)
 
 
 def scenario_settings(all_hosts: list[dict[str, str]]) -> Settings:
@@ -111,9 +123,21 @@ def scenario_settings(all_hosts: list[dict[str, str]]) -> Settings:
     return dataclasses.replace(base, image_config=config, scheduled_interval=SCHEDULED_SECONDS, importer=importer)
 
 
-def with_own_registry(settings: Settings) -> Settings:
+def with_own_registry(settings: Settings, name: str = "localhost") -> Settings:
     """The same with an internal registry at a port of its own: only the recordings need the one that they name."""
-    return dataclasses.replace(settings, internal_registry=f"localhost:{free_port()}")
+    return dataclasses.replace(settings, internal_registry=f"{name}:{free_port()}")
+
+
+def internal_registry(plane: ControlPlane, settings: Settings) -> InternalRegistry:
+    """The test bed's internal registry for a control plane, with a certificate of the cluster's authority."""
+    client = load_client(str(plane.kubeconfig), in_cluster=False, user_agent="internal-registry")
+    return InternalRegistry(client, settings.internal_registry, plane.folder, authority=plane.authority)
+
+
+def constraints(plane: ControlPlane) -> SecurityContextConstraints:
+    """The test bed's SecurityContextConstraints admission on a control plane."""
+    client = load_client(str(plane.kubeconfig), in_cluster=False, user_agent="scc")
+    return SecurityContextConstraints(client, plane.folder / "scc")
 
 
 def hosts_at(ports: Ports) -> dict[str, str]:
@@ -146,20 +170,56 @@ class Trusted:
 
 
 class SharedPlane:
-    """A control plane with mirrorstream's service account on it, for all workers of a run."""
+    """A control plane with mirrorstream's service account on it, and a node if it was chosen, for all workers of a run."""
 
     def __init__(self, folder: Path, chosen: Choice, workers: list[str]) -> None:
-        """Build (if need be) and start. Raises BuildError, ProcessError."""
+        """Build (if need be) and start. Raises BuildError, ProcessError, NoSlotError."""
+        self._exit = contextlib.ExitStack()
+        with self._exit:
+            self._start(folder, chosen, workers)
+            self._exit = self._exit.pop_all()
+
+    def _start(self, folder: Path, chosen: Choice, workers: list[str]) -> None:
         ports = {worker: free_ports() for worker in workers}
-        settings = with_own_registry(scenario_settings([hosts_at(p) for p in ports.values()]))
         trusted = Trusted(folder / "trusted")
-        programs = chosen.openshift_programs
-        self.plane = ControlPlane(folder, components(), settings, openshift_programs=programs, trusted=trusted.authority).start()
+        hosts = [hosts_at(p) for p in ports.values()]
+        self.plane, node = start_plane(self._exit, folder, chosen, hosts, trusted=trusted.authority)
         self.shared = installed(self.plane, chosen.backend, ports, trusted)
+        if node:
+            self.shared = dataclasses.replace(self.shared, node=node)
 
     def stop(self) -> None:
         """End its processes."""
-        self.plane.stop()
+        self._exit.close()
+
+
+def start_plane(
+    stack: contextlib.ExitStack, folder: Path, chosen: Choice, hosts: list[dict[str, str]], *, trusted: Path | None = None
+) -> tuple[ControlPlane, NodeView | None]:
+    """Start a control plane that knows registries by these names, with an internal registry, and with a node if it was chosen.
+
+    `stack` ends them. Raises BuildError, ProcessError, NoSlotError.
+    """
+    settings = with_own_registry(scenario_settings(hosts), SERVICE_NAME if chosen.backend == NODE else "localhost")
+    slot = Slot.take() if chosen.backend == NODE else None
+    if slot:
+        stack.callback(slot.release)
+    plane = ControlPlane(
+        folder,
+        components(),
+        settings,
+        openshift_programs=chosen.openshift_programs,
+        trusted=trusted,
+        services=slot.services if slot else SERVICES,
+    )
+    stack.enter_context(plane)
+    if not chosen.openshift_programs:
+        stack.enter_context(internal_registry(plane, settings))
+        stack.enter_context(constraints(plane))
+    if not slot:
+        return plane, None
+    authorities = {settings.internal_registry: plane.authority.certificate.read_text(encoding="ascii")}
+    return plane, stack.enter_context(Node(plane, programs(), slot, names=[SERVICE_NAME], authorities=authorities)).view
 
 
 def installed(plane: ControlPlane, backend: str, ports: dict[str, Ports] | None = None, trusted: Trusted | None = None) -> Shared:
@@ -170,7 +230,8 @@ def installed(plane: ControlPlane, backend: str, ports: dict[str, Ports] | None 
         trusted.tell(client)
     accounts = {}
     for account in (CONTROLLER, WEBHOOK):
-        installation = Installation(client, OWN_NAMESPACE, account=account)
+        folders = (PENDING_PODS,) if account == WEBHOOK else ()
+        installation = Installation(client, OWN_NAMESPACE, account=account, folders=folders)
         installation.__enter__()  # it goes with the control plane
         accounts[account] = str(installation.kubeconfig(plane.folder / f"{account}.kubeconfig", plane.kubeconfig))
         installation.wait_effective()

@@ -1,28 +1,31 @@
 """A cluster for scenarios, whatever it is: the simulator, or a real one that a kubeconfig names."""
 
 import contextlib
-import json
-import re
-import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-from mirrorstream.kube.client import ApiError, Client, load_client
+from mirrorstream.kube.client import MERGE_PATCH, ApiError, Client, load_client
 
-from e2e.backends import EXISTING, SIMULATOR, Shared, Trusted
-from e2e.contract.registries import Registries
-from e2e.controlplane.arguments import OWN_NAMESPACE
-from e2e.scenarios.audit import AuditLog, Request, RequestLog, SimulatorLog
-from e2e.scenarios.installation import CONTROLLER, RBAC, Permission, without
-from e2e.scenarios.roles import PULL, grant, group
-from e2e.simulator.simulator import Simulator
-from e2e.waiting import wait_for
+from e2e.testbed.audit import AuditLog, Request, RequestLog, SimulatorLog
+from e2e.testbed.backends import EXISTING, SIMULATOR, Shared, Trusted
+from e2e.testbed.controllers.pull_secrets import FILLED_AFTER, NAMED_AFTER, has_pull_secret
+from e2e.testbed.controllers.scc import LABEL
+from e2e.testbed.controlplane.arguments import OWN_NAMESPACE
+from e2e.testbed.controlplane.build import components
+from e2e.testbed.controlplane.plane import define
+from e2e.testbed.installation import CONTROLLER, RBAC, Permission, with_token, without
+from e2e.testbed.node.view import NodeView
+from e2e.testbed.registries.internal import SERVICE_NAME, SERVING, set_state
+from e2e.testbed.registries.recorded import Registries
+from e2e.testbed.roles import PULL, account_with, grant, group
+from e2e.testbed.simulator.simulator import Simulator
+from e2e.testbed.streams import Object, Streams
+from e2e.testbed.support.waiting import wait_for
 
-Object = dict[str, Any]
-IMAGE_API = "/apis/image.openshift.io/v1"
+IMAGE_CONFIG = "/apis/config.openshift.io/v1/images/cluster"
 MIRROR_SETS = {
     "ImageContentSourcePolicy": ("operator.openshift.io/v1alpha1", "imagecontentsourcepolicies", "repositoryDigestMirrors"),
     "ImageDigestMirrorSet": ("config.openshift.io/v1", "imagedigestmirrorsets", "imageDigestMirrors"),
@@ -30,19 +33,16 @@ MIRROR_SETS = {
 }
 
 
-def tag(name: str, source: str, **more: Any) -> Object:
-    """A spec tag that imports `source`; `more` are further fields, in the API's names."""
-    return {"name": name, "from": {"kind": "DockerImage", "name": source}, "referencePolicy": {"type": "Local"}, **more}
+SIGNATURE_POLICIES = ("imagepolicies", "clusterimagepolicies")
 
 
-def following(name: str, followed: str) -> Object:
-    """A spec tag that follows another of its stream."""
-    return {"name": name, "from": {"kind": "ImageStreamTag", "name": followed}, "referencePolicy": {"type": "Local"}}
-
-
-def without_generations(spec: Object) -> Object:
-    """A stream's spec without the tags' generations, which the platform itself raises."""
-    return {**spec, "tags": [{k: v for k, v in t.items() if k != "generation"} for t in spec.get("tags") or []]}
+def account_of(body: Object) -> str:
+    """The service account of a pod, or of a workload's pods; empty for other objects."""
+    spec = body.get("spec") or {}
+    for part in ("jobTemplate", "template"):
+        inner = (spec.get(part) or {}).get("spec")
+        spec = inner or spec
+    return (spec.get("serviceAccountName") or "default") if spec.get("containers") else ""
 
 
 @dataclass
@@ -50,7 +50,8 @@ class Cluster:
     """A cluster, its registries, and what a user does on it. Everything that is made has a name of its own and is removed.
 
     `kubeconfig` is an administrator's, `program` what the controller runs with and `webhook` what the webhook does. `controls`
-    is the simulator's own door, where there is one; `log` has mirrorstream's requests, where they can be seen.
+    is the simulator's own door, where there is one; `log` has mirrorstream's requests, where they can be seen; `node` tells of the
+    node, where there is one.
     """
 
     backend: str
@@ -61,6 +62,7 @@ class Cluster:
     trusted: Trusted | None = None
     controls: Client | None = None
     log: RequestLog | None = None
+    node: NodeView | None = None
     client: Client = field(init=False)
 
     def __post_init__(self) -> None:
@@ -81,7 +83,7 @@ class Cluster:
         log = AuditLog(Path(shared.audit_log)) if shared.audit_log else None
         trusted = Trusted(Path(shared.trusted)) if shared.trusted else None
         program, webhook = Path(shared.program), Path(shared.webhook)
-        return Cluster(shared.backend, Path(shared.kubeconfig), registries, program, webhook, trusted, controls, log)
+        return Cluster(shared.backend, Path(shared.kubeconfig), registries, program, webhook, trusted, controls, log, shared.node)
 
     @property
     def is_ours(self) -> bool:
@@ -119,13 +121,59 @@ class Cluster:
         unversioned = {**role, "metadata": {"name": role["metadata"]["name"]}}
         return lambda: self.client.request("PUT", path, body=unversioned)
 
+    def serve_signature_policies(self, version: str) -> None:
+        """Have ImagePolicy and ClusterImagePolicy served, in that version only, by a cluster that was made without them."""
+        if self.backend == SIMULATOR:
+            self.control("signature-policies", {"version": version})
+        else:
+            define(self.client, [components() / f"{plural}.yaml" for plural in SIGNATURE_POLICIES], version)
+
     def change_image_config(self, change: Callable[[Object], Any]) -> None:
         """Change the spec of the Image config with `change(spec)`, until there is no conflict."""
-        path = "/apis/config.openshift.io/v1/images/cluster"
+        self._change_image_config("spec", change)
+
+    @property
+    def registry_host(self) -> str:
+        """The internal registry's name, as the Image config says it; empty without one."""
+        return str((self.client.get(IMAGE_CONFIG).get("status") or {}).get("internalRegistryHostname") or "")
+
+    def set_registry_host(self, host: str) -> None:
+        """Say in the Image config where the internal registry is, as its operator does; empty: there is none."""
+        name = "internalRegistryHostname"
+        self._change_image_config("status", lambda status: status.update({name: host}) if host else status.pop(name, None))
+
+    def registry_here(self, reference: str) -> str:
+        """A reference at the internal registry as this machine reaches it: its service's name is the cluster's only."""
+        return reference.replace(f"{SERVICE_NAME}:", "localhost:", 1)
+
+    @contextlib.contextmanager
+    def registry_state(self, state: str) -> Iterator[None]:
+        """The internal registry's program `absent` or `hanging`, for as long as the context lasts. It holds for all scenarios.
+
+        The cluster still says that there is a registry.
+        """
+        set_state(self.client, state)
+        try:
+            yield
+        finally:
+            set_state(self.client, SERVING)
+
+    @contextlib.contextmanager
+    def registry_absent(self) -> Iterator[None]:
+        """A cluster without an internal registry, for as long as the context lasts. It holds for all scenarios on the cluster."""
+        host = self.registry_host
+        self.set_registry_host("")
+        try:
+            yield
+        finally:
+            self.set_registry_host(host)
+
+    def _change_image_config(self, part: str, change: Callable[[Object], Any]) -> None:
+        path = IMAGE_CONFIG + ("/status" if part == "status" else "")
 
         def attempt() -> bool:
-            config = self.client.get(path)
-            change(config["spec"])
+            config = self.client.get(IMAGE_CONFIG)
+            change(config.setdefault(part, {}))
             try:
                 self.client.request("PUT", path, body=config)
             except ApiError as error:
@@ -137,10 +185,20 @@ class Cluster:
         wait_for("the Image config is written", attempt)
 
     @contextlib.contextmanager
-    def namespace(self, prefix: str = "ms") -> Iterator["Namespace"]:
-        """A namespace with a name of its own."""
+    def namespace(
+        self, prefix: str = "ms", *, secrets_after: tuple[float, float] | None = None, scc: bool = False
+    ) -> Iterator["Namespace"]:
+        """A namespace with a name of its own.
+
+        `secrets_after`: how many seconds it takes until an account names its pull secret, and from then on until the secret has
+        its token. On OpenShift's own components this takes as long as it takes.
+        `scc`: its pods pass SecurityContextConstraints admission, at each change of their spec, too (`controllers/scc.py`).
+        """
         name = f"{prefix}-{uuid4().hex[:8]}"
-        self.client.request("POST", "/api/v1/namespaces", body={"metadata": {"name": name}})
+        metadata: Object = {"name": name, "labels": LABEL if scc else {}}
+        if secrets_after:
+            metadata["annotations"] = dict(zip((NAMED_AFTER, FILLED_AFTER), map(str, secrets_after), strict=True))
+        self.client.request("POST", "/api/v1/namespaces", body={"metadata": metadata})
         namespace = Namespace(self, name)
         try:
             yield namespace
@@ -152,12 +210,13 @@ class Cluster:
 
 
 @dataclass
-class Namespace:
+class Namespace(Streams):
     """A user's view of one namespace; repositories and mirror sets carry its name, so that scenarios do not meet."""
 
     cluster: Cluster
     name: str
     _made: dict[str, str] = field(default_factory=dict)
+    _with_secret: set[str] = field(default_factory=set)
     _written: dict[str, Object] = field(default_factory=dict)
 
     @property
@@ -180,11 +239,16 @@ class Namespace:
 
     # Pods.
 
-    def make(self, path: str, body: Object, *, dry_run: bool = False) -> Object:
-        """POST an object to `path` below the namespace's, as soon as the namespace has its service account."""
+    def make(self, path: str, body: Object, *, dry_run: bool = False, early: bool = False) -> Object:
+        """POST an object to `path` below the namespace's, as soon as the namespace has its service account.
+
+        A workload waits for its account's pull secret, too, unless it is `early`: admission gives a pod what the account has then.
+        """
         group, _, plural = path.rpartition("/")
         where = f"/api/v1/namespaces/{self.name}/{plural}" if not group else f"/apis/{group}/namespaces/{self.name}/{plural}"
         params = {"dryRun": "All"} if dry_run else None
+        if not early and (account := account_of(body)):
+            self.wait_pull_secret(account)
 
         def attempt() -> Object | None:
             try:
@@ -197,17 +261,68 @@ class Namespace:
 
         return wait_for(f"{plural} can be made", attempt)
 
-    def pod(self, name: str, *images: str, dry_run: bool = False, metadata: Object | None = None, **spec: Any) -> Object:
-        """Create a pod with a container for each image (c0, c1 and so on)."""
+    def pod(
+        self, name: str, *images: str, dry_run: bool = False, early: bool = False, metadata: Object | None = None, **spec: Any
+    ) -> Object:
+        """Create a pod with a container for each image (c0, c1 and so on); `early` as for `make`."""
         containers = [{"name": f"c{number}", "image": image} for number, image in enumerate(images)]
         body = {"metadata": {"name": name, **(metadata or {})}, "spec": {"containers": containers, **spec}}
-        return self.make("pods", body, dry_run=dry_run)
+        return self.make("pods", body, dry_run=dry_run, early=early)
 
-    def allow_pulls(self, *, everybody: bool = False) -> None:
-        """Let the namespace's own service accounts pull from its streams, as the platform does in a project, or everybody's."""
+    def wait_pull_secret(self, account: str = "default") -> None:
+        """Wait until a service account has its filled pull secret; a cluster without an internal registry makes none."""
+        if account in self._with_secret or not self.cluster.registry_host:
+            return
+        wait_for(f"the pull secret of {self.name}/{account}", lambda: has_pull_secret(self.client, self.name, account))
+        self._with_secret.add(account)
+
+    def image_of(self, pod: str, container: int = 0) -> str:
+        """The image of a pod's container as it is now."""
+        found = self.client.get(f"/api/v1/namespaces/{self.name}/pods/{pod}")
+        return str(found["spec"]["containers"][container]["image"])
+
+    def hangs(self, pod: str, *, reason: str = "ImagePullBackOff") -> None:
+        """Have a pod's containers wait for their images, as a kubelet would say."""
+        path = f"/api/v1/namespaces/{self.name}/pods/{pod}"
+        containers = self.client.get(path)["spec"]["containers"]
+
+        def waiting(container: Object) -> Object:
+            message = f'Back-off pulling image "{container["image"]}"' if reason == "ImagePullBackOff" else "connection refused"
+            state = {"waiting": {"reason": reason, "message": message}}
+            return {"name": container["name"], "image": container["image"], "imageID": "", "ready": False, "restartCount": 0} | {
+                "state": state
+            }
+
+        status = {"phase": "Pending", "containerStatuses": [waiting(container) for container in containers]}
+        self.client.request("PATCH", f"{path}/status", body={"status": status}, content_type=MERGE_PATCH)
+
+    def allow_pulls(self, *, everybody: bool = False, anonymous: bool = False) -> None:
+        """Let the namespace's own service accounts pull from its streams, as the platform does in a project.
+
+        `everybody`: those of other namespaces, too; `anonymous`: without any account.
+        """
         if self.cluster.backend != SIMULATOR:
             name = "system:authenticated" if everybody else f"system:serviceaccounts:{self.name}"
-            grant(self.client, self.name, "image-puller", [PULL], group(name))
+            grant(self.client, self.name, "image-puller", [PULL], group("system:unauthenticated" if anonymous else name))
+        elif anonymous:
+            body = {"metadata": {"name": "allowed"}, "data": {"user": "system:anonymous"}}
+            self.client.request("POST", f"/api/v1/namespaces/{self.name}/configmaps", body=body)
+
+    def puller(self, name: str = "puller", *streams: str) -> str:
+        """Make a service account that may pull from `streams`, or from all here; its token."""
+        return self._token(name, [{**PULL, "resourceNames": list(streams)} if streams else PULL])
+
+    def account(self, name: str, rules: list[Object], folder: Path) -> Client:
+        """Make a service account with these rights here; a client that uses it. Without RBAC it may do everything."""
+        file = with_token(folder / f"{name}.kubeconfig", self.cluster.kubeconfig, self._token(name, rules))
+        return load_client(str(file), user_agent="test", in_cluster=False)
+
+    def _token(self, name: str, rules: list[Object]) -> str:
+        if self.cluster.backend != SIMULATOR:
+            return account_with(self.client, self.name, name, rules)
+        accounts = f"/api/v1/namespaces/{self.name}/serviceaccounts"
+        self.client.request("POST", accounts, body={"metadata": {"name": name}})
+        return str(self.client.request("POST", f"{accounts}/{name}/token", body={"spec": {}})["status"]["token"])
 
     def deny_pulls(self, account: str) -> None:
         """Keep an account (`namespace:name`) of a cluster without RBAC from pulling here; with RBAC nobody may by default."""
@@ -226,19 +341,26 @@ class Namespace:
             entry["mirrorSourcePolicy"] = "NeverContactSource"
         path = f"/apis/{version}/{plural}"
         body = {"apiVersion": version, "kind": kind, "metadata": {"name": name}, "spec": {entries: [entry]}}
-        self.client.request("POST", path, body=body)
+        made = self.client.request("POST", path, body=body)
         self._made[name] = f"{path}/{name}"
+        self._wait_configured(made)
         return name
+
+    def _wait_configured(self, mirror_set: Object) -> None:
+        """Wait until the node, if there is one, pulls by this version of a mirror set."""
+        if node := self.cluster.node:
+            name, generation = f"{mirror_set['kind']}/{mirror_set['metadata']['name']}", mirror_set["metadata"]["generation"]
+            wait_for(f"the node knows {name}", lambda: node.configured(self.client).get(name, 0) >= generation)
 
     def digest_mirrors(self, *mirrors: str, source: str = "", never: bool = False) -> str:
         """An ImageDigestMirrorSet for the namespace's prefix at the dead registry."""
         source = source or f"{self.cluster.host('dead')}/{self.name}"
         return self.mirror_set("ImageDigestMirrorSet", source, *(mirrors or (self.mirror(),)), never=never)
 
-    def tag_mirrors(self, *mirrors: str, source: str = "", never: bool = False) -> str:
+    def tag_mirrors(self, *mirrors: str, source: str = "") -> str:
         """An ImageTagMirrorSet for the namespace's prefix at the dead registry."""
         source = source or f"{self.cluster.host('dead')}/{self.name}"
-        return self.mirror_set("ImageTagMirrorSet", source, *(mirrors or (self.mirror(),)), never=never)
+        return self.mirror_set("ImageTagMirrorSet", source, *(mirrors or (self.mirror(),)))
 
     def change_mirrors(self, name: str, *mirrors: str) -> None:
         """Replace the mirrors of a set."""
@@ -246,7 +368,7 @@ class Namespace:
         item = self.client.get(path)
         for entries in item["spec"].values():
             entries[0]["mirrors"] = list(mirrors)
-        self.client.request("PUT", path, body=item)
+        self._wait_configured(self.client.request("PUT", path, body=item))
 
     def mirror_set_names(self) -> list[str]:
         """The names of the sets that there are."""
@@ -260,176 +382,3 @@ class Namespace:
         """Delete all of them."""
         for name in list(self._made):
             self.remove_mirror_set(name)
-
-    # Streams.
-
-    @property
-    def _streams(self) -> str:
-        return f"{IMAGE_API}/namespaces/{self.name}/imagestreams"
-
-    def create(self, name: str, *tags: Object, annotations: dict[str, str] | None = None, **spec: Any) -> Object:
-        """Create a stream as a user does."""
-        metadata: Object = {"name": name, "labels": {"made-by": "user"}, "annotations": annotations or {}}
-        body = {
-            "apiVersion": "image.openshift.io/v1",
-            "kind": "ImageStream",
-            "metadata": metadata,
-            "spec": {"tags": list(tags), **spec},
-        }
-        return self._wrote(self.client.request("POST", self._streams, body=body))
-
-    def change(self, name: str, change: Any) -> Object:
-        """Change a stream's spec or metadata as a user does, with `change(stream)`, until there is no conflict."""
-
-        def attempt() -> Object | None:
-            stream = self.get(name)
-            change(stream)
-            try:
-                answer: Object = self.client.request("PUT", f"{self._streams}/{name}", body=stream)
-            except ApiError as error:
-                if error.status != 409:
-                    raise
-                return None
-            return answer
-
-        return self._wrote(wait_for("a spec write without a conflict", attempt))
-
-    def annotate(self, name: str, key: str, value: str) -> None:
-        """Set an annotation of a stream."""
-        self.change(name, lambda stream: stream["metadata"].setdefault("annotations", {}).update({key: value}))
-
-    def wrote(self, name: str) -> None:
-        """Take what a stream says now for what its user wrote: a tool of the user's has just written it."""
-        self._wrote(self.get(name))
-
-    def _wrote(self, stream: Object) -> Object:
-        self._written[stream["metadata"]["name"]] = stream
-        return stream
-
-    def delete(self, name: str) -> None:
-        """Delete a stream."""
-        self._written.pop(name, None)
-        self.client.request("DELETE", f"{self._streams}/{name}")
-
-    def get(self, name: str) -> Object:
-        """A stream as it is now."""
-        stream: Object = self.client.get(f"{self._streams}/{name}")
-        return stream
-
-    def streams(self) -> list[Object]:
-        """All streams."""
-        items: list[Object] = self.client.get(self._streams).get("items") or []
-        return items
-
-    def import_image(self, name: str, tag_name: str, source: str, **policy: Any) -> Object:
-        """`oc import-image`."""
-        return self.import_images(name, tag(tag_name, source, importPolicy=policy))
-
-    def import_images(self, name: str, *tags: Object) -> Object:
-        """`oc import-image` of several tags at once, each as the spec has it."""
-        images = [
-            {
-                "from": one["from"],
-                "to": {"name": one["name"]},
-                "importPolicy": one.get("importPolicy", {}),
-                "referencePolicy": one["referencePolicy"],
-            }
-            for one in tags
-        ]
-        body = {"metadata": {"name": name}, "spec": {"import": True, "images": images}}
-        path = f"{IMAGE_API}/namespaces/{self.name}/imagestreamimports"
-
-        def attempt() -> Object | None:
-            try:
-                answer: Object = self.client.request("POST", path, body=body, timeout=90)
-            except ApiError as error:
-                if error.status != 409:
-                    raise
-                return None
-            return answer
-
-        return wait_for("an import without a conflict", attempt)
-
-    def tag_status(self, name: str, tag_name: str) -> Object:
-        """The status of a tag; empty if there is none."""
-        tags = (self.get(name).get("status") or {}).get("tags") or []
-        return next((t for t in tags if t["tag"] == tag_name), {})
-
-    def spec_tag(self, name: str, tag_name: str) -> Object:
-        """A tag of the spec."""
-        found: Object = next(t for t in self.get(name)["spec"]["tags"] if t["name"] == tag_name)
-        return found
-
-    def failure(self, name: str, tag_name: str) -> Object | None:
-        """The tag's ImportSuccess=False, if it has one."""
-        conditions = self.tag_status(name, tag_name).get("conditions") or []
-        return next((c for c in conditions if c["type"] == "ImportSuccess" and c["status"] == "False"), None)
-
-    def wait_failed(self, name: str, tag_name: str, *, seconds: float = 30) -> Object:
-        """Wait until the platform's import of a tag has failed; the condition."""
-        return wait_for(f"{name}:{tag_name} fails", lambda: self.failure(name, tag_name), seconds=seconds)
-
-    def healed(self, name: str, tag_name: str, digest: str = "") -> Object | None:
-        """The tag's newest item if the tag is well: no failure, and at the spec tag's generation."""
-        status = self.tag_status(name, tag_name)
-        items = status.get("items") or []
-        if not items or status.get("conditions") or (digest and items[0]["image"] != digest):
-            return None
-        generation = self.spec_tag(name, tag_name)["generation"] if self._is_importable(name, tag_name) else 0
-        newest: Object = items[0]
-        return newest if newest["generation"] >= generation else None
-
-    def _is_importable(self, name: str, tag_name: str) -> bool:
-        tags = self.get(name)["spec"].get("tags") or []
-        return any(t["name"] == tag_name and t["from"]["kind"] == "DockerImage" for t in tags)
-
-    def wait_healed(self, name: str, tag_name: str, digest: str = "", *, seconds: float = 20) -> Object:
-        """Wait until a tag is well (and points to `digest`); its newest item."""
-        try:
-            return wait_for(f"{name}:{tag_name} heals", lambda: self.healed(name, tag_name, digest), seconds=seconds)
-        except AssertionError as error:
-            raise AssertionError(f"{error}\n{json.dumps(self.get(name), indent=1)}\n{self.events(name)}") from None
-
-    def stays(self, what: str, condition: Any, *, seconds: float = 1.5) -> None:
-        """Check that something remains true for a while."""
-        stop = threading.Event()
-        for _ in range(int(seconds / 0.1)):
-            assert condition(), f"did not stay so: {what}"
-            stop.wait(0.1)
-
-    def events(self, name: str, reason: str = "") -> list[str]:
-        """The messages of a stream's Events, as `reason: message`."""
-        items = self.client.get(f"/api/v1/namespaces/{self.name}/events").get("items") or []
-        return [
-            f"{e['reason']}: {e['message']}"
-            for e in items
-            if e["involvedObject"]["name"] == name and (not reason or e["reason"] == reason)
-        ]
-
-    def wait_event(self, name: str, reason: str, pattern: str = "", *, seconds: float = 15) -> str:
-        """Wait for an Event of a stream; its text."""
-
-        def found() -> str | None:
-            return next((text for text in self.events(name, reason) if re.search(pattern, text)), None)
-
-        return wait_for(f"Event {reason} with {pattern!r} on {name}", found, seconds=seconds)
-
-    def image(self, digest: str) -> Object:
-        """An Image."""
-        image: Object = self.client.get(f"{IMAGE_API}/images/{digest}")
-        return image
-
-    def check_untouched(self) -> None:
-        """Check that every stream's spec, labels and annotations are what the user wrote."""
-        for stream in self.streams():
-            written = self._written.get(stream["metadata"]["name"])
-            if written is None:
-                continue
-            assert without_generations(stream["spec"]) == without_generations(written["spec"])
-            assert stream["metadata"].get("labels") == written["metadata"].get("labels")
-            assert _users_annotations(stream) == _users_annotations(written)
-
-
-def _users_annotations(stream: Object) -> dict[str, str]:
-    annotations = stream["metadata"].get("annotations") or {}
-    return {key: value for key, value in annotations.items() if key != "openshift.io/image.dockerRepositoryCheck"}

@@ -18,7 +18,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-PROJECT = Path(__file__).parents[1]
+PROJECT = Path(__file__).parents[2]
 PROMPT = "$ "
 CONSOLE = "console"
 ANYTHING = "…"
@@ -72,13 +72,19 @@ class Block:
 
 
 def pages() -> list[Path]:
-    """The documents: README, CONTRIBUTING, SECURITY and the guide."""
-    return [PROJECT / "README.md", PROJECT / "CONTRIBUTING.md", PROJECT / "SECURITY.md", *sorted((PROJECT / "docs").glob("*.md"))]
+    """The documents: README, CONTRIBUTING, SECURITY, the guide, and the test bed's page."""
+    outside = ("README.md", "CONTRIBUTING.md", "SECURITY.md", "e2e/README.md")
+    return [*(PROJECT / name for name in outside), *sorted((PROJECT / "docs").glob("*.md"))]
+
+
+def title(page: Path) -> str:
+    """Its path in the project: two documents are called README.md."""
+    return page.relative_to(PROJECT).as_posix()
 
 
 def blocks(page: Path) -> list[Block]:
     """Every fenced block of a page, in order. Raises DocumentError."""
-    name = page.relative_to(PROJECT).as_posix() if page.is_relative_to(PROJECT) else page.name
+    name = title(page) if page.is_relative_to(PROJECT) else page.name
     return list(_blocks(name, page.read_text(encoding="utf-8").splitlines()))
 
 

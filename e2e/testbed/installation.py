@@ -7,15 +7,22 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from mirrorstream.kube.client import Client
+from mirrorstream.kube.client import ApiError, Client
 
-from e2e.waiting import wait_for
+from e2e.testbed.support.waiting import wait_for
 
 Object = dict[str, Any]
-MANIFESTS = Path(__file__).parents[2] / "config" / "base" / "rbac"
+CONFIG = Path(__file__).parents[2] / "config"
+MANIFESTS = CONFIG / "base" / "rbac"
+PENDING_PODS = CONFIG / "components" / "pending-pods"
+"""What only a part of the webhook needs."""
 CONTROLLER, WEBHOOK = "mirrorstream-controller", "mirrorstream-webhook"
 """Our service accounts; what belongs to one has its component's label."""
 RBAC = "/apis/rbac.authorization.k8s.io/v1"
+POLICIES = {
+    "ValidatingAdmissionPolicy": "/apis/admissionregistration.k8s.io/v1/validatingadmissionpolicies",
+    "ValidatingAdmissionPolicyBinding": "/apis/admissionregistration.k8s.io/v1/validatingadmissionpolicybindings",
+}
 TOKEN_SECONDS = 4 * 3600
 
 
@@ -32,17 +39,18 @@ class Permission:
         return f"{self.verb} {self.resource}{'.' + self.group if self.group else ''}"
 
 
-def manifests(account: str) -> list[Object]:
-    """What config/base/rbac has for a service account."""
-    paths = sorted(path for path in MANIFESTS.glob("*.yaml") if path.stem != "kustomization")
+def manifests(account: str, *folders: Path) -> list[Object]:
+    """What config/base/rbac, and more folders, have for a service account."""
+    found = (sorted(folder.glob("*.yaml")) for folder in (MANIFESTS, *folders))
+    paths = [path for inside in found for path in inside if path.stem != "kustomization"]
     documents = [document for path in paths for document in yaml.safe_load_all(path.read_text(encoding="utf-8"))]
     component = account.removeprefix("mirrorstream-")
     return [item for item in documents if item["metadata"]["labels"]["app.kubernetes.io/component"] == component]
 
 
-def permissions(account: str) -> list[Permission]:
+def permissions(account: str, *folders: Path) -> list[Permission]:
     """Every permission that a service account's roles give."""
-    roles = [item for item in manifests(account) if item["kind"] in ("ClusterRole", "Role")]
+    roles = [item for item in manifests(account, *folders) if item["kind"] in ("ClusterRole", "Role")]
     return [permission for role in roles for rule in role["rules"] for permission in _of(rule)]
 
 
@@ -63,14 +71,27 @@ def without(rules: list[Object], removed: Permission) -> list[Object]:
     ]
 
 
+def share(client: Client, item: Object) -> None:
+    """Make an admission policy or its binding, which are for all namespaces, unless another test has."""
+    try:
+        client.request("POST", POLICIES[item["kind"]], body=item)
+    except ApiError as error:
+        if error.status != 409:
+            raise
+
+
 @dataclass
 class Installation:
-    """An account's part of an installation into a namespace that exists; what is cluster-wide gets the namespace as a suffix."""
+    """An account's part of an installation into a namespace that exists; what is cluster-wide gets the namespace as a suffix.
+
+    Admission policies do not: they are for accounts of this name in every namespace, and stay.
+    """
 
     client: Client
     namespace: str
     without: Permission | None = None
     account: str = CONTROLLER
+    folders: tuple[Path, ...] = ()
     _made: list[str] = field(default_factory=list)
 
     @property
@@ -79,7 +100,7 @@ class Installation:
         return f"system:serviceaccount:{self.namespace}:{self.account}"
 
     def __enter__(self) -> "Installation":
-        for manifest in manifests(self.account):
+        for manifest in manifests(self.account, *self.folders):
             self._create(copy.deepcopy(manifest))
         return self
 
@@ -89,6 +110,9 @@ class Installation:
 
     def _create(self, item: Object) -> None:
         kind, name = item["kind"], item["metadata"]["name"]
+        if kind in POLICIES:
+            share(self.client, item)
+            return
         if kind.startswith("Cluster"):
             name = item["metadata"]["name"] = f"{name}-{self.namespace}"
         else:
@@ -122,8 +146,8 @@ class Installation:
 
     def wait_effective(self) -> None:
         """Wait until the API server's authorizer has seen all of the roles."""
-        given = [permission for permission in permissions(self.account) if permission != self.without]
-        wait_for("the roles are in force", lambda: all(self._allowed(permission) for permission in given), seconds=10)
+        given = [permission for permission in permissions(self.account, *self.folders) if permission != self.without]
+        wait_for("the roles are in force", lambda: all(self._allowed(permission) for permission in given))
 
     def _allowed(self, permission: Permission) -> bool:
         """What a SubjectAccessReview answers."""

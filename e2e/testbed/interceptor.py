@@ -6,7 +6,8 @@
             …
 
 Everything else passes unchanged, with the program's own credentials, over TLS when the API server speaks TLS. What happens to a
-request is a function of the `Exchange`; those below are the common ones, and a test may write its own.
+request is a function of the `Exchange`; `e2e/testbed/faults/actions.py` has
+the common ones, and a test may write its own.
 """
 
 import contextlib
@@ -30,7 +31,7 @@ import urllib3
 import yaml
 from mirrorstream.kube.verbs import verb
 
-from e2e.certificates import Authority
+from e2e.testbed.support.certificates import Authority
 
 GONE_SECONDS = 0.05
 _PASSED_ON = ("Accept", "Authorization", "Content-Type", "User-Agent")
@@ -146,6 +147,10 @@ class Exchange:
             with contextlib.suppress(Exception):  # read to its end
                 self._upstream.shutdown()
 
+    def wait(self, seconds: float) -> None:
+        """Let time pass, unless the interceptor stops."""
+        self._owner.stopped.wait(seconds)
+
     def finish(self) -> None:
         """Read no more of an answer that was not read to its end."""
         if self._upstream is not None:
@@ -163,78 +168,8 @@ def _lines(answer: urllib3.BaseHTTPResponse) -> Iterator[bytes]:
                 yield line + b"\n"
 
 
-# What a test may do with a request.
-
 Action = Callable[[Exchange], None]
-
-
-def pass_on(exchange: Exchange) -> None:
-    """What happens to a request that no test cares about."""
-    exchange.pass_on()
-
-
-def reset(exchange: Exchange) -> None:
-    """The connection is cut before the API server hears of the request."""
-    raise Reset
-
-
-def lose_answer(exchange: Exchange) -> None:
-    """The request is carried out, and its answer lost."""
-    exchange.read(exchange.forward())
-    raise Reset
-
-
-def cut_answer(exchange: Exchange) -> None:
-    """The connection is cut in the middle of the answer's body."""
-    answer = exchange.forward()
-    data = exchange.read(answer)
-    exchange.start({"Content-Type": "application/json", "Content-Length": str(len(data))}, answer.status)
-    exchange.send(data[: len(data) // 2])
-    raise Reset
-
-
-def hang(exchange: Exchange) -> None:
-    """No answer until the program gives up."""
-    while not exchange.gone():
-        pass
-    raise Reset
-
-
-def delay(seconds: float) -> Action:
-    """The request arrives late."""
-
-    def act(exchange: Exchange) -> None:
-        exchange._owner.stopped.wait(seconds)  # noqa: SLF001  of this module
-        exchange.pass_on()
-
-    return act
-
-
-class Hold:
-    """The request waits until the test lets it go, however long its program stands still meanwhile."""
-
-    def __init__(self) -> None:
-        self.arrived, self.let_go = threading.Event(), threading.Event()
-
-    def __call__(self, exchange: Exchange) -> None:
-        """Wait, and pass it on; cut the connection if the program has given up."""
-        self.arrived.set()
-        while not self.let_go.is_set():
-            if exchange.gone():
-                raise Reset
-        exchange.pass_on()
-
-
-def refuse(status: int, reason: str = "", message: str = "on command", retry_after: float | None = None) -> Action:
-    """A Kubernetes Status instead of what was asked for."""
-    body = {"kind": "Status", "apiVersion": "v1", "status": "Failure", "code": status, "reason": reason, "message": message}
-    headers = {} if retry_after is None else {"Retry-After": f"{retry_after:g}"}
-    return lambda exchange: exchange.answer(status, body, headers)
-
-
-def watch_lines(lines: Lines) -> Action:
-    """A watch whose bytes are what `lines` makes of them."""
-    return lambda exchange: exchange.pass_on(lines=lines)
+"""What becomes of a request."""
 
 
 @dataclass
@@ -356,7 +291,7 @@ class Interceptor:
                 rule.left = None if rule.left is None else rule.left - 1
                 rule.hits += 1
                 return rule.action
-        return pass_on
+        return Exchange.pass_on
 
     def secured(self, connection: socket.socket) -> socket.socket:
         """A connection as the program expects it; the handshake is for the connection's own thread."""

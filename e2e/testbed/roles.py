@@ -4,7 +4,7 @@ from typing import Any
 
 from mirrorstream.kube.client import Client
 
-from e2e.scenarios.installation import RBAC
+from e2e.testbed.installation import RBAC
 
 Object = dict[str, Any]
 PULL: Object = {"apiGroups": ["image.openshift.io"], "resources": ["imagestreams/layers"], "verbs": ["get"]}

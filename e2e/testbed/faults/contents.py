@@ -4,8 +4,8 @@ import json
 import threading
 from dataclasses import dataclass
 
-from e2e.registry import Failure
-from e2e.scenarios.cluster import Namespace
+from e2e.testbed.cluster import Namespace
+from e2e.testbed.registries.registry import Failure
 
 UPSTREAM, MIRRORS = "other", "good"
 """The registries, by the names that the cluster knows them under."""

@@ -6,17 +6,18 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
-from e2e.scenarios.cluster import Namespace, following, tag
-from e2e.scenarios.faults.contents import ALL, DEAD, MISSING, PREFIXES, REPOSITORIES, Contents
-from e2e.scenarios.faults.history import History
-from e2e.scenarios.faults.rules import KINDS, Rules
-from e2e.scenarios.faults.streams import OPTED_OUT, Object, items_of, spec_tags, statuses
-from e2e.scenarios.faults.users import ACROSS, Users
+from e2e.testbed.cluster import Namespace
+from e2e.testbed.faults.contents import ALL, DEAD, MISSING, PREFIXES, REPOSITORIES, Contents
+from e2e.testbed.faults.history import History
+from e2e.testbed.faults.rules import KINDS, Rules
+from e2e.testbed.faults.streams import OPTED_OUT, Object, items_of, spec_tags, statuses
+from e2e.testbed.faults.users import ACROSS, Users
+from e2e.testbed.streams import following, tag
 
 Act = Callable[[], None]
 STREAMS = ("a", "b", "c")
 IMPORTED, FOLLOWING, PUSHED = ("main", "extra"), "latest", "pushed"
-"""The tags' names; each is of one kind for ever, so that a history says where its images may come from."""
+"""The tags' names; each keeps one kind, so that a history says where its images may come from."""
 RETRY = "mirrorstream.github.io/retry"
 PAUSES = (0, 0, 0.02, 0.1, 0.3, 1.2)
 """Between two rounds, in seconds: from none to long enough for something to heal."""

@@ -9,12 +9,12 @@ from dataclasses import dataclass
 
 from mirrorstream.kube.client import ApiError
 
-from e2e.registry import Failure
-from e2e.scenarios.cluster import Namespace
-from e2e.scenarios.faults.contents import MISSING, Contents, Version
-from e2e.scenarios.faults.history import History
-from e2e.scenarios.faults.rules import Rules
-from e2e.scenarios.faults.streams import Object, condition_of, is_importable, is_pending, items_of, opted_out, spec_tags, statuses
+from e2e.testbed.cluster import Namespace
+from e2e.testbed.faults.contents import MISSING, Contents, Version
+from e2e.testbed.faults.history import History
+from e2e.testbed.faults.rules import Rules
+from e2e.testbed.faults.streams import Object, condition_of, is_importable, is_pending, items_of, opted_out, spec_tags, statuses
+from e2e.testbed.registries.registry import Failure
 
 
 @dataclass(frozen=True)

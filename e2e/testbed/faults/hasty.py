@@ -5,18 +5,20 @@ Nothing but these times is other than in what users run. With the full numbers (
 
 import sys
 
-from mirrorstream.kube import informer
+from mirrorstream.kube import informer, resumption
 
-from e2e.reliability import SOAK
-from e2e.scenarios.program import Controller, Program, Webhook
+from e2e.testbed.faults.reliability import SOAK
+from e2e.testbed.programs.program import Controller, Program, Webhook
 
 WATCH_SECONDS, OVERDUE_SECONDS, ABSENT_SECONDS = (
     (informer.WATCH_SECONDS, informer.OVERDUE_SECONDS, informer.ABSENT_SECONDS) if SOAK else ((2, 3), 1.0, 2.0)
 )
+QUIET_SECONDS = resumption.QUIET_SECONDS if SOAK else 2.0
 _CODE = f"""
 import sys
-from mirrorstream.cli import main
-from mirrorstream.kube import informer
+from mirrorstream_cli.main import main
+from mirrorstream.kube import informer, resumption
+resumption.QUIET_SECONDS = {QUIET_SECONDS}
 informer.WATCH_SECONDS, informer.OVERDUE_SECONDS, informer.ABSENT_SECONDS = {WATCH_SECONDS}, {OVERDUE_SECONDS}, {ABSENT_SECONDS}
 sys.exit(main())
 """

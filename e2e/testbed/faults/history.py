@@ -1,4 +1,4 @@
-"""Everything that became of some namespaces' streams, write for write, and what must hold of each write, whoever made it."""
+"""Everything that became of some namespaces' streams, write for write, and what must hold of each write by any client."""
 
 import itertools
 import threading
@@ -10,10 +10,8 @@ from dataclasses import dataclass, field
 import msgspec
 from mirrorstream.kube.client import Client
 
-from e2e.interceptor import Exchange
-from e2e.scenarios.cluster import IMAGE_API
-from e2e.scenarios.faults.contents import Contents, Source
-from e2e.scenarios.faults.streams import (
+from e2e.testbed.faults.contents import Contents, Source
+from e2e.testbed.faults.streams import (
     Identity,
     Key,
     Object,
@@ -29,6 +27,8 @@ from e2e.scenarios.faults.streams import (
     unwell,
     users_part,
 )
+from e2e.testbed.interceptor import Exchange
+from e2e.testbed.streams import IMAGE_API
 
 STREAMS = f"{IMAGE_API}/imagestreams"
 
@@ -156,7 +156,7 @@ class History:
         return found
 
     def _wrong_state(self, before: Object | None, stream: Object) -> Iterator[str]:
-        """What no state may be, whoever wrote it."""
+        """States that no client may write."""
         if before and users_part(stream) != users_part(before) and not self._by_users(before, stream):
             yield f"no user wrote {users_part(stream)} over {users_part(before)}"
         uid, tags = stream["metadata"]["uid"], spec_tags(stream)

@@ -4,9 +4,9 @@ import socket
 import ssl
 from dataclasses import dataclass
 
-from e2e.scenarios.cluster import Namespace
-from e2e.scenarios.installed import Creating, rewrites
-from e2e.scenarios.program import Webhook
+from e2e.testbed.cluster import Namespace
+from e2e.testbed.programs.installed import Creating, rewrites
+from e2e.testbed.programs.program import Webhook
 
 TIMEOUT_SECONDS = 3
 """What the webhook's registration gives it, as users install it."""
@@ -19,6 +19,11 @@ class Served:
     ns: Namespace
     source: str
     target: str
+
+    @property
+    def by_digest(self) -> str:
+        """What they get where they cannot pull from the internal registry."""
+        return f"{self.source.rpartition(':')[0]}@{self.target.partition('@')[2]}"
 
     def rewrites(self) -> bool:
         """Whether a pod would be rewritten now."""

@@ -3,7 +3,7 @@
 Each test with the marker `fault(subject, fault, promise)` is a case of a row; `make soak` has pytest collect them with
 `--reliability FILE` and writes docs/reliability.md and docs/reliability.json of them:
 
-    python -m e2e.reliability [FILE…]      without files: docs/reliability.md anew from docs/reliability.json
+    python -m e2e.testbed.faults.reliability [FILE…]      without files: docs/reliability.md again from docs/reliability.json
 """
 
 import datetime
@@ -20,7 +20,7 @@ from typing import Any
 
 import pytest
 
-DOCS = Path(__file__).parents[1] / "docs"
+DOCS = Path(__file__).parents[3] / "docs"
 PROPERTY = "fault"
 SOAK = os.environ.get("MIRRORSTREAM_SOAK") == "1"
 """Whether tests inject as often and for as long as the table promises; otherwise less, for every run of the suite."""
@@ -86,11 +86,11 @@ _BACKENDS = {
     "openshift": "OpenShift's own API server on a real control plane",
     "kubeconfig": "an existing cluster",
 }
-_HEAD = """# What it survives
+_HEAD = """# Faults
 
-Each row is a fault that tests inject, what must hold nevertheless, and what was seen when it was run last. `make soak` repeats
-all of it and writes this page; `make faults` runs the same tests with smaller numbers, in every run of the continuous integration.
-A case is one test function with one set of parameters; its code is in `e2e/scenarios/faults/`.
+Each row has a fault that tests inject, what must still hold, and what the last run saw. `make soak` repeats all of it and
+writes this page; `make faults` runs the same tests with smaller numbers in every run of the continuous integration. A case is
+one test function with one set of parameters; the code is in `e2e/scenarios/faults/`.
 """
 
 

@@ -2,7 +2,7 @@
 
 import threading
 
-from e2e.scenarios.cluster import Namespace
+from e2e.testbed.cluster import Namespace
 
 KINDS = {"ImageDigestMirrorSet": "digest", "ImageTagMirrorSet": "tag"}
 

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from e2e.scenarios.cluster import without_generations
+from e2e.testbed.streams import without_generations
 
 Object = dict[str, Any]
 Key = tuple[str, str]

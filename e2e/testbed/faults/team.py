@@ -6,12 +6,13 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from mirrorstream_controller.election import LEASE_SECONDS, RENEW_SECONDS
+from mirrorstream.kube.leaderelection import LEASE_SECONDS, RENEW_SECONDS
 
-from e2e.interceptor import Interceptor
-from e2e.scenarios.cluster import Cluster, Namespace, tag
-from e2e.scenarios.program import Controller
-from e2e.waiting import wait_for
+from e2e.testbed.cluster import Cluster, Namespace
+from e2e.testbed.interceptor import Interceptor
+from e2e.testbed.programs.program import Controller
+from e2e.testbed.streams import tag
+from e2e.testbed.support.waiting import wait_for
 
 
 @dataclass
@@ -41,7 +42,7 @@ class Replica:
         """Wait until it has ended because it may not lead any more."""
         ended = wait_for("it ends", lambda: self.program.process.ended, seconds=RENEW_SECONDS + 5)
         assert ended == 1
-        assert "no longer the leader" in self.program.log()
+        assert "lost leader lease" in self.program.log()
 
 
 class Team:
@@ -71,9 +72,9 @@ class Team:
         self.running.remove(gone)
         return list(self.running)
 
-    def wait_leader(self, *, seconds: float = 2 * LEASE_SECONDS) -> Replica:
+    def wait_leader(self) -> Replica:
         """Wait until one of those that run leads; which."""
-        return wait_for("one leads", lambda: next((r for r in self.running if r.leads), None), seconds=seconds)
+        return wait_for("one leads", lambda: next((r for r in self.running if r.leads), None), seconds=2 * LEASE_SECONDS)
 
     def create(self, *names: str) -> None:
         """Create streams that fail and that the mirror serves."""

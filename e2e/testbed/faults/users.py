@@ -4,9 +4,10 @@ from collections.abc import Callable
 
 from mirrorstream.kube.client import ApiError
 
-from e2e.scenarios.cluster import IMAGE_API, Namespace
-from e2e.scenarios.faults.history import History
-from e2e.scenarios.faults.streams import Object, identity, is_importable, spec_tags
+from e2e.testbed.cluster import Namespace
+from e2e.testbed.faults.history import History
+from e2e.testbed.faults.streams import Object, identity, is_importable, spec_tags
+from e2e.testbed.streams import IMAGE_API
 
 ACROSS = "across"
 """The tag that follows another stream's, which has to be there when that is written."""

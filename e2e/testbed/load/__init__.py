@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from e2e.gobuild import BUILD, alone, cache_folder, go, version
-from e2e.processes import Process
+from e2e.testbed.support.gobuild import BUILD, alone, cache_folder, go, version
+from e2e.testbed.support.processes import Process
 
 MODULE = Path(__file__).parent
 WAIT_SECONDS = 120

@@ -1,6 +1,6 @@
 // Post admission reviews over kept-alive connections, as fast as they are answered, and tell as JSON how it went.
 //
-// kube-apiserver is a Go client: it opens connections ahead of need and leaves them idle, and speaks HTTP/2 where it can.
+// kube-apiserver is a Go client: it opens connections ahead of need and leaves them idle.
 package main
 
 import (
@@ -54,7 +54,7 @@ func main() {
 	bodies := flag.String("bodies", "", "file with one review a line, posted in turn")
 	workers := flag.Int("connections", 1, "posts at once")
 	seconds := flag.Float64("seconds", 0, "how long; 0 until SIGTERM")
-	http2 := flag.Bool("http2", false, "one HTTP/2 connection instead of HTTP/1.1 connections")
+	http2 := flag.Bool("http2", false, "HTTP/2, one connection for all, where the server offers it")
 	timeout := flag.Duration("timeout", 3*time.Second, "longest wait for an answer")
 	count := flag.Int64("count", 0, "how many; 0 for no limit")
 	every := flag.Duration("every", 0, "time from post to post of a connection; 0 for as fast as they are answered")
@@ -73,7 +73,7 @@ func run(url, ca, bodies string, workers int, seconds float64, http2 bool, timeo
 	posts := bytes.Split(bytes.TrimSpace(lines), []byte("\n"))
 	transport := &http.Transport{MaxIdleConnsPerHost: workers, MaxConnsPerHost: workers, ForceAttemptHTTP2: http2}
 	protocols := new(http.Protocols)
-	protocols.SetHTTP1(!http2)
+	protocols.SetHTTP1(true)
 	protocols.SetHTTP2(http2)
 	transport.Protocols = protocols
 	if ca != "" {

@@ -10,7 +10,8 @@ from urllib.parse import urlsplit
 
 import yaml
 
-from e2e.scenarios.program import PROGRAM
+from e2e.testbed.programs.program import PROGRAM
+from e2e.testbed.support.waiting import PATIENCE
 
 _WATCH = """
 import os, sys
@@ -60,18 +61,19 @@ class Commands:
         command = [str(PROGRAM), *arguments, "--kubeconfig", str(self._kubeconfig)]
         return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
-    def finish(self, started: subprocess.Popen[str], *, seconds: float = 60) -> Ran:
+    def finish(self, started: subprocess.Popen[str], *, seconds: float = 2 * PATIENCE) -> Ran:
         """Wait for its end, and check whom it talked to."""
-        try:
-            out, err = started.communicate(timeout=seconds)
-        finally:
-            started.kill()
+        with started:
+            try:
+                out, err = started.communicate(timeout=seconds)
+            finally:
+                started.kill()
         assert "Traceback" not in err, err
         connections = self._folder / "connections"
         ports = {int(port) for port in connections.read_text(encoding="ascii").split()} if connections.exists() else set()
         assert ports <= {self._port}, f"it talked to others than the API server at {self._port}: {ports}"
         return Ran(started.returncode, out, err)
 
-    def __call__(self, *arguments: str, seconds: float = 60) -> Ran:
+    def __call__(self, *arguments: str, seconds: float = 2 * PATIENCE) -> Ran:
         """Run a command to its end."""
         return self.finish(self.start(*arguments), seconds=seconds)

@@ -11,12 +11,12 @@ from uuid import uuid4
 import yaml
 from mirrorstream.kube.client import Client
 
-from e2e.scenarios.cluster import Namespace
-from e2e.scenarios.program import Webhook
-from e2e.waiting import wait_for
+from e2e.testbed.cluster import Namespace
+from e2e.testbed.programs.program import Webhook
+from e2e.testbed.support.waiting import wait_for
 
 Object = dict[str, Any]
-MANIFEST = Path(__file__).parents[2] / "config" / "base" / "webhook" / "mutating_webhook_configuration.yaml"
+MANIFEST = Path(__file__).parents[3] / "config" / "base" / "webhook" / "mutating_webhook_configuration.yaml"
 SIGNATURES = "/apis/config.openshift.io/v1"
 CONFIGURATIONS = "/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations"
 

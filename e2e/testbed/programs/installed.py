@@ -3,68 +3,62 @@
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from mirrorstream.kube.client import Client
 
-from e2e.backends import Choice, Shared, free_ports, hosts_at, scenario_settings, with_own_registry
-from e2e.contract.registries import Registries
-from e2e.controlplane.build import components
-from e2e.controlplane.definitions import definitions
-from e2e.controlplane.plane import ControlPlane
-from e2e.kustomize import CONFIG
-from e2e.scenarios.cluster import Cluster, Namespace, tag
-from e2e.scenarios.deployed import Deployed
-from e2e.scenarios.issuers import Issuer
+from e2e.testbed.backends import NODE, Choice, Shared, free_ports, hosts_at, start_plane
+from e2e.testbed.cluster import Cluster, Namespace
+from e2e.testbed.controlplane.build import components
+from e2e.testbed.controlplane.definitions import definitions
+from e2e.testbed.controlplane.plane import ControlPlane, define
+from e2e.testbed.node.images import base
+from e2e.testbed.node.product import Product
+from e2e.testbed.node.view import NodeView
+from e2e.testbed.registries.recorded import Registries
+from e2e.testbed.streams import tag
+from e2e.testbed.support.kustomize import CONFIG
 
 Object = dict[str, Any]
 
 
 @dataclass(frozen=True)
 class Bed:
-    """A control plane without anything of mirrorstream's, with the custom resources that an installation brings objects of."""
+    """A control plane without anything of mirrorstream's, with the custom resources that an installation brings objects of.
+
+    `node` tells of its node, where there is one.
+    """
 
     cluster: Cluster
     plane: ControlPlane
     kubectl: Path
+    node: NodeView | None = None
 
     @property
     def client(self) -> Client:
         """An administrator's."""
         return self.cluster.client
 
-    def installation(self, overlay: str | Path, folder: Path, prelude: str = "") -> Deployed:
+    def installation(self, overlay: str | Path, folder: Path) -> Product:
         """An overlay, by its name or folder, that is not applied yet; what was applied is removed at the end of its context."""
         path = CONFIG / "overlays" / overlay if isinstance(overlay, str) else overlay
-        return Deployed(self.kubectl, self.plane.kubeconfig, path, folder, prelude)
-
-    @contextmanager
-    def deployed(
-        self, overlay: str | Path, folder: Path, issuer: type[Issuer] | None = None, prelude: str = ""
-    ) -> Iterator[Deployed]:
-        """An overlay, applied and running."""
-        with self.installation(overlay, folder, prelude) as found:
-            found.apply()
-            if issuer:
-                issuer(self.client, folder).issue()
-            found.run()
-            yield found
+        return Product(self.kubectl, self.plane.kubeconfig, path, folder)
 
 
 @contextmanager
 def new_bed(chosen: Choice, folder: Path) -> Iterator[Bed]:
-    """A control plane for installations, which are cluster-wide."""
+    """A control plane for installations, which are cluster-wide; with a node, if that was chosen."""
     ports = free_ports()
-    settings = with_own_registry(scenario_settings([hosts_at(ports)]))
-    programs = chosen.openshift_programs
-    with Registries(ports) as registries, ControlPlane(folder, components(), settings, openshift_programs=programs) as plane:
+    with ExitStack() as stack:
+        registries = stack.enter_context(Registries(ports, base=base() if chosen.backend == NODE else None))
+        plane, node = start_plane(stack, folder, chosen, [hosts_at(ports)])
         admin, controls = str(plane.kubeconfig), plane.simulator_kubeconfig()
-        shared = Shared(chosen.backend, admin, admin, admin, str(controls) if controls else None, str(plane.audit_log))
-        found = Bed(Cluster.of(shared, registries), plane, components() / "kubectl")
-        plane.define(found.client, definitions())
+        shared = Shared(chosen.backend, admin, admin, admin, str(controls) if controls else None, str(plane.audit_log), node=node)
+        found = Bed(Cluster.of(shared, registries), plane, components() / "kubectl", node)
+        define(found.client, definitions())
         yield found
 
 
@@ -106,12 +100,12 @@ class Creating:
     `spec` is more of the pods' spec.
     """
 
-    def __init__(self, user: Namespace, source: str, threads: int = 4, **spec: Any) -> None:
+    def __init__(self, user: Namespace, source: str, **spec: Any) -> None:
         self._stopped = threading.Event()
         self._user, self._source, self._spec = user, source, spec
         self.made: list[Made] = []
         self._failures: list[Exception] = []
-        self._threads = [threading.Thread(target=self._run, daemon=True) for _ in range(threads)]
+        self._threads = [threading.Thread(target=self._run, daemon=True) for _ in range(4)]
         for thread in self._threads:
             thread.start()
 

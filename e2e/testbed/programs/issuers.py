@@ -4,21 +4,24 @@ Each puts Secrets of its own layout where the installed objects ask for them, an
 """
 
 import base64
+import threading
 from pathlib import Path
-from typing import Any
+from types import TracebackType
+from typing import Any, Self
 
-from mirrorstream.kube.client import MERGE_PATCH, Client
+from mirrorstream.kube.client import MERGE_PATCH, ApiError, Client
 
-from e2e.certificates import Authority
-from e2e.scenarios.deployed import HOOKS, NAMESPACE
+from e2e.testbed.node.product import HOOK, NAMESPACE
+from e2e.testbed.support.certificates import Authority
 
 Object = dict[str, Any]
 SECRETS = f"/api/v1/namespaces/{NAMESPACE}/secrets"
+LOOK_SECONDS = 0.1
 SERVICE_CA = "service.beta.openshift.io"
 
 
 class Issuer:
-    """Issues for whoever asks in the namespace; `wanted` says who does: a Secret's name and the names of its server."""
+    """Issues certificates in the namespace; `wanted` has each Secret's name and its server's names."""
 
     def __init__(self, client: Client, folder: Path) -> None:
         self.client = client
@@ -44,11 +47,11 @@ class Issuer:
             existing = {item["metadata"]["name"] for item in self.client.get(SECRETS)["items"]}
             method, path = ("PUT", f"{SECRETS}/{name}") if name in existing else ("POST", SECRETS)
             self.client.request(method, path, body=body)
-        hook = self.client.get(f"{HOOKS}/mirrorstream")
+        hook = self.client.get(HOOK)
         assert self.injected(hook["metadata"].get("annotations") or {}), "nobody asks for the authority"
         for webhook in hook["webhooks"]:
             webhook["clientConfig"]["caBundle"] = _encoded(self.authority.certificate)
-        self.client.request("PATCH", f"{HOOKS}/mirrorstream", body={"webhooks": hook["webhooks"]}, content_type=MERGE_PATCH)
+        self.client.request("PATCH", HOOK, body={"webhooks": hook["webhooks"]}, content_type=MERGE_PATCH)
 
 
 class ServiceCA(Issuer):
@@ -66,6 +69,46 @@ class ServiceCA(Issuer):
     def injected(self, annotations: dict[str, str]) -> bool:
         """By its annotation."""
         return annotations.get(f"{SERVICE_CA}/inject-cabundle") == "true"
+
+
+class ServiceCAOperator(ServiceCA):
+    """A context manager: a thread that issues what is missing for the objects applied inside it."""
+
+    def __init__(self, client: Client, folder: Path) -> None:
+        super().__init__(client, folder)
+        self._stopped = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="service-ca", daemon=True)
+        self._failure: Exception | None = None
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._stopped.set()
+        self._thread.join()
+
+    def check(self) -> None:
+        """Raise what went wrong in the thread, if anything did."""
+        if self._failure:
+            raise self._failure
+
+    def _run(self) -> None:
+        while not self._stopped.wait(LOOK_SECONDS):
+            try:
+                self._look()
+            except ApiError as error:
+                if error.status not in (403, 404, 409, 422):  # something was deleted or changed since, or its namespace ends
+                    self._failure = error
+            except Exception as error:  # noqa: BLE001  told by check()
+                self._failure = error
+
+    def _look(self) -> None:
+        missing = self.wanted().keys() - {secret["metadata"]["name"] for secret in self.client.get(SECRETS)["items"]}
+        hook = self.client.get(HOOK)
+        asked = self.injected(hook["metadata"].get("annotations") or {})
+        if asked and (missing or not hook["webhooks"][0]["clientConfig"].get("caBundle")):
+            self.issue()
 
 
 class CertManager(Issuer):

@@ -11,24 +11,24 @@ from typing import Any, TypeVar
 
 import yaml
 
-from e2e.certificates import Authority, Pair
-from e2e.ports import free_port
-from e2e.processes import Process
-from e2e.waiting import wait_for
+from e2e.testbed.support.certificates import Authority, Pair
+from e2e.testbed.support.ports import free_port
+from e2e.testbed.support.processes import Process
+from e2e.testbed.support.waiting import wait_for
 
 Running = TypeVar("Running", bound="Program")
 PROGRAM = Path(sys.executable).parent / "mirrorstream"
 
 
 class Program:
-    """A running `mirrorstream COMMAND`; `port` is that of its metrics."""
+    """A running `mirrorstream COMMAND`; `port` is that of its metrics. Without a kubeconfig it has a pod's credentials."""
 
     executable: tuple[str, ...] = (str(PROGRAM),)
 
     def __init__(
         self,
         name: str,
-        kubeconfig: Path,
+        kubeconfig: Path | None,
         folder: Path,
         configuration: dict[str, Any],
         *arguments: str,
@@ -40,7 +40,7 @@ class Program:
         self.log_file = folder / f"{name}-{self.port}.log"
         self.config_file = folder / f"config-{self.port}.yaml"
         self.configure(configuration)
-        command = [*self.executable, name, "--kubeconfig", str(kubeconfig)]
+        command = [*self.executable, name, *(["--kubeconfig", str(kubeconfig)] if kubeconfig else [])]
         command += [
             "--config",
             str(self.config_file),
@@ -58,7 +58,7 @@ class Program:
         """Write the configuration file; a running program reloads it."""
         self.config_file.write_text(yaml.safe_dump(configuration), encoding="utf-8")
 
-    def get(self, path: str, *, seconds: float = 5) -> tuple[int, str]:
+    def get(self, path: str, *, seconds: float = 30) -> tuple[int, str]:
         """GET from the metrics port, waiting so long for an answer."""
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=seconds)
         try:
@@ -78,7 +78,7 @@ class Program:
 
     def wait_ready(self) -> None:
         """Wait until it is ready."""
-        wait_for(f"the {self.name} is ready", self.ready, seconds=60)
+        wait_for(f"the {self.name} is ready", self.ready)
 
     def threads(self) -> int:
         """How many threads it has."""
@@ -93,7 +93,7 @@ class Program:
         return self._status("VmHWM") // 1024
 
     def forget_peak(self) -> int:
-        """Begin anew with the memory that it has now, in MiB."""
+        """Start the measurement again with the memory that it has now, in MiB."""
         Path(f"/proc/{self.process.pid}/clear_refs").write_text("5", encoding="ascii")
         return self.peak_memory()
 
@@ -131,7 +131,7 @@ class Controller(Program):
 
     def __init__(
         self,
-        kubeconfig: Path,
+        kubeconfig: Path | None,
         folder: Path,
         configuration: dict[str, Any],
         *arguments: str,
@@ -146,13 +146,14 @@ class Webhook(Program):
 
     def __init__(
         self,
-        kubeconfig: Path,
+        kubeconfig: Path | None,
         folder: Path,
         configuration: dict[str, Any],
         *arguments: str,
         log_level: str = "debug",
         authority: Authority | None = None,
         hosts: tuple[str, ...] = ("localhost",),
+        environment: Mapping[str, str] | None = None,
     ) -> None:
         self.admission_port = free_port()
         self._hosts = hosts
@@ -160,7 +161,8 @@ class Webhook(Program):
         pair = self.renew()
         files = ("--tls-cert-file", str(pair.certificate), "--tls-key-file", str(pair.key))
         port = ("--port", str(self.admission_port))
-        super().__init__("webhook", kubeconfig, folder, configuration, *port, *files, *arguments, log_level=log_level)
+        chosen = (*port, *files, *arguments)
+        super().__init__("webhook", kubeconfig, folder, configuration, *chosen, log_level=log_level, environment=environment)
 
     def renew(self) -> Pair:
         """Put a new certificate into its files."""

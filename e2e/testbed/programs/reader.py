@@ -5,6 +5,7 @@ the file `transcript` of the test's folder, to be compared with what the documen
 """
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -12,20 +13,24 @@ import time
 from pathlib import Path
 from typing import Any
 
-import yaml
 from mirrorstream.kube.client import ApiError
 
-from e2e.documents import PROJECT, Block, not_shown
-from e2e.scenarios.cluster import IMAGE_API
-from e2e.scenarios.deployed import HOOKS, SERVICE
-from e2e.scenarios.installed import Bed
-from e2e.scenarios.kubelet import Kubelet
-from e2e.scenarios.roles import PULL, grant, group
-from e2e.waiting import wait_for
+from e2e.testbed.documents import PROJECT, Block, not_shown
+from e2e.testbed.node.product import HOOK, IMAGE, REPOSITORY, SERVICE
+from e2e.testbed.programs.installed import Bed
+from e2e.testbed.programs.issuers import ServiceCAOperator
+from e2e.testbed.roles import PULL, grant, group
+from e2e.testbed.streams import IMAGE_API
+from e2e.testbed.support.waiting import wait_for
 
 Object = dict[str, Any]
 OVERLAY = "config/overlays/openshift"
+FAILURE = re.compile(r"^(error:|Error from server)", re.MULTILINE)
 PATIENCE_SECONDS = 20.0
+COMMAND_SECONDS = 150
+MIRROR_SETS = "/apis/config.openshift.io/v1/imagedigestmirrorsets"
+NO_DIGEST = "sha256:" + 64 * "0"
+"""Of a checkout between releases."""
 IN_THE_MIRROR = {
     "redhat/ocp-tools-4/jenkins-rhel8": ("v4.13.0-1686682222", "v4.13.0"),
     "redhat/ubi9/httpd-24": ("latest",),
@@ -37,10 +42,11 @@ SAMPLES = "/apis/samples.operator.openshift.io/v1/configs"
 
 
 class Reader:
-    """A cluster administrator with a checkout, `oc` (kubectl, here), the mirrorstream commands and a kubeconfig."""
+    """A cluster administrator with a release's checkout, `oc` (kubectl, here), the mirrorstream commands and a kubeconfig."""
 
-    def __init__(self, bed: Bed, folder: Path) -> None:
+    def __init__(self, bed: Bed, digest: str, folder: Path) -> None:
         self.bed, self.client, self.folder = bed, bed.client, folder
+        self._digest = digest
         self._bin = folder / "bin"
         self._bin.mkdir(parents=True)
         for name in ("oc", "kubectl"):
@@ -49,8 +55,7 @@ class Reader:
             (self._bin / name).symlink_to(Path(sys.executable).parent / name)
         self.checkout = folder / "checkout"
         self._internal = "the internal registry"
-        server = yaml.safe_load(bed.plane.kubeconfig.read_text(encoding="utf-8"))["clusters"][0]["cluster"]["server"]
-        self.kubelet = Kubelet(bed.client, folder / "pods", server)
+        self.service_ca = ServiceCAOperator(bed.client, folder)
 
     # What is there before anybody reads anything.
 
@@ -66,6 +71,10 @@ class Reader:
             for tag in tags:
                 self.bed.cluster.put("good", repository, tag)
         self.new_checkout()
+        assert self.bed.node
+        mirrors = {"imageDigestMirrors": [{"source": IMAGE, "mirrors": [f"{self.bed.node.registry}/{REPOSITORY}"]}]}
+        mirror_set = {"apiVersion": "config.openshift.io/v1", "kind": "ImageDigestMirrorSet", "spec": mirrors}
+        self.client.request("POST", MIRROR_SETS, body={**mirror_set, "metadata": {"name": "mirrorstream"}})
         for name in ("mirror_sets", "jenkins", "customer_stream"):
             self._type(f"oc apply -f config/samples/{name}.yaml", (0,), "given")
         for name, (tag, image) in STREAMS.items():
@@ -81,7 +90,9 @@ class Reader:
     def here(self, text: str) -> str:
         """`text` with the documents' hosts replaced by those of the tests."""
         dead, good = self.bed.cluster.host("dead"), self.bed.cluster.host("good")
+        assert self.bed.node
         hosts = {
+            f"mirror.example.com:5000/{REPOSITORY}": f"{self.bed.node.registry}/{REPOSITORY}",
             "registry.redhat.io": dead,
             "registry.access.redhat.com": f"127.0.0.1:{dead.partition(':')[2]}",
             "registry.example.com": f"{dead}/example",
@@ -93,11 +104,13 @@ class Reader:
         return text
 
     def new_checkout(self) -> None:
-        """What a reader has unpacked: config/, untouched."""
+        """What a reader has unpacked: config/ of a release, which says the image's digest, for a cluster with one node."""
         shutil.rmtree(self.checkout, ignore_errors=True)
         shutil.copytree(PROJECT / "config", self.checkout / "config")
         for path in (self.checkout / "config").rglob("*.yaml"):
-            path.write_text(self.here(path.read_text(encoding="utf-8")), encoding="utf-8")
+            text = self.here(path.read_text(encoding="utf-8")).replace(NO_DIGEST, self._digest)
+            # Two replicas share the node: no node has this label.
+            path.write_text(text.replace("kubernetes.io/hostname", "mirrorstream.test/nowhere"), encoding="utf-8")
 
     # What they do.
 
@@ -114,7 +127,7 @@ class Reader:
                 output = self._type(self.here(command), block.statuses, str(block))
                 missing = not_shown([self.here(line) for line in expected], output)
             assert not missing, f"{block}: {command}: does not print {missing!r}:\n{output}"
-            assert not self._there(f"{HOOKS}/mirrorstream") or self._there(SERVICE), f"{block}: a configuration without its Service"
+            assert not self._there(HOOK) or self._there(SERVICE), f"{block}: a configuration without its Service"
 
     def _type(self, command: str, statuses: tuple[int, ...], where: str) -> str:
         environment = {
@@ -130,12 +143,14 @@ class Reader:
             capture_output=True,
             text=True,
             check=False,
-            timeout=90,
+            timeout=COMMAND_SECONDS,
         )
         with (self.folder / "transcript").open("a", encoding="utf-8") as transcript:
             transcript.write(f"[{where}] $ {command}\n{done.stdout}{done.stderr}\n")
-        assert done.returncode in statuses, f"{where}: {command}: ended with {done.returncode}\n{done.stdout}{done.stderr}"
-        self.kubelet.check()
+        # Where grep may find nothing, kubectl's own errors have the same status.
+        failed = done.returncode not in statuses or FAILURE.search(done.stderr)
+        assert not failed, f"{where}: {command}: ended with {done.returncode}\n{done.stdout}{done.stderr}"
+        self.service_ca.check()
         return done.stdout + done.stderr
 
     # Where a document begins.
@@ -144,7 +159,7 @@ class Reader:
         """Have it installed, with what can heal healed."""
         self._type(f"oc apply -k {OVERLAY}", (0,), "given")
         for name in ("controller", "webhook"):
-            self._type(f"oc -n mirrorstream rollout status deployment/mirrorstream-{name} --timeout=60s", (0,), "given")
+            self._type(f"oc -n mirrorstream rollout status deployment/mirrorstream-{name} --timeout=120s", (0,), "given")
         self._type("oc -n openshift annotate imagestreams --all mirrorstream.github.io/import-", (0,), "given")
         self._type("oc label namespace web mirrorstream.github.io/rewrite-", (0,), "given")
         for stream, tag in (("jenkins", "2"), ("httpd", "2.4-ubi9")):
@@ -155,6 +170,13 @@ class Reader:
         """Have it not installed."""
         self._type("oc delete mutatingwebhookconfiguration mirrorstream --ignore-not-found", (0,), "given")
         self._type(f"oc delete -k {OVERLAY} --ignore-not-found", (0,), "given")
+
+    def leave(self) -> None:
+        """Take away what reached beyond the cluster's other tests: the installation, and the rules for all nodes."""
+        self.uninstall()
+        self._type("oc delete imagedigestmirrorsets,imagetagmirrorsets --all", (0,), "given")
+        self._type("oc -n openshift delete imagestreams.image.openshift.io --all", (0,), "given")
+        self._type("oc delete namespaces web shop", (0,), "given")
 
     def _get(self, stream: str) -> Object:
         found: Object = self.client.get(f"{IMAGE_API}/namespaces/openshift/imagestreams/{stream}")

@@ -6,13 +6,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from e2e.backends import SIMULATOR
-from e2e.certificates import Authority
-from e2e.forwarder import Backend, forwarding_to
-from e2e.scenarios.cluster import Cluster, Namespace
-from e2e.scenarios.hooks import registered
-from e2e.scenarios.program import Webhook, running
-from e2e.waiting import wait_for
+from e2e.testbed.backends import SIMULATOR
+from e2e.testbed.cluster import Cluster, Namespace
+from e2e.testbed.programs.hooks import registered
+from e2e.testbed.programs.program import Webhook, running
+from e2e.testbed.support.certificates import Authority
+from e2e.testbed.support.forwarder import Backend, forwarding_to
+from e2e.testbed.support.waiting import wait_for
 
 Object = dict[str, Any]
 SERVICE = "webhook"
@@ -52,7 +52,7 @@ class Replicas:
     def register(self, webhook: Webhook) -> None:
         """Have the API server ask them, from now on, about the namespace's pods.
 
-        By a Service where there are some: kube-apiserver speaks HTTP/1.1 to those, and HTTP/2, over one connection, to localhost.
+        By a Service where there are some, as an installation does.
         """
         by_service = self._cluster.backend != SIMULATOR
         if by_service:

@@ -89,7 +89,7 @@ def forwarding(*backends: Backend) -> AbstractContextManager[int]:
 
 @contextmanager
 def forwarding_to(backends: list[Backend]) -> Iterator[int]:
-    """The same, to a list that may change meanwhile."""
+    """The same, to a list that may change while it runs."""
     forwarder = _Forwarder(backends)
     try:
         yield forwarder.port

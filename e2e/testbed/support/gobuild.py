@@ -5,7 +5,7 @@ import hashlib
 import os
 import shutil
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -34,16 +34,28 @@ def version(module: Path, *more: object) -> str:
     return digest.hexdigest()[:16]
 
 
-def go(module: Path, *arguments: str) -> str:
-    """What `go ARGUMENTS` prints in a module's folder. Raises BuildError."""
+def go(module: Path, *arguments: str, cgo: bool = False) -> str:
+    """What `go ARGUMENTS` prints in a module's folder; `cgo` lets it link with C libraries. Raises BuildError."""
     command = shutil.which("go")
     if not command:
         raise GoMissingError("the real control plane is built with Go, and there is no `go` on the PATH")
-    environment = {**os.environ, "CGO_ENABLED": "0", "GOFLAGS": "-mod=readonly -buildvcs=false"}
+    environment = {**os.environ, "CGO_ENABLED": str(int(cgo)), "GOFLAGS": "-mod=readonly -buildvcs=false"}
     done = subprocess.run([command, *arguments], cwd=module, env=environment, capture_output=True, text=True, check=False)
     if done.returncode:
         raise BuildError(f"`go {' '.join(arguments)}` failed:\n" + "\n".join(done.stderr.splitlines()[-20:]))
     return done.stdout
+
+
+def built_once(folder: Path, build: Callable[[Path], None]) -> Path:
+    """`folder`, filled by `build(folder)` unless it was before; one build at a time on this machine. Raises what `build` does."""
+    done = folder / "done"
+    if not done.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        with alone(folder / "lock"):
+            if not done.exists():
+                build(folder)
+                done.touch()
+    return folder
 
 
 @contextmanager

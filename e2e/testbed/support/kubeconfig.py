@@ -12,17 +12,14 @@ def write_kubeconfig(
     *,
     authority: Path | None = None,
     certificate: tuple[Path, Path] | None = None,
-    token_file: Path | None = None,
 ) -> Path:
-    """Write a kubeconfig: a client certificate and its key, a file with a token, or no credentials at all; returns `path`."""
+    """Write a kubeconfig: a client certificate and its key, or no credentials at all; returns `path`."""
     cluster: dict[str, Any] = {"server": server}
     if authority:
         cluster["certificate-authority"] = str(authority)
     user: dict[str, Any] = {}
     if certificate:
         user = {"client-certificate": str(certificate[0]), "client-key": str(certificate[1])}
-    elif token_file:
-        user = {"tokenFile": str(token_file)}
     document = {
         "apiVersion": "v1",
         "kind": "Config",

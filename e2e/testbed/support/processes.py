@@ -9,9 +9,9 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from e2e.waiting import wait_for
+from e2e.testbed.support.waiting import PATIENCE, wait_for
 
-STOP_SECONDS = 20
+STOP_SECONDS = 60
 # The kernel kills what we started when we end, however we end. Where there is no setpriv (not Linux) only an orderly end cleans up.
 _SETPRIV = shutil.which("setpriv")
 _PR_SET_PDEATHSIG = 1  # <linux/prctl.h>
@@ -38,10 +38,9 @@ class Process:
         log_file: Path,
         *,
         environment: Mapping[str, str] | None = None,
-        inherit: bool = True,
         folder: Path | None = None,
     ) -> None:
-        """Start it; raises ProcessError when there is no such program. `environment` is added to ours, or is all."""
+        """Start it; raises ProcessError when there is no such program. `environment` is added to ours."""
         self.name = name
         self.log_file = log_file
         try:
@@ -51,7 +50,7 @@ class Process:
                     stdin=subprocess.DEVNULL,
                     stdout=log,
                     stderr=log,
-                    env={**(os.environ if inherit else {}), **(environment or {})},
+                    env={**os.environ, **(environment or {})},
                     cwd=folder,
                     start_new_session=True,
                 )
@@ -95,7 +94,7 @@ class Process:
         self.send(signal.SIGKILL)
         self._process.wait()
 
-    def wait_until(self, what: str, condition: Callable[[], bool], *, seconds: float = 60) -> None:
+    def wait_until(self, what: str, condition: Callable[[], bool], *, seconds: float = PATIENCE) -> None:
         """Wait for a condition for as long as the process runs. Raises ProcessError with the end of its log."""
 
         def met() -> bool:
@@ -111,6 +110,6 @@ class Process:
         except AssertionError as error:
             raise ProcessError(f"{self.name}: {error}{self.tail()}") from None
 
-    def tail(self, lines: int = 20) -> str:
+    def tail(self) -> str:
         """The end of its log, to be appended to an error."""
-        return f"; the end of {self.log_file}:\n" + "\n".join(self.log().splitlines()[-lines:])
+        return f"; the end of {self.log_file}:\n" + "\n".join(self.log().splitlines()[-20:])

@@ -1,0 +1,1 @@
+"""Parts of a cluster that tests start beside the API server, or that back ends imitate."""

@@ -1,0 +1,1 @@
+"""What tests of faults share: the faults, the load beside them, and what must hold."""

@@ -1,0 +1,1 @@
+"""mirrorstream under test: its programs, its installation, and those who use it."""

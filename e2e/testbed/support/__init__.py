@@ -1,0 +1,1 @@
+"""What the whole test bed uses: processes, ports, certificates, builds, waiting."""
