@@ -17,31 +17,34 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from mirrorstream.failures import classify
+from mirrorstream.imagestream.failures import classify
 from mirrorstream.kube.client import ApiError, Client, load_client
-from mirrorstream.references import written_name
+from mirrorstream.rules.references import written_name
 from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from e2e.kubeconfig import write_kubeconfig
-from e2e.registry import DeadPort, Registry
-from e2e.scenarios.cluster import without_generations
-from e2e.scenarios.hooks import registered
-from e2e.scenarios.program import PROGRAM, Controller, Webhook
-from e2e.simulator.settings import Settings
-from e2e.simulator.simulator import Simulator
+from e2e.testbed.controllers.pull_secrets import has_pull_secret
+from e2e.testbed.programs.hooks import registered
+from e2e.testbed.programs.program import PROGRAM, Controller, Webhook
+from e2e.testbed.registries.registry import DeadPort, Registry
+from e2e.testbed.simulator.settings import Settings
+from e2e.testbed.simulator.simulator import Simulator
+from e2e.testbed.streams import without_generations
+from e2e.testbed.support.kubeconfig import write_kubeconfig
+from e2e.testbed.support.waiting import wait_for
 
 Object = dict[str, Any]
 NAMESPACE = "openshift"
 STREAMS = f"/apis/image.openshift.io/v1/namespaces/{NAMESPACE}/imagestreams"
 MIRROR_SETS = "/apis/config.openshift.io/v1/imagedigestmirrorsets"
 INTERNAL = "image-registry.openshift-image-registry.svc:5000"
-LIMIT_SECONDS = 30.0
+LIMIT_SECONDS = 180.0
 JENKINS = "ocp-tools-4/jenkins-rhel8:v4.13.0-1686682222"
 AGENT = "ocp-tools-4/jenkins-agent-base-rhel8:v4.13.0-1686682227"
 SAMPLES: dict[str, dict[str, str]] = {
@@ -72,7 +75,7 @@ class Demo:
         self.mirror, self.second = stack.enter_context(Registry()), stack.enter_context(Registry())
         insecure = {"registrySources": {"insecureRegistries": [self.mirror.host, self.second.host]}}
         self.simulator = stack.enter_context(
-            Simulator(Settings(image_config=insecure, scheduled_interval=60, internal_registry=INTERNAL))
+            Simulator(Settings(image_config=insecure, scheduled_interval=60, internal_registry=INTERNAL), pull_secrets=True)
         )
         self.kubeconfig = write_kubeconfig(folder / "kubeconfig", self.simulator.url)
         self.client: Client = load_client(str(self.kubeconfig), in_cluster=False, user_agent="demo")
@@ -132,7 +135,7 @@ class Demo:
     def why(self, source: str, namespace: str) -> str:
         """The webhook's reason, as `mirrorstream explain --as-pod` tells it."""
         command = [str(PROGRAM), "explain", source, "--as-pod", "-n", namespace, "--kubeconfig", str(self.kubeconfig), "-o", "json"]
-        done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=30)
+        done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=LIMIT_SECONDS)
         found = json.loads(done.stdout)["pod"]
         return f"{found['reason']} ({found['result']}{', ' + found['stream'] if found['stream'] else ''})"
 
@@ -289,6 +292,7 @@ def show_pods(demo: Demo, stack: ExitStack) -> bool:
     stack.enter_context(registered(webhook, demo.client, ["web", "guests"]))
     for namespace in ("web", "guests"):
         demo.client.request("POST", "/api/v1/namespaces", body={"metadata": {"name": namespace}})
+        wait_for(f"{namespace} has its account's pull secret", partial(has_pull_secret, demo.client, namespace))
     # Everybody else may pull from the shared namespace, as on OpenShift.
     denied = {"metadata": {"name": "denied"}, "data": {"user": "system:serviceaccount:guests:default"}}
     demo.client.request("POST", f"/api/v1/namespaces/{NAMESPACE}/configmaps", body=denied)

@@ -10,8 +10,8 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from e2e.bench import admission, bulk, healing, pauses, record, reviews, rules, scale
-from e2e.bench.figures import Figure, Measurement
+from e2e.bench import healing, pods, reviews, rules, scale, start
+from e2e.bench.figures import Figure, Measurement, OtherMachineError, document, group, record, shown, write_json
 
 MEASUREMENTS = (
     Measurement("rules", "Mirror rules", "A look-up in the mirror rules, and reading them, without a cluster.", rules.measure),
@@ -20,7 +20,15 @@ MEASUREMENTS = (
         "Healing",
         "From a failed import to a tag that points to the mirror's image, with the configuration as it comes. The mirror is a "
         "small registry in the process that measures.",
-        lambda folder: [*healing.measure(folder), *bulk.measure(folder)],
+        healing.measure,
+    ),
+    Measurement(
+        "start",
+        "Start",
+        "Both programs on an empty simulated cluster that speaks TLS, with the files of a service account as a pod has them and "
+        "with a kubeconfig, for which the kubernetes package is imported, here with kubernetes-validate, which an image does not "
+        "have; and commands that a shell waits for.",
+        start.measure,
     ),
     Measurement(
         "scale",
@@ -41,8 +49,8 @@ MEASUREMENTS = (
         "pauses",
         "Reviews while rules change",
         "The longest review of a steady stream (four connections, each with at most 250 a second) while one of 10,000 mirror rules "
-        "changes and while all are made anew, against as long a time without a change, in turns; 100,000 references in the index.",
-        pauses.measure,
+        "changes and while all are rebuilt, against as long a time without a change, in turns; 100,000 references in the index.",
+        reviews.pauses,
     ),
     Measurement(
         "admission",
@@ -50,7 +58,13 @@ MEASUREMENTS = (
         "Four clients create pods on a real control plane, in turns in a namespace whose pods the webhook is asked about and in "
         "one whose are not; 500 streams with 5,000 references. Quantiles are interpolated inside kube-apiserver's buckets, as "
         "Prometheus does.",
-        admission.measure,
+        pods.admission,
+    ),
+    Measurement(
+        "pods",
+        "Pods on a node",
+        "A real node, kubelet and CRI-O, on the control plane; mirrorstream runs on it as pods.",
+        pods.on_a_node,
     ),
 )
 
@@ -74,15 +88,15 @@ def main() -> int:
             print(f"measuring {measurement.name} …", file=sys.stderr, flush=True)
             load = os.getloadavg()[0]
             found = measurement.measure(Path(folder))
-            groups.append(record.group(measurement, found, load))
+            groups.append(group(measurement, found, load))
             figures += found
     _print(figures)
     if args.json:
-        record.write_json(record.document(groups), args.json)
+        write_json(document(groups), args.json)
     if args.record:
         try:
-            record.record(record.document(groups), names)
-        except record.OtherMachineError as error:
+            record(document(groups), names)
+        except OtherMachineError as error:
             print(f"make bench: {error}", file=sys.stderr)
             return 1
     return 0 if all(figure.kept for figure in figures) else 1
@@ -94,7 +108,7 @@ def _print(figures: list[Figure]) -> None:
         table.add_column(title)
     for figure in figures:
         style = "" if figure.kept else "red"
-        table.add_row(figure.name, f"{record.shown(figure.value)} {figure.unit}", figure.limit_text, figure.beside, style=style)
+        table.add_row(figure.name, f"{shown(figure.value)} {figure.unit}", figure.limit_text, figure.beside, style=style)
     Console(width=None if sys.stdout.isatty() else 150).print(table)
 
 

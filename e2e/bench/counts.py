@@ -1,34 +1,136 @@
-"""The pieces of work that are counted: one review, one reconcile, one change, each with everything around it played."""
+"""How much work a review, a reconcile and the like are: counted, not timed, so that a busy machine does not disturb it.
 
+    python -m e2e.bench.counts            # compares with the file; 1 if something grew by more than a tenth, or shrank by as much
+    python -m e2e.bench.counts --write    # writes what it is now into e2e/bench/counts.json
+
+It counts the interpreter's instructions, in this project's code and in what it calls, and the peak of the memory.
+What runs in C is one instruction, however long it takes: msgspec, regular expressions, sorting, json. Of that `make bench` tells.
+"""
+
+import argparse
+import gc
 import json
+import os
+import platform
+import subprocess
+import sys
+import tracemalloc
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import msgspec
-from mirrorstream.imagestreams import imagestream_from
+from mirrorstream.imagestream.model import imagestream_from
 from mirrorstream.kube.informer import Change
-from mirrorstream.metrics import Metrics
-from mirrorstream.objects import merged, read_object
-from mirrorstream.policy import MirrorPolicy
-from mirrorstream.settings import Settings
+from mirrorstream.kube.workqueue import WorkQueue
+from mirrorstream.rules.objects import merged, read_object
+from mirrorstream.rules.policy import MirrorPolicy
+from mirrorstream.runtime import logs
+from mirrorstream.runtime.metrics import Metrics
+from mirrorstream.runtime.settings import Settings
+from mirrorstream_controller.history import History
 from mirrorstream_controller.metrics import ControllerMetrics
-from mirrorstream_controller.plan import Memory, PlanSettings, plan_stream
+from mirrorstream_controller.plan import PlanSettings, plan_stream
 from mirrorstream_controller.reconciler import Reconciler
-from mirrorstream_controller.workqueue import WorkQueue
-from mirrorstream_webhook.decide import Decider
+from mirrorstream_webhook.claims import read_claims
+from mirrorstream_webhook.decider import Decider
 from mirrorstream_webhook.guards import Guards, SignaturePolicies
-from mirrorstream_webhook.lookup import Index, read_claims
+from mirrorstream_webhook.index import Index
 from mirrorstream_webhook.metrics import ReviewMetrics
 from mirrorstream_webhook.review import Reviewer
 
-from e2e.bench.reviews import MIRROR_SET, SOURCE, reviews, streams
+from e2e.bench.reviews import IMAGE_CONFIG, MIRROR_SET, SOURCE, reviews, streams
 from e2e.bench.rules import mirror_sets
 
+FILE = Path(__file__).with_name("counts.json")
+TOLERANCE = 0.1
+WARM, TIMES = 3, 5
+NOT_COUNTED = str(Path(__file__).parent)
+"""The played surroundings."""
+Measured = dict[str, dict[str, int]]
+"""By task: `instructions` and `bytes`."""
 Object = dict[str, Any]
 REFERENCES = 1_000
 RULES = 200
 IMAGE = {"metadata": {"name": f"sha256:{7:064x}"}, "dockerImageMetadata": {"Size": 1}}
+
+
+def instructions(work: Callable[[int], object], times: int) -> int:
+    """The interpreter's instructions for doing `work` so often, in this thread."""
+    count = 0
+
+    def inside(frame: FrameType, event: str, argument: Any) -> Any:
+        nonlocal count
+        count += event == "opcode"
+        return inside
+
+    def enter(frame: FrameType, event: str, argument: Any) -> Any:
+        if frame.f_code.co_filename.startswith(NOT_COUNTED):
+            return None
+        frame.f_trace_lines, frame.f_trace_opcodes = False, True
+        return inside
+
+    before = sys.gettrace()
+    sys.settrace(enter)
+    try:
+        for number in range(times):
+            work(WARM + number)
+    finally:
+        sys.settrace(before)
+    return count
+
+
+def most_memory(work: Callable[[int], object], number: int) -> int:
+    """Bytes that doing `work` once takes at most, above what there was before."""
+    tracemalloc.start()
+    try:
+        before = tracemalloc.get_traced_memory()[0]
+        tracemalloc.reset_peak()
+        work(number)
+        return tracemalloc.get_traced_memory()[1] - before
+    finally:
+        tracemalloc.stop()
+
+
+def measure() -> Measured:
+    """Every task's counts, the same at every run of one Python minor version with the locked packages."""
+    logs.configure("error", "json")
+    gc.disable()
+    found: Measured = {}
+    for task in tasks():
+        work = task.make()
+        for number in range(WARM):
+            work(number)
+        counted = instructions(work, TIMES)
+        found[task.name] = {
+            "instructions": round(counted / TIMES / task.per),
+            "bytes": round(most_memory(work, WARM + TIMES) / task.per),
+        }
+    return found
+
+
+def differences(known: Measured, found: Measured) -> list[str]:
+    """What differs by more than the tolerance, and tasks that only one of them has; better counts are to be written down, too."""
+    told = [f"{name}: only in one of both" for name in sorted(known.keys() ^ found.keys())]
+    for name in known.keys() & found.keys():
+        for what, before in known[name].items():
+            now = found[name][what]
+            if abs(now - before) > TOLERANCE * before:
+                told.append(f"{name}: {now:,} {what}, {before:,} in the file ({(now - before) / max(before, 1):+.0%})")
+    return sorted(told)
+
+
+def minor() -> str:
+    """The minor version of the Python that runs: each has instructions of its own."""
+    return ".".join(platform.python_version_tuple()[:2])
+
+
+def known() -> dict[str, Measured]:
+    """The file's content, by Python minor version."""
+    content: dict[str, Measured] = json.loads(FILE.read_text(encoding="utf-8")) if FILE.exists() else {}
+    return content
 
 
 @dataclass(frozen=True)
@@ -64,8 +166,8 @@ def _review(containers: int, *, source: str = SOURCE, different: int = 50) -> Ca
     index = Index()
     for document in streams(REFERENCES):
         index.apply(None, read_claims(json.dumps(document).encode()))
-    decider = Decider(index, lambda namespace, pod_namespace, account: True, Settings(), own_namespace="mirrorstream")
-    decider.guards = Guards(MirrorPolicy.from_objects([MIRROR_SET]), SignaturePolicies(), respect=True)
+    decider = Decider(index, lambda *question: True, Settings(), own_namespace="mirrorstream")
+    decider.guards = Guards(MirrorPolicy.from_objects([MIRROR_SET, IMAGE_CONFIG]), SignaturePolicies(), respect=True)
     reviewer = Reviewer(decider, ReviewMetrics(Metrics("webhook")))
     bodies = [json.dumps(body).replace(SOURCE, source).encode() for body in reviews(containers, different)]
     return lambda number: reviewer.review(bodies[number % different])
@@ -101,8 +203,8 @@ def _failing() -> Object:
 
 def _plan() -> Callable[[int], object]:
     stream, policy = imagestream_from(_failing()), MirrorPolicy.from_objects(mirror_sets(RULES))
-    settings, memory = PlanSettings(), Memory()
-    return lambda number: plan_stream(stream, policy, settings, memory, 1.8e9)
+    settings, history = PlanSettings(), History()
+    return lambda number: plan_stream(stream, policy, settings, history, 1.8e9)
 
 
 class _Platform:
@@ -114,6 +216,7 @@ class _Platform:
 
     def request(self, method: str, path: str, *, body: Any = None, **more: Any) -> Any:
         if path.endswith("/imagestreamimports"):
+            more["answered"](0.01)
             return {"status": {"images": [{"status": {"status": "Success"}, "image": IMAGE}]}}
         self.writes += path.endswith("/imagestreams/app/status")
         return body
@@ -215,3 +318,30 @@ def _change_rule() -> Callable[[int], object]:
         policies.append(policy)
 
     return change
+
+
+def main() -> int:
+    """Compare, or write."""
+    parser = argparse.ArgumentParser(prog="python -m e2e.bench.counts", description=__doc__.partition("\n")[0] if __doc__ else None)
+    parser.add_argument("--write", action="store_true", help=f"write {FILE.name} instead of comparing with it")
+    args = parser.parse_args()
+    if os.environ.get("PYTHONHASHSEED") != "0":
+        # The order of sets decides a few instructions.
+        again = [sys.executable, "-m", "e2e.bench.counts", *sys.argv[1:]]
+        return subprocess.run(again, env={**os.environ, "PYTHONHASHSEED": "0"}, check=False).returncode
+    found, content = measure(), known()
+    for name, counts in found.items():
+        print(f"{name:48} {counts['instructions']:>9,} instructions {counts['bytes']:>9,} bytes")
+    if args.write:
+        FILE.write_text(json.dumps({**content, minor(): found}, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+        return 0
+    if minor() not in content:
+        print(f"{FILE.name} has nothing for Python {minor()}", file=sys.stderr)
+        return 0
+    changed = differences(content[minor()], found)
+    print("\n".join(changed), file=sys.stderr)
+    return 1 if changed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
