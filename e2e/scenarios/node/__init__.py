@@ -1,0 +1,1 @@
+"""What only a node shows: pods that run, or do not."""

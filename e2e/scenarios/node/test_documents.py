@@ -1,0 +1,44 @@
+"""Tried as a new user would: each command in README and the guide that can run here is run, as it stands there."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from e2e.testbed.documents import blocks, pages, title
+from e2e.testbed.programs.installed import Bed
+from e2e.testbed.programs.reader import Reader
+
+BEFORE = ("README.md", "docs/install.md", "docs/certificates.md")
+"""Documents that install it themselves."""
+
+
+def _with_commands() -> list[Path]:
+    found = [page for page in pages() if any(block.commands and not block.not_run for block in blocks(page))]
+    return sorted(found, key=lambda page: title(page) not in BEFORE)
+
+
+@pytest.fixture(scope="module")
+def reader(bed: Bed, digest: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Reader]:
+    """A reader with a cluster of their own."""
+    reader = Reader(bed, digest, tmp_path_factory.mktemp("documents"))
+    with reader.service_ca:
+        reader.prepare()
+        yield reader
+        reader.leave()
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("page", [pytest.param(page, id=title(page)) for page in _with_commands()])
+def test_what_the_document_says_can_be_typed(reader: Reader, page: Path) -> None:
+    """Every command of the document works, in the document's order.
+
+    Nor ever a webhook configuration without its Service.
+    """
+    reader.new_checkout()
+    if title(page) in BEFORE:
+        reader.uninstall()
+    else:
+        reader.install()
+    for block in blocks(page):
+        reader.follow(block)
