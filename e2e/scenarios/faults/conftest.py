@@ -8,16 +8,16 @@ from pathlib import Path
 
 import pytest
 
-from e2e.backends import EXISTING
-from e2e.interceptor import Interceptor, intercepted
-from e2e.reliability import PROPERTY, Case
-from e2e.scenarios.cluster import Cluster, Namespace
 from e2e.scenarios.conftest import Start, configuration
-from e2e.scenarios.faults.pods import Served
-from e2e.scenarios.faults.team import Replica, Team
-from e2e.scenarios.installed import mirrored
-from e2e.scenarios.program import Controller, running
-from e2e.scenarios.replicas import Replicas
+from e2e.testbed.backends import EXISTING
+from e2e.testbed.cluster import Cluster, Namespace
+from e2e.testbed.faults.pods import Served
+from e2e.testbed.faults.reliability import PROPERTY, Case
+from e2e.testbed.faults.team import Replica, Team
+from e2e.testbed.interceptor import Interceptor, intercepted
+from e2e.testbed.programs.installed import mirrored
+from e2e.testbed.programs.program import Controller, running
+from e2e.testbed.programs.replicas import Replicas
 
 Saw = dict[str, str]
 _SAW = pytest.StashKey[Saw]()

@@ -10,14 +10,16 @@ import pytest
 import yaml
 from mirrorstream.kube.client import THROTTLE_LIMIT
 
-from e2e.interceptor import Action, Interceptor, cut_answer, delay, intercepted, lose_answer, refuse
-from e2e.reliability import SOAK, often
-from e2e.scenarios.cluster import Namespace, tag
 from e2e.scenarios.conftest import Start, configuration
-from e2e.scenarios.faults.hasty import ABSENT_SECONDS, HastyController
-from e2e.scenarios.faults.test_watches import attempts
-from e2e.scenarios.program import Program, running
-from e2e.waiting import wait_for
+from e2e.testbed.cluster import Namespace
+from e2e.testbed.faults.actions import cut_answer, delay, lose_answer, refuse
+from e2e.testbed.faults.backoff import most_requests
+from e2e.testbed.faults.hasty import ABSENT_SECONDS, HastyController
+from e2e.testbed.faults.reliability import SOAK, often
+from e2e.testbed.interceptor import Action, Interceptor, intercepted
+from e2e.testbed.programs.program import Program, running
+from e2e.testbed.streams import tag
+from e2e.testbed.support.waiting import wait_for
 
 pytestmark = pytest.mark.timeout(often(1800, 180))
 SECONDS = often(60, 6)
@@ -127,14 +129,14 @@ def test_internal_errors(ns: Namespace, start: Start, between_leader: Intercepto
             request: between_leader.count(*request, began) for request in (("watch", STREAMS), ("watch", RULES), ("list", STREAMS))
         }
         leases, dry_runs = between_leader.count("*", LEASES, began), between_leader.count("create", DRY_RUNS, began)
-    assert max(asked.values()) <= attempts(lasted), asked
+    assert max(asked.values()) <= most_requests(lasted), asked
     assert leases <= 2 * (lasted / LEASE_RETRY + 1)
-    assert dry_runs <= attempts(lasted) + lasted  # one stream's back-off is 0.5 to 2 s here
+    assert dry_runs <= most_requests(lasted) + lasted  # one stream's back-off is 0.5 to 2 s here
     assert dry_runs, "a stream that was known to fail"
     saw["requests"] = f"{sum(asked.values()) + leases + dry_runs} in {lasted:.0f} s"
     if program.process.ended is not None or lasted > 15:
         assert program.process.wait(5) == 1
-        assert [line["reason"] for line in program.lines("no longer the leader, ending")] == [
+        assert [line["reason"] for line in program.lines("lost leader lease, exiting")] == [
             "the lease could not be renewed for 11 s"
         ]
         saw["the leader"] = "ended"
@@ -176,7 +178,7 @@ def test_another_certificate(ns: Namespace, start: Start, between_leader: Interc
     began = time.monotonic()
     wait_for("the lease is renewed", lambda: between_leader.count("update", LEASES, began))
     assert program.metric("mirrorstream_leader") == 1
-    assert not program.lines("no longer the leader, ending")
+    assert not program.lines("lost leader lease, exiting")
 
 
 @fault("the connection reset in the middle of a body", "what was cut is asked for again; one status write")
@@ -218,7 +220,7 @@ def test_slow(ns: Namespace, between_leader: Interceptor, start: Start, saw: dic
         assert between_leader.count("update", LEASES, leading) >= 2
 
 
-@fault("image.openshift.io absent at start, appearing later", "it waits, asking once a minute, and then heals")
+@fault("image.openshift.io absent at start, appearing later", "it waits, asking every 6 s, and then heals")
 def test_no_image_api_at_first(ns: Namespace, between: Interceptor, tmp_path: Path) -> None:
     """A cluster that is being installed: never ready before, never ended."""
     digest = ns.put("good", "app:v1")
@@ -246,7 +248,7 @@ def _answers(program: Program) -> bool:
         return False
 
 
-@fault("mirror set kinds that appear later", "rules count from then on, within a minute or so")
+@fault("mirror set kinds that appear later", "rules count from then on, within 10 s")
 def test_no_mirror_sets_at_first(ns: Namespace, between: Interceptor, tmp_path: Path) -> None:
     """Ready without them, as on a release that does not have them; an upgrade needs no restart."""
     digest = ns.put("good", "app:v1")
@@ -257,7 +259,7 @@ def test_no_mirror_sets_at_first(ns: Namespace, between: Interceptor, tmp_path: 
             program = HastyController(between.kubeconfig, tmp_path, configuration(ns), "--no-leader-election")
             stack.enter_context(running(program))
             ns.wait_failed("app", "v1")
-            wait_for("it is known to fail", lambda: program.metric("mirrorstream_failing_tags", state="uncovered") == 1)
+            wait_for("it is known to fail", lambda: program.metric("mirrorstream_failing_tags", state="unmirrored") == 1)
         heals(ns, between, digest)
 
 
@@ -276,7 +278,7 @@ def test_absent_for_a_while(ns: Namespace, between: Interceptor, tmp_path: Path)
             time.sleep(SECONDS)
             lasted = time.monotonic() - began
             asked = {path: between.count("*", path, began) for path in (STREAMS, RULES)}
-        assert max(asked.values()) <= attempts(lasted) + lasted / ABSENT_SECONDS, asked
+        assert max(asked.values()) <= most_requests(lasted) + lasted / ABSENT_SECONDS, asked
         heals(ns, between, digest, "new")
         heals(ns, between, digest)
         assert program.ready()

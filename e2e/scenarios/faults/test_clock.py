@@ -9,13 +9,14 @@ from typing import Any
 
 import pytest
 
-from e2e.interceptor import Interceptor
-from e2e.reliability import often
-from e2e.scenarios.cluster import Cluster, Namespace, tag
 from e2e.scenarios.conftest import Start
 from e2e.scenarios.faults.conftest import Saw
-from e2e.scenarios.faults.team import Team
-from e2e.waiting import wait_for
+from e2e.testbed.cluster import Cluster, Namespace
+from e2e.testbed.faults.reliability import often
+from e2e.testbed.faults.team import Team
+from e2e.testbed.interceptor import Interceptor
+from e2e.testbed.streams import tag
+from e2e.testbed.support.waiting import wait_for
 
 pytestmark = pytest.mark.timeout(often(600, 180))
 
@@ -118,7 +119,7 @@ def test_the_clock_is_set_while_an_import_hangs(
         program = start(program=between.kubeconfig, environment=clock.environment, controller={"stuckAfterSeconds": 4})
         began = time.monotonic()
         ns.create("app", tag("v1", ns.source("app:v1")))
-        wait_for("the controller waits", lambda: program.metric("mirrorstream_failing_tags", state="covered") == 0)
+        wait_for("the controller waits", lambda: program.metric("mirrorstream_failing_tags", state="failing") == 0)
         ns.stays("pending", lambda: not ns.tag_status("app", "v1"), seconds=0.5)
         clock.set(ahead)
         ns.annotate("app", "example.com/look", "again")

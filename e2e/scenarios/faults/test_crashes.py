@@ -7,13 +7,14 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from e2e.interceptor import Action, Exchange, Interceptor, Reset
-from e2e.reliability import chance, often
-from e2e.scenarios.cluster import IMAGE_API, Namespace, Object, following, tag
 from e2e.scenarios.conftest import Start
 from e2e.scenarios.faults.conftest import Saw
-from e2e.scenarios.program import Controller
-from e2e.waiting import wait_for
+from e2e.testbed.cluster import Namespace
+from e2e.testbed.faults.reliability import chance, often
+from e2e.testbed.interceptor import Action, Exchange, Interceptor, Reset
+from e2e.testbed.programs.program import Controller
+from e2e.testbed.streams import IMAGE_API, Object, following, tag
+from e2e.testbed.support.waiting import wait_for
 
 pytestmark = pytest.mark.timeout(often(1800, 180))
 
@@ -133,7 +134,8 @@ class Target:
         """Whether it is this request, where the path does not say it."""
         if self.step == "dry run":
             body = exchange.json()
-            return bool(body["metadata"]["name"] == self.stream and body["spec"]["images"][0]["to"]["name"] == self.name)
+            tags = [image["to"]["name"] for image in body["spec"]["images"]]
+            return body["metadata"]["name"] == self.stream and self.name in tags
         return self.step != "Image create" or bool(exchange.json()["metadata"]["name"] == self.digest)
 
 
@@ -158,12 +160,12 @@ def killed(program: Controller, target: Target, *, answered: bool) -> Action:
     " hears of it, at random streams: several tags in one, manifest lists, tags that follow others; in half of the cases the mirror"
     " has another image at the restart",
     "After the restart every tag heals, with one entry in its history; no Image (with a manifest list: the list and its parts) is"
-    " left without use but one that the mirror replaced meanwhile, at most one per kill; no spec changes",
+    " left without use but one that the mirror replaced in between, at most one per kill; no spec changes",
 )
 @pytest.mark.parametrize("answered", [False, True], ids=["before", "after"])
 @pytest.mark.parametrize("step", ["dry run", "Image create", "GET", "status PUT"])
 def test_a_kill_at_any_step(ns: Namespace, start: Start, between: Interceptor, saw: Saw, step: str, answered: bool) -> None:
-    """Whoever loses the controller in the middle of a heal loses no tag, and gets nothing twice."""
+    """A controller that is killed in the middle of a heal loses no tag and writes nothing twice."""
     luck, streams, kills = chance(), Streams(ns), often(20, 2)
     most = 0
     ns.digest_mirrors()

@@ -9,10 +9,12 @@ from pathlib import Path
 import pytest
 from mirrorstream.kube.client import ApiError, ApiUnreachable, load_client
 
-from e2e.interceptor import Action, Hold, Interceptor, cut_answer, delay, hang, intercepted, lose_answer, refuse, reset, watch_lines
-from e2e.scenarios.cluster import IMAGE_API, Cluster, Namespace, tag
 from e2e.scenarios.conftest import Start
-from e2e.waiting import wait_for
+from e2e.testbed.cluster import Cluster, Namespace
+from e2e.testbed.faults.actions import Hold, cut_answer, delay, hang, lose_answer, refuse, reset, watch_lines
+from e2e.testbed.interceptor import Action, Interceptor, intercepted
+from e2e.testbed.streams import IMAGE_API, tag
+from e2e.testbed.support.waiting import wait_for
 
 SETS = "/apis/config.openshift.io/v1/imagedigestmirrorsets"
 

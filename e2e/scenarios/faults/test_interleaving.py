@@ -14,17 +14,18 @@ from contextlib import ExitStack
 
 import pytest
 
-from e2e.interceptor import Action, Exchange, Interceptor, watch_lines
-from e2e.reliability import often
-from e2e.scenarios.cluster import Cluster, Namespace
 from e2e.scenarios.conftest import Start
 from e2e.scenarios.faults.conftest import Saw
-from e2e.scenarios.faults.contents import Contents
-from e2e.scenarios.faults.crowd import Crowd
-from e2e.scenarios.faults.expected import Expected
-from e2e.scenarios.faults.history import History
-from e2e.scenarios.faults.streams import Key, identity, key_of, unwell
-from e2e.waiting import wait_for
+from e2e.testbed.cluster import Cluster, Namespace
+from e2e.testbed.faults.actions import watch_lines
+from e2e.testbed.faults.contents import Contents
+from e2e.testbed.faults.crowd import Crowd
+from e2e.testbed.faults.expected import Expected
+from e2e.testbed.faults.history import History
+from e2e.testbed.faults.reliability import often
+from e2e.testbed.faults.streams import Key, identity, key_of, unwell
+from e2e.testbed.interceptor import Action, Exchange, Interceptor
+from e2e.testbed.support.waiting import wait_for
 
 pytestmark = pytest.mark.timeout(often(1800, 300))
 ROUNDS = int(os.environ.get("MIRRORSTREAM_ROUNDS", often(1000, 60)))
@@ -97,7 +98,7 @@ def test_interleaving(cluster: Cluster, ns: Namespace, start: Start, between: In
 
 
 class _Lateness:
-    """Has mirrorstream see and write late: others act meanwhile, so that what it knows is no longer so."""
+    """Has mirrorstream see and write late: others act in between, so that its cache is stale."""
 
     def __init__(self, seed: int) -> None:
         self._chance, self._lock = random.Random(seed), threading.Lock()

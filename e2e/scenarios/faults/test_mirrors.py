@@ -12,14 +12,16 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from e2e.interceptor import Exchange, Interceptor
-from e2e.ports import free_port
-from e2e.registry import DeadPort, Failure, Registry, Store
-from e2e.reliability import often
-from e2e.scenarios.cluster import Cluster, Namespace, tag
 from e2e.scenarios.conftest import Start
 from e2e.scenarios.faults.conftest import Saw, allow
-from e2e.waiting import wait_for
+from e2e.testbed.cluster import Cluster, Namespace
+from e2e.testbed.faults.reliability import often
+from e2e.testbed.interceptor import Exchange, Interceptor
+from e2e.testbed.registries.registry import DeadPort, Failure, Registry
+from e2e.testbed.registries.store import Store
+from e2e.testbed.streams import tag
+from e2e.testbed.support.ports import free_port
+from e2e.testbed.support.waiting import wait_for
 
 pytestmark = pytest.mark.timeout(often(400, 120))
 INITIAL, MAXIMUM = 0.2, 0.8
@@ -40,7 +42,7 @@ class DryRun:
 
 @dataclass
 class DryRuns:
-    """All of them, as the interceptor saw them, and the names of the Images that were created."""
+    """All of them, each image's, as the interceptor saw them, and the names of the Images that were created."""
 
     all: list[DryRun] = field(default_factory=list)
     images: set[str] = field(default_factory=set)
@@ -60,10 +62,11 @@ class DryRuns:
         return [later.began - earlier.ended for earlier, later in itertools.pairwise(found)]
 
     def _dry_run(self, exchange: Exchange) -> None:
-        one = DryRun(exchange.json()["spec"]["images"][0]["from"]["name"], time.monotonic())
-        self.all.append(one)
+        images = [DryRun(image["from"]["name"], time.monotonic()) for image in exchange.json()["spec"]["images"]]
+        self.all += images
         exchange.pass_on()
-        one.ended = time.monotonic()
+        for image in images:
+            image.ended = time.monotonic()
 
     def _image(self, exchange: Exchange) -> None:
         self.images.add(exchange.json()["metadata"]["name"])
@@ -125,7 +128,7 @@ FAULTS = {
     "A mirror is dead, slow (60 s), answers 401, 404, 429, 500, a page of HTML, other content than the digest says, or redirects "
     "in a loop",
     "The Event names the mirror and what it answered; nothing of it is recorded; other tags of the stream, other streams and what "
-    "a second mirror has heal meanwhile; tries follow the back-off; the tag heals once the mirror is well",
+    "a second mirror has heal in that time; imports follow the backoff; the tag heals once the mirror is well",
 )
 def test_a_mirror_that_fails(ns: Namespace, cluster: Cluster, start: Start, between: Interceptor, saw: Saw, name: str) -> None:
     """The tag keeps the platform's own condition, which is about its source, until it is healed."""
@@ -188,7 +191,7 @@ def test_a_mirror_that_redirects(ns: Namespace, cluster: Cluster, start: Start) 
 @pytest.mark.fault(
     "Mirrors",
     "A mirror fails every other second",
-    "Everything heals meanwhile; tries follow the back-off; nothing wrong is recorded",
+    "Everything heals in that time; imports follow the backoff; nothing wrong is recorded",
 )
 def test_a_mirror_that_flaps(ns: Namespace, cluster: Cluster, start: Start, between: Interceptor, saw: Saw) -> None:
     """Whichever second a tag meets."""

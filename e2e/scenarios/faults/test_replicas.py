@@ -5,14 +5,15 @@ import time
 from contextlib import ExitStack
 
 import pytest
-from mirrorstream_controller.election import LEASE_SECONDS, RENEW_SECONDS, RETRY_SECONDS
+from mirrorstream.kube.leaderelection import LEASE_SECONDS, RENEW_SECONDS, RETRY_SECONDS
 
-from e2e.interceptor import Action, Exchange, Hold, hang, refuse
-from e2e.reliability import SOAK, chance, often
-from e2e.scenarios.cluster import Namespace
 from e2e.scenarios.faults.conftest import Saw
-from e2e.scenarios.faults.team import Replica, Team
-from e2e.waiting import wait_for
+from e2e.testbed.cluster import Namespace
+from e2e.testbed.faults.actions import Hold, hang, refuse
+from e2e.testbed.faults.reliability import SOAK, chance, often
+from e2e.testbed.faults.team import Replica, Team
+from e2e.testbed.interceptor import Action, Exchange
+from e2e.testbed.support.waiting import wait_for
 
 pytestmark = pytest.mark.timeout(often(1800, 180))
 
@@ -117,7 +118,7 @@ def test_the_leader_is_frozen_and_continued(team: Team, saw: Saw, number: int) -
 @pytest.mark.fault(
     "Replicas",
     "The leader is frozen with status PUTs on their way, and others about to follow; they arrive after another took over",
-    "What the new leader has written meanwhile stands: the old PUT is refused by its resourceVersion. Where it has not, the old PUT"
+    "What the new leader has written stands: the old PUT is refused by its resourceVersion. Where it has not, the old PUT"
     " says what the new leader's would have said, and nothing is there twice. After it is continued the old leader sends no other",
 )
 def test_a_status_put_arrives_after_the_takeover(ns: Namespace, team: Team, saw: Saw) -> None:

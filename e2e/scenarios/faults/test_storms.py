@@ -13,24 +13,26 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
-from mirrorstream.kube.limiter import BURST_SECONDS
-from mirrorstream_controller.reconciler import PART_SECONDS
+from mirrorstream.kube.ratelimit import BURST_SECONDS
+from mirrorstream_controller.stream_state import PART_SECONDS
 
-from e2e.backends import SIMULATOR
-from e2e.registry import Failure, Registry
-from e2e.reliability import often
-from e2e.scenarios.audit import Request
-from e2e.scenarios.cluster import IMAGE_API, Cluster, Namespace, tag
 from e2e.scenarios.conftest import Start
 from e2e.scenarios.faults.conftest import Saw, allow
-from e2e.scenarios.program import Controller
-from e2e.waiting import wait_for
+from e2e.testbed.audit import Request
+from e2e.testbed.backends import SIMULATOR
+from e2e.testbed.cluster import Cluster, Namespace
+from e2e.testbed.faults.reliability import often
+from e2e.testbed.programs.program import Controller
+from e2e.testbed.registries.registry import Failure, Registry
+from e2e.testbed.streams import IMAGE_API, tag
+from e2e.testbed.support.waiting import wait_for
 
 pytestmark = pytest.mark.timeout(often(1200, 150))
 RETRY = "mirrorstream.github.io/retry"
 STREAMS = often(2000, 300)
 EDITED = often(2000, 150)
-TAGS = 300
+TAGS = often(300, 100)
+"""The platform needs half a second for each until all have failed."""
 SCHEDULED = often(300, 40)
 ROUNDS = often(10, 3)
 """How often a user asks for something in the middle of a storm, in each of two ways."""
@@ -50,10 +52,10 @@ def each(numbers: Sequence[int], do: Callable[[int], Any]) -> None:
         list(threads.map(do, numbers))
 
 
-def status_of(stream: dict[str, Any], name: str = "v1") -> dict[str, Any]:
-    """What a stream's status says of a tag."""
+def status_of(stream: dict[str, Any]) -> dict[str, Any]:
+    """What a stream's status says of its first tag."""
     tags = (stream.get("status") or {}).get("tags") or []
-    return next((t for t in tags if t["tag"] == name), {})
+    return next((t for t in tags if t["tag"] == "v1"), {})
 
 
 def healed(stream: dict[str, Any]) -> bool:

@@ -10,16 +10,18 @@ from typing import Any
 
 import pytest
 from mirrorstream.kube.client import EVENT_LIMIT
-from mirrorstream.kube.informer import BACKOFF_INITIAL, BACKOFF_MAXIMUM
 
-from e2e.interceptor import Action, Exchange, Interceptor, Reset, intercepted, refuse, watch_lines
-from e2e.reliability import often
-from e2e.scenarios.cluster import Cluster, Namespace, tag
 from e2e.scenarios.conftest import Start, configuration
-from e2e.scenarios.faults.hasty import OVERDUE_SECONDS, WATCH_SECONDS, HastyController, HastyWebhook
-from e2e.scenarios.hooks import registered, wait_asked
-from e2e.scenarios.program import Program, running
-from e2e.waiting import wait_for
+from e2e.testbed.cluster import Cluster, Namespace
+from e2e.testbed.faults.actions import refuse, watch_lines
+from e2e.testbed.faults.backoff import most_requests
+from e2e.testbed.faults.hasty import OVERDUE_SECONDS, WATCH_SECONDS, HastyController, HastyWebhook
+from e2e.testbed.faults.reliability import often
+from e2e.testbed.interceptor import Action, Exchange, Interceptor, Reset, intercepted
+from e2e.testbed.programs.hooks import registered, wait_asked
+from e2e.testbed.programs.program import Program, running
+from e2e.testbed.streams import tag
+from e2e.testbed.support.waiting import wait_for
 
 pytestmark = pytest.mark.timeout(often(1800, 180))
 SECONDS = often(60, 5)
@@ -29,7 +31,7 @@ COLLECTIONS = {
     "imagedigestmirrorsets.config.openshift.io": "/apis/config.openshift.io/v1/imagedigestmirrorsets",
 }
 BOTH = f"^({'|'.join(COLLECTIONS.values())})$"
-AGREES = "streams and rules that were made, changed and deleted meanwhile are known, one status write for each heal, {}"
+AGREES = "streams and rules that were created, changed and deleted during the fault are known, one status write for each heal, {}"
 MB = 1024 * 1024
 Lines = Iterator[bytes]
 
@@ -37,15 +39,6 @@ Lines = Iterator[bytes]
 def fault(what: str, promise: str) -> pytest.MarkDecorator:
     """A row of the table."""
     return pytest.mark.fault("Watch", what, promise)
-
-
-def attempts(seconds: float) -> int:
-    """The most attempts in so many seconds that the back-off allows: one at once, one after a list, then the shortest waits."""
-    number, waited = 2, 0.0
-    while waited < seconds:
-        waited += min(BACKOFF_MAXIMUM, BACKOFF_INITIAL * 2 ** (number - 2)) / 2
-        number += 1
-    return number
 
 
 class Story:
@@ -98,8 +91,8 @@ class Story:
 
 
 def failing(program: Program) -> float:
-    """How many tags fail that it looks after; those of others on a shared cluster are excluded."""
-    return program.metric("mirrorstream_failing_tags") - program.metric("mirrorstream_failing_tags", state="excluded")
+    """How many failing tags it manages; the namespaces of others on a shared cluster are left out."""
+    return program.metric("mirrorstream_failing_tags") - program.metric("mirrorstream_failing_tags", state="opted-out")
 
 
 def agree(program: Program, cluster: Cluster) -> None:
@@ -119,7 +112,7 @@ def befallen(between: Interceptor, action: Action, path: str = BOTH, *, times: i
     """Let `action` decide about watches, those that run are ended for it; what is given back counts how many there were."""
     with between.when("watch", path, action, times=times) as rule:
         between.drop("watch", path)
-        wait_for("the watches begin anew", lambda: rule.hits >= (2 if path == BOTH else 1))
+        wait_for("the watches start again", lambda: rule.hits >= (2 if path == BOTH else 1))
         yield lambda: rule.hits
     between.drop("watch", path)
 
@@ -223,7 +216,7 @@ def test_gone_at_once_and_repeatedly(
             (verb, path): between.count(verb, f"{path}$", began) for verb in ("list", "watch") for path in COLLECTIONS.values()
         }
     story.end(program, between)
-    assert max(asked.values()) <= attempts(lasted), asked
+    assert max(asked.values()) <= most_requests(lasted), asked
     saw["lists and watches of a resource"] = f"{max(asked.values())} in {lasted:.0f} s"
 
 
@@ -240,7 +233,7 @@ def test_silent(ns: Namespace, between: Interceptor, tmp_path: Path, saw: dict[s
             lasted = time.monotonic() - began
         assert ns.failure("waiting", "v1"), "nothing could be known of the rule"
         story.end(program, between)
-        assert watches() <= 2 * attempts(lasted)
+        assert watches() <= 2 * most_requests(lasted)
         saw["noticed"] = f"{lasted:.1f} s, with watches of {WATCH_SECONDS[0]} to {WATCH_SECONDS[1]} s"
 
 
@@ -262,7 +255,7 @@ def test_truncated(ns: Namespace, start: Start, between: Interceptor) -> None:
 )
 @fault("an event of 20 MB, and of 96 MB", AGREES.format("read in bounded memory, or not read and everything listed again"))
 def test_an_enormous_event(ns: Namespace, start: Start, between: Interceptor, saw: dict[str, str], size: int, read: bool) -> None:
-    """No API server stores such an object: whoever sends it must not fill our memory."""
+    """No API server stores such an object: an answer with it must not fill our memory."""
     story = Story(ns)
     program = start(program=between.kubeconfig)
     story.begin()
@@ -296,7 +289,7 @@ def test_an_enormous_event(ns: Namespace, start: Start, between: Interceptor, sa
 
 @fault(
     "bookmarks only, while things change",
-    f"{AGREES.format('one watch')}; meanwhile nothing is written for a tag or stream that is another",
+    f"{AGREES.format('one watch')}; nothing is written for a tag or stream that is another",
 )
 def test_bookmarks_only(ns: Namespace, start: Start, between: Interceptor) -> None:
     """Nobody can know that something is missing: but what is known is not trusted, and the watch's own end brings the rest."""
@@ -374,5 +367,5 @@ def test_the_webhooks_watches(
         for image, digest in (("kept/two:v1", story.two), ("later/one:v1", story.later)):
             wait_for(f"{image} is known", lambda image=image, digest=digest: rewritten(image) == digest, seconds=30)  # type: ignore[misc]
         agree(webhook, cluster)
-        assert asked <= 2 * attempts(lasted)
+        assert asked <= 2 * most_requests(lasted)
         saw["watches of two resources"] = f"{asked} in {lasted:.0f} s"

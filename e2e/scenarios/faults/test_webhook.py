@@ -9,15 +9,16 @@ from typing import Any
 
 import pytest
 
-from e2e.interceptor import hang, intercepted
-from e2e.reliability import often
-from e2e.scenarios.cluster import Cluster
 from e2e.scenarios.faults.conftest import Saw
-from e2e.scenarios.faults.pods import HEAD, TIMEOUT_SECONDS, Served, connected, longest, seconds, unrewritten
-from e2e.scenarios.installed import Creating
-from e2e.scenarios.program import Webhook
-from e2e.scenarios.replicas import Replicas
-from e2e.waiting import wait_for
+from e2e.testbed.cluster import Cluster
+from e2e.testbed.faults.actions import hang
+from e2e.testbed.faults.pods import HEAD, TIMEOUT_SECONDS, Served, connected, longest, seconds, unrewritten
+from e2e.testbed.faults.reliability import often
+from e2e.testbed.interceptor import intercepted
+from e2e.testbed.programs.installed import Creating
+from e2e.testbed.programs.program import Webhook
+from e2e.testbed.programs.replicas import Replicas
+from e2e.testbed.support.waiting import wait_for
 
 pytestmark = pytest.mark.timeout(often(900, 150))
 
@@ -140,7 +141,7 @@ def test_all_replicas_are_killed(replicas: Replicas, pair: list[Webhook], served
     creating.stop()
     assert unrewritten(creating, served, since=back) == 0
     assert slowest < TIMEOUT_SECONDS
-    saw["longest creation meanwhile"] = seconds(slowest)
+    saw["longest creation in that time"] = seconds(slowest)
 
 
 @pytest.mark.fault(
@@ -181,7 +182,7 @@ def _says(webhook: Webhook, problem: str) -> bool:
 
 
 def asked_directly(webhook: Webhook, served: Served) -> Any:
-    """The response, without what the audit log gets, to a review of a pod that names the source, whoever is ready or not."""
+    """The response, without what the audit log gets, to a review of a pod that names the source, ready or not."""
     kind = {"group": "", "version": "v1", "kind": "Pod"}
     pod = {"metadata": {}, "spec": {"containers": [{"name": "app", "image": served.source}]}}
     request = {"uid": "u1", "kind": kind, "operation": "CREATE", "namespace": served.ns.name, "object": pod}
