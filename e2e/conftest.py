@@ -1,37 +1,50 @@
 """Starting what a run needs once, whatever the number of its processes, and telling each of them."""
 
+import os
 from pathlib import Path
 from typing import Any
 
 import pytest
 from mirrorstream.kube.client import ClientError
 
-from e2e.backends import EXISTING, PLANES, Choice, Shared, SharedPlane, add_options, choice
-from e2e.controlplane.build import components
-from e2e.gobuild import BuildError, GoMissingError
-from e2e.processes import ProcessError, end_with_parent
-from e2e.reliability import Collector
-from e2e.simulator.settings import CONTRACT_PORTS
+from config.image.debian import BuildError as ImageError
+from config.image.debian import image_archive
+from e2e.testbed.backends import EXISTING, NODE, PLANES, Choice, Shared, SharedPlane, add_options, choice
+from e2e.testbed.controlplane.build import components
+from e2e.testbed.faults.reliability import Collector
+from e2e.testbed.node import product
+from e2e.testbed.node.build import missing, programs
+from e2e.testbed.node.slot import NoSlotError
+from e2e.testbed.simulator.settings import CONTRACT_PORTS
+from e2e.testbed.support.gobuild import BuildError, GoMissingError
+from e2e.testbed.support.processes import ProcessError, end_with_parent
 
 TOGETHER = {
     "e2e/contract/test_contract.py": "contract",
     "e2e/scenarios/test_disturbances.py": "disturbances",
     "e2e/scenarios/test_certificates.py": "installations",
-    "e2e/scenarios/test_documents.py": "installations",
     "e2e/scenarios/test_installation.py": "installations",
+    "e2e/scenarios/node/test_overlays.py": "installations on a node",
+    "e2e/scenarios/node/test_certificates.py": "installations on a node",
+    "e2e/scenarios/node/test_documents.py": "installations on a node",
+    "e2e/selftest/test_node.py": "installations on a node",
 }
 """Modules whose tests share something that is costly to make, or that start a control plane of their own: those of a group run one
 after the other, so that a machine with few cores does not start them all at once."""
+ON_THE_NODE = "e2e/scenarios/node/"
+"""All other modules there run one after the other: some have the internal registry go, for everybody on the run's cluster."""
 CHOICE = pytest.StashKey[Choice]()
 SKIP = pytest.StashKey[str]()
 SHARED = pytest.StashKey[Shared]()
 PLANE = pytest.StashKey[SharedPlane]()
+REQUIRED = "MIRRORSTREAM_REQUIRE_NODE"
+"""Set where a node must be had: tests that need one fail the run there rather than be skipped."""
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     """`--backend`, `--openshift-bin`, `--kubeconfig`, `--reliability`."""
     add_options(parser)
-    told = "write what the tests of faults saw as JSON, for python -m e2e.reliability"
+    told = "write what the tests of faults saw as JSON, for python -m e2e.testbed.faults.reliability"
     parser.getgroup("mirrorstream").addoption("--reliability", metavar="FILE", type=Path, help=told)
 
 
@@ -63,22 +76,35 @@ def pytest_sessionstart(session: pytest.Session) -> None:
         if len(_workers(config)) > 1:
             raise pytest.UsageError("--kubeconfig: the cluster knows the registries of one process only; use -n 0")
     elif chosen.backend in PLANES:
-        try:
+        if reason := _build(chosen):
+            config.stash[SKIP] = reason
+        elif _workers(config) != ["master"]:
+            _start_shared(config)
+
+
+def _build(chosen: Choice) -> str:
+    """Build what the back end needs; why this machine cannot have it, empty if it can. Ends the run when a build fails."""
+    reason = (missing() or product.missing()) if chosen.backend == NODE else ""
+    try:
+        if not reason:
             components()
-        except GoMissingError as error:
-            config.stash[SKIP] = str(error)
-        except BuildError as error:
-            pytest.exit(str(error), returncode=1)
-        else:
-            if _workers(config) != ["master"]:
-                _start_shared(config)
+            if chosen.backend == NODE:
+                programs()
+                image_archive()
+    except GoMissingError as error:
+        reason = str(error)
+    except (BuildError, ImageError) as error:
+        pytest.exit(str(error), returncode=1)
+    if reason and chosen.backend == NODE and os.environ.get(REQUIRED):
+        pytest.exit(f"{reason}; {REQUIRED} is set, so this is an error", returncode=1)
+    return reason
 
 
 def _start_shared(config: pytest.Config) -> None:
     folder = config._tmp_path_factory.mktemp("cluster")  # type: ignore[attr-defined]  # noqa: SLF001  the fixture's own way
     try:
         plane = SharedPlane(Path(folder), config.stash[CHOICE], _workers(config))
-    except (ProcessError, ClientError) as error:
+    except (ProcessError, ClientError, NoSlotError) as error:
         pytest.exit(str(error), returncode=1)
     config.stash[PLANE], config.stash[SHARED] = plane, plane.shared
 
@@ -99,7 +125,7 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     class ByModule(LoadScopeScheduling):  # type: ignore[misc]
         def _split_scope(self, nodeid: str) -> str:
             module = nodeid.partition("::")[0]
-            return TOGETHER.get(module, nodeid)
+            return TOGETHER.get(module, ON_THE_NODE if module.startswith(ON_THE_NODE) else nodeid)
 
     return ByModule(config, log)
 

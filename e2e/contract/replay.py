@@ -10,7 +10,7 @@ import json
 import re
 import ssl
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,8 +19,8 @@ from uuid import uuid4
 
 from mirrorstream.kube.credentials import find_credentials
 
-from e2e.contract.registries import Registries
-from e2e.simulator.patches import json_patch
+from e2e.testbed.registries.recorded import Registries
+from e2e.testbed.simulator.patches import json_patch
 
 IMAGES = "/apis/image.openshift.io/v1/images"
 MIRROR_SETS = {
@@ -28,7 +28,7 @@ MIRROR_SETS = {
     "ImageDigestMirrorSet": "/apis/config.openshift.io/v1/imagedigestmirrorsets",
     "ImageTagMirrorSet": "/apis/config.openshift.io/v1/imagetagmirrorsets",
 }
-QUIET_SECONDS, SETTLE_LIMIT = 1.5, 40.0
+QUIET_SECONDS, SETTLE_LIMIT = 1.5, 180.0
 _NOT_COMPARED = {
     "uid",
     "managedFields",
@@ -43,7 +43,6 @@ _TIMES = {"created", "lastTransitionTime", "deletionTimestamp"}
 _SOFT = {"message", "dockerImageManifest"}
 
 Answer = tuple[int, Any]
-Send = Callable[[str, str, Any, str], Answer]
 
 
 class Server:
@@ -51,16 +50,16 @@ class Server:
 
     def __init__(self, kubeconfig: Path) -> None:
         """Raises ConfigurationError for a kubeconfig that cannot be used."""
-        configuration = find_credentials(str(kubeconfig), None, in_cluster=False)()
-        self._url = urlsplit(str(configuration.host))
+        config = find_credentials(str(kubeconfig), None, in_cluster=False)()
+        self._url = urlsplit(config.host)
         self._headers = {"Accept": "application/json"}
-        if token := configuration.get_api_key_with_prefix("BearerToken", alias="authorization"):
-            self._headers["Authorization"] = str(token)
+        if authorization := config.authorization():
+            self._headers["Authorization"] = authorization
         self._context: ssl.SSLContext | None = None
         if self._url.scheme == "https":
-            self._context = ssl.create_default_context(cafile=configuration.ssl_ca_cert)
-            if configuration.cert_file:
-                self._context.load_cert_chain(configuration.cert_file, configuration.key_file)
+            self._context = ssl.create_default_context(cafile=config.ca_file)
+            if config.cert_file:
+                self._context.load_cert_chain(config.cert_file, config.key_file)
 
     def _connect(self, timeout: float) -> http.client.HTTPConnection:
         host, port = self._url.hostname or "", self._url.port

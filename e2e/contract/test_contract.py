@@ -16,13 +16,13 @@ from typing import Any
 
 import pytest
 
-from e2e.backends import EXISTING, SIMULATOR, Choice
-from e2e.contract.registries import Registries
 from e2e.contract.replay import Server, replay
-from e2e.controlplane.build import components
-from e2e.controlplane.plane import ControlPlane
-from e2e.simulator.settings import CONTRACT_PORTS, ImporterSettings, contract_settings
-from e2e.simulator.simulator import Simulator
+from e2e.testbed.backends import EXISTING, SIMULATOR, Choice
+from e2e.testbed.controlplane.build import components
+from e2e.testbed.controlplane.plane import ControlPlane
+from e2e.testbed.registries.recorded import Registries
+from e2e.testbed.simulator.settings import CONTRACT_PORTS, ImporterSettings, contract_settings
+from e2e.testbed.simulator.simulator import Simulator
 
 RECORDINGS = Path(__file__).parents[2] / "tests" / "data" / "openshift-recordings.jsonl"
 SCENARIOS = [json.loads(line) for line in RECORDINGS.read_text(encoding="utf-8").splitlines()]
@@ -82,9 +82,8 @@ def outcomes(chosen: Choice, built: None, tmp_path_factory: pytest.TempPathFacto
             yield {row["id"]: pool.submit(run, row) for row in sorted(SCENARIOS, key=_seconds, reverse=True)}
 
 
-@pytest.mark.timeout(900)
 @pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda scenario: scenario["id"])
 def test_answers_as_the_real_api_did(scenario: dict[str, Any], outcomes: dict[str, Outcome]) -> None:
-    """Whoever relies on the simulator relies on the recorded behaviour of the platform."""
+    """A test on the simulator is as good as the simulator's answers: they are the platform's recorded ones."""
     mismatches = outcomes[scenario["id"]].result()
     assert not mismatches, f"{scenario['why']}:\n" + "\n".join(mismatches)

@@ -9,9 +9,10 @@ from typing import Any
 
 import pytest
 
-from e2e.backends import (
+from e2e.testbed.backends import (
     CONTROLPLANE,
     EXISTING,
+    OPENSHIFT,
     PLANES,
     SIMULATOR,
     Choice,
@@ -19,32 +20,41 @@ from e2e.backends import (
     free_ports,
     hosts_at,
     installed,
+    internal_registry,
     scenario_settings,
+    with_own_registry,
 )
-from e2e.contract.registries import Registries
-from e2e.controlplane.arguments import OWN_NAMESPACE
-from e2e.controlplane.build import components
-from e2e.controlplane.plane import ControlPlane
-from e2e.scenarios.cluster import Cluster, Namespace
-from e2e.scenarios.hooks import registered, wait_asked
-from e2e.scenarios.installation import CONTROLLER, WEBHOOK, Installation
-from e2e.scenarios.installed import Bed, new_bed
-from e2e.scenarios.program import Controller, Webhook, running
-from e2e.simulator.settings import Settings
-from e2e.simulator.simulator import Simulator
+from e2e.testbed.cluster import Cluster, Namespace
+from e2e.testbed.controllers.scc import SecurityContextConstraints
+from e2e.testbed.controlplane.arguments import OWN_NAMESPACE
+from e2e.testbed.controlplane.build import components
+from e2e.testbed.controlplane.plane import ControlPlane
+from e2e.testbed.installation import CONTROLLER, WEBHOOK, Installation
+from e2e.testbed.kubelet.pulls import Pulls
+from e2e.testbed.node.images import base
+from e2e.testbed.programs.hooks import registered, wait_asked
+from e2e.testbed.programs.installed import Bed, new_bed
+from e2e.testbed.programs.program import Controller, Webhook, running
+from e2e.testbed.registries.internal import InternalRegistry
+from e2e.testbed.registries.recorded import Registries
+from e2e.testbed.simulator.settings import Settings
+from e2e.testbed.simulator.simulator import Simulator
 
 _WRITES = {
     ("create", "imagestreamimports"),
     ("create", "images"),
+    ("patch", "images"),
     ("update", "status"),
     ("create", "events"),
     ("patch", "events"),
     ("create", "leases"),
     ("update", "leases"),
     ("create", "subjectaccessreviews"),
+    ("patch", "pods"),
 }
 
 Start = Callable[..., Controller]
+Kubelet = Callable[..., None]
 Hook = Callable[..., Webhook]
 Kubectl = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -52,12 +62,23 @@ Kubectl = Callable[..., subprocess.CompletedProcess[str]]
 @pytest.fixture(scope="session")
 def cluster(shared: Shared | None, worker_id: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     """The cluster of this run, with the registries that scenarios name."""
-    with Registries(shared.ports[worker_id] if shared else None) as registries:
+    runnable = base() if shared and shared.node else None
+    with Registries(shared.ports[worker_id] if shared else None, base=runnable) as registries:
         if shared:
             yield Cluster.of(shared, registries)
             return
-        with Simulator(scenario_settings([registries.hosts])) as simulator:
-            yield Cluster.simulated(simulator, tmp_path_factory.mktemp("cluster") / "kubeconfig", registries)
+        settings = with_own_registry(scenario_settings([registries.hosts]))
+        folder = tmp_path_factory.mktemp("cluster")
+        with ExitStack() as stack:
+            simulator = stack.enter_context(Simulator(settings, pull_secrets=True))
+            stack.enter_context(simulated_registry(simulator, folder))
+            stack.enter_context(SecurityContextConstraints(simulator.client("scc"), folder / "scc"))
+            yield Cluster.simulated(simulator, folder / "kubeconfig", registries)
+
+
+def simulated_registry(simulator: Simulator, folder: Path) -> InternalRegistry:
+    """The internal registry of a simulated cluster."""
+    return InternalRegistry(simulator.client("internal-registry"), simulator.settings.internal_registry, folder)
 
 
 @pytest.fixture
@@ -94,11 +115,13 @@ def own_cluster(chosen: Choice, built: None, tmp_path: Path) -> Iterator[Callabl
         def make(change: Callable[[Settings], Settings] = lambda settings: settings, without: tuple[str, ...] = ()) -> Cluster:
             ports = free_ports()
             registries = stack.enter_context(Registries(ports))
-            settings = change(scenario_settings([hosts_at(ports)]))
+            settings = change(with_own_registry(scenario_settings([hosts_at(ports)])))
             if chosen.backend == SIMULATOR:
-                simulator = stack.enter_context(Simulator(settings, without=without))
+                simulator = stack.enter_context(Simulator(settings, without=without, pull_secrets=True))
+                stack.enter_context(simulated_registry(simulator, tmp_path))
                 return Cluster.simulated(simulator, tmp_path / "own-kubeconfig", registries)
             plane = stack.enter_context(ControlPlane(tmp_path / "own", components(), settings, without=without))
+            stack.enter_context(internal_registry(plane, settings))
             return Cluster.of(installed(plane, chosen.backend), registries)
 
         yield make
@@ -150,11 +173,30 @@ def hook(cluster: Cluster, ns: Namespace, tmp_path: Path) -> Iterator[Hook]:
         pytest.skip("an existing cluster's API server does not reach a webhook of this machine")
     with ExitStack() as stack:
 
-        def run(*more: Namespace, change: Callable[[Any], Any] = lambda webhook: None, **sections: Any) -> Webhook:
+        def run(*more: Namespace, **sections: Any) -> Webhook:
+            # One that mends pods would mend those of every test on this cluster.
+            sections["webhook"] = {"pendingPods": "report", **sections.get("webhook", {})}
             program = stack.enter_context(running(Webhook(cluster.webhook, tmp_path, sections)))
-            stack.enter_context(registered(program, ns.client, [ns.name, *(other.name for other in more)], change))
+            stack.enter_context(registered(program, ns.client, [ns.name, *(other.name for other in more)]))
             wait_asked(program, ns)
             return program
+
+        yield run
+
+
+@pytest.fixture
+def kubelet(cluster: Cluster) -> Iterator[Kubelet]:
+    """Have images of some namespaces' pods pulled, and pods' statuses say what came of it; a real node does that by itself.
+
+    `back_off` is the first wait after a failed pull, in seconds, where no node has its own.
+    """
+    if cluster.backend in (OPENSHIFT, EXISTING):
+        pytest.skip("no kubelet of ours, and none that is known")
+    with ExitStack() as stack:
+
+        def run(*namespaces: Namespace, back_off: float = 1.0) -> None:
+            if cluster.node is None:
+                stack.enter_context(Pulls(cluster.client, [ns.name for ns in namespaces], back_off=back_off))
 
         yield run
 
@@ -170,7 +212,7 @@ def kubectl(ns: Namespace, cluster: Cluster, chosen: Choice, tmp_path: Path) -> 
 
     def run(*arguments: str) -> subprocess.CompletedProcess[str]:
         command = [program, "--kubeconfig", str(cluster.kubeconfig), "--cache-dir", str(tmp_path / "cache"), "-n", ns.name]
-        return subprocess.run([*command, *arguments], capture_output=True, text=True, check=False, timeout=60)
+        return subprocess.run([*command, *arguments], capture_output=True, text=True, check=False, timeout=300)
 
     return run
 

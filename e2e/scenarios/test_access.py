@@ -12,10 +12,11 @@ import pytest
 from mirrorstream.kube.client import ApiError, Client, ClientError, load_client
 from mirrorstream.kube.credentials import find_credentials
 
-from e2e.scenarios.cluster import IMAGE_API, Cluster, Namespace, tag
 from e2e.scenarios.conftest import Start
-from e2e.scenarios.installation import CONTROLLER, Installation
-from e2e.waiting import wait_for
+from e2e.testbed.cluster import Cluster, Namespace
+from e2e.testbed.installation import CONTROLLER, Installation
+from e2e.testbed.streams import IMAGE_API, tag
+from e2e.testbed.support.waiting import wait_for
 
 FLOWS = "/apis/flowcontrol.apiserver.k8s.io/v1"
 
@@ -45,7 +46,7 @@ def _asks(client: Client) -> int:
 
 @pytest.mark.parametrize("late", [False, True], ids=["in-time", "late"])
 def test_a_rotated_token_is_taken_over(ns: Namespace, installation: Installation, start: Start, tmp_path: Path, late: bool) -> None:
-    """The kubelet replaces the file; whoever holds the old token gets 401, reads the file again and goes on."""
+    """The kubelet replaces the file; a client with the old token gets 401, reads the file again and continues."""
     digest = ns.put("good", "app:v1")
     ns.digest_mirrors()
     first = _holder(ns, "first")
@@ -60,7 +61,7 @@ def test_a_rotated_token_is_taken_over(ns: Namespace, installation: Installation
         path.with_suffix(".token").write_text(fresh, encoding="utf-8")
     ns.client.request("DELETE", f"/api/v1/namespaces/{ns.name}/secrets/first")
     nobody = load_client(str(old), in_cluster=False, user_agent="test")
-    wait_for("the old token is refused", lambda: _asks(nobody) == 401, seconds=30)
+    wait_for("the old token is refused", lambda: _asks(nobody) == 401)
     ns.create("two", tag("v1", ns.source("app:v1")))
     if late:
         ns.stays("failed", lambda: not ns.healed("two", "v1"))
@@ -107,7 +108,7 @@ def _occupy(ns: Namespace, program: Path, ended: threading.Event) -> None:
     body = {"metadata": {"name": "occupied"}, "spec": {"import": False, "images": [image]}}
     while not ended.is_set():
         with contextlib.suppress(ClientError):
-            client.request("POST", f"{IMAGE_API}/namespaces/{ns.name}/imagestreamimports", body=body, timeout=60)
+            client.request("POST", f"{IMAGE_API}/namespaces/{ns.name}/imagestreamimports", body=body, timeout=300)
 
 
 def test_being_told_to_slow_down_is_obeyed(ns: Namespace, installation: Installation, start: Start, tmp_path: Path) -> None:
@@ -119,15 +120,15 @@ def test_being_told_to_slow_down_is_obeyed(ns: Namespace, installation: Installa
     assert ns.cluster.log
     other = load_client(str(path), in_cluster=False, user_agent="test")
     with _throttled(ns, installation, path):
-        wait_for("the account is throttled", lambda: _asks(other) == 429, seconds=20)
+        wait_for("the account is throttled", lambda: _asks(other) == 429)
         mark = ns.cluster.log.mark()
         ns.create("app", tag("v1", ns.source("app:v1")))
         ns.wait_failed("app", "v1")
-        wait_for("it was refused three times", lambda: len(_refused(ns, installation, mark)) >= 3, seconds=30)
+        wait_for("it was refused three times", lambda: len(_refused(ns, installation, mark)) >= 3)
         times = _refused(ns, installation, mark)
         assert all(later - earlier >= 0.95 for earlier, later in pairwise(times)), times
         assert ns.failure("app", "v1")
-    ns.wait_healed("app", "v1", digest, seconds=30)
+    ns.wait_healed("app", "v1", digest)
 
 
 def _refused(ns: Namespace, installation: Installation, mark: int) -> list[float]:

@@ -19,12 +19,12 @@ import structlog
 import urllib3
 from mirrorstream.kube.client import Client, load_client
 
-from e2e.backends import SIMULATOR, Choice
-from e2e.registry import Failure, Registry
-from e2e.scenarios.program import Controller, Program, Webhook, running
-from e2e.simulator.settings import Settings
-from e2e.simulator.simulator import Simulator
-from e2e.waiting import wait_for
+from e2e.testbed.backends import SIMULATOR, Choice
+from e2e.testbed.programs.program import Controller, Program, Webhook, running
+from e2e.testbed.registries.registry import Failure, Registry
+from e2e.testbed.simulator.settings import Settings
+from e2e.testbed.simulator.simulator import Simulator
+from e2e.testbed.support.waiting import wait_for
 
 log = structlog.get_logger(__name__)
 Object = dict[str, Any]
@@ -62,7 +62,7 @@ class Bed:
         self.namespaces.append(namespace)
         if number % 4 == 2:
             self.simulator.store.drop_watches()
-        wait_for(f"round {number} heals", lambda: all(self._healed(namespace, f"app{n}") for n in range(0, STREAMS, 2)), seconds=60)
+        wait_for(f"round {number} heals", lambda: all(self._healed(namespace, f"app{n}") for n in range(0, STREAMS, 2)))
         for name in ("app0", "app1"):
             body = {"metadata": {"annotations": {"mirrorstream.github.io/retry": str(number)}}}
             path = f"{IMAGES}/namespaces/{namespace}/imagestreams/{name}"
@@ -118,7 +118,7 @@ class Bed:
                 "POST", self.webhook.url, body=json.dumps(review), headers={"Content-Type": "application/json"}
             )
         except urllib3.exceptions.HTTPError:
-            return False  # a kept connection to a worker that has just ended; whoever asks again is served
+            return False  # a kept connection to a worker that has just ended; the next request is served
         return "patch" in json.loads(answer.data)["response"]
 
 
@@ -147,7 +147,7 @@ def bed(chosen: Choice, tmp_path: Path) -> Iterator[Bed]:
         yield Bed(simulator, source, mirror, client, programs)
 
 
-@pytest.mark.timeout(3600 if SOAK else 180)
+@pytest.mark.timeout(3600)
 def test_nothing_piles_up(bed: Bed) -> None:
     """Memory, threads and open files of both processes, after a quarter and at the end."""
     programs: tuple[Program, ...] = (bed.controller, bed.webhook)
@@ -165,7 +165,7 @@ def test_nothing_piles_up(bed: Bed) -> None:
             f"few threads in the {program.name}", partial(_few, program.threads, threads + THREADS_MORE), seconds=QUIET_SECONDS
         )
         few_files = partial(_few, partial(descriptors, program), files + DESCRIPTORS_MORE)
-        wait_for(f"few open files in the {program.name}", few_files, seconds=QUIET_SECONDS)
+        wait_for(f"few open files in the {program.name}", few_files)
         assert late[program.name][0] <= memory + MEGABYTES_MORE, (early, late)
     tags = NAMESPACES_KEPT * STREAMS
     known = partial(bed.controller.metric, "mirrorstream_informer_objects", resource="imagestreams.image.openshift.io")

@@ -5,9 +5,10 @@ from pathlib import Path
 import pytest
 import yaml
 
-from e2e.backends import EXISTING, OPENSHIFT, Choice
-from e2e.scenarios.cluster import Namespace, following, tag
 from e2e.scenarios.conftest import Kubectl, Start
+from e2e.testbed.backends import EXISTING, OPENSHIFT, Choice
+from e2e.testbed.cluster import Namespace
+from e2e.testbed.streams import following, tag
 
 
 def _manifest(ns: Namespace, path: Path) -> str:

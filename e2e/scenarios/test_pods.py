@@ -1,4 +1,4 @@
-"""Pods whose image belongs to a Local tag run from the internal registry, on every back end; all others stay as they are."""
+"""Pods whose image belongs to a Local tag get its digest, as they can pull it, on every back end; all others stay as they are."""
 
 import json
 from contextlib import ExitStack
@@ -8,12 +8,13 @@ from typing import Any
 import pytest
 from mirrorstream.kube.client import ApiError
 
-from e2e.backends import OPENSHIFT, SIMULATOR, Choice
-from e2e.scenarios.cluster import Cluster, Namespace, following, tag
 from e2e.scenarios.conftest import Hook, Start
-from e2e.scenarios.hooks import SIGNATURES, signature_policy
-from e2e.scenarios.program import Webhook
-from e2e.waiting import wait_for
+from e2e.testbed.backends import CONTROLPLANE, OPENSHIFT, SIMULATOR, Choice
+from e2e.testbed.cluster import Cluster, Namespace
+from e2e.testbed.programs.hooks import SIGNATURES, signature_policy
+from e2e.testbed.programs.program import Webhook
+from e2e.testbed.streams import following, tag
+from e2e.testbed.support.waiting import wait_for
 
 Object = dict[str, Any]
 ORIGINALS = "mirrorstream.github.io/original-images"
@@ -105,7 +106,7 @@ def test_a_shared_namespace_serves_those_who_may_pull_from_it(ns: Namespace, sta
         webhook = hook(other, stranger, webhook={"sharedNamespaces": [ns.name]})
         ns.deny_pulls(f"{stranger.name}:default")
         ns.allow_pulls(everybody=True)
-        wait_for("it is rewritten", lambda: _seen_as(other, source, wanted), seconds=15)
+        wait_for("it is rewritten", lambda: _seen_as(other, source, wanted))
         if cluster.backend == SIMULATOR:
             assert images(stranger.pod("app", source)) == [source]
             assert webhook.metric("mirrorstream_webhook_images_total", result="no-access") >= 1
@@ -113,16 +114,93 @@ def test_a_shared_namespace_serves_those_who_may_pull_from_it(ns: Namespace, sta
         wait_for("it is shared no more", lambda: _seen_as(other, source, source))
 
 
-def test_without_the_right_to_pull_a_pod_stays_as_it_is(ns: Namespace, start: Start, hook: Hook) -> None:
-    """In its own namespace, too: pointed at the internal registry it could not pull either."""
+def test_without_the_right_to_pull_a_pod_is_not_pointed_at_the_internal_registry(ns: Namespace, start: Start, hook: Hook) -> None:
+    """In its own namespace, too: it could not pull from there. The node pulls the digest from its mirror."""
     source, wanted = healed(ns, start)
     ns.deny_pulls(f"{ns.name}:default")
-    webhook = hook()
+    webhook = hook(webhook={"serveFrom": ["registry"]})
     wait_for("it has been looked at", lambda: _counted(webhook, ns, source, "no-access"))
     assert images(ns.pod("app", source)) == [source]
+    webhook.configure({})
+    settled(ns, source, by_digest(ns, wanted))
     if ns.cluster.backend != SIMULATOR:
         ns.allow_pulls()
         settled(ns, source, wanted)
+
+
+def by_digest(ns: Namespace, wanted: str) -> str:
+    """The digest that the internal registry would serve, as nodes pull it from the mirror."""
+    return f"{ns.source('app')}@{wanted.partition('@')[2]}"
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        pytest.param({"imagePullSecrets": [{"name": "mine"}]}, id="pull-secrets-of-its-own"),
+        pytest.param({"nodeSelector": {"kubernetes.io/os": "windows"}}, id="windows"),
+    ],
+)
+def test_a_pod_that_cannot_use_the_internal_registry_gets_the_digest(ns: Namespace, start: Start, hook: Hook, spec: Object) -> None:
+    """Beside one that can; applied again it keeps what it has."""
+    ns.allow_pulls()
+    source, wanted = healed(ns, start)
+    hook()
+    settled(ns, source, wanted)
+    pod = ns.pod("app", source, **spec)
+    assert images(pod) == [by_digest(ns, wanted)]
+    assert originals(pod) == {"c0": source}
+
+
+def test_a_pod_whose_account_has_no_pull_secret_yet_gets_the_digest(
+    ns: Namespace, start: Start, hook: Hook, cluster: Cluster
+) -> None:
+    """ServiceAccount admission runs before the webhook, and a pod's list of secrets never changes."""
+    if cluster.backend not in (SIMULATOR, CONTROLPLANE):
+        pytest.skip("the platform's own controllers take as long as they take")
+    ns.allow_pulls(everybody=True)
+    source, wanted = healed(ns, start)
+    with cluster.namespace(secrets_after=(3600, 0)) as new:
+        hook(new, webhook={"sharedNamespaces": [ns.name]})
+        settled(ns, source, wanted)
+        wait_for("it is served", lambda: images(new.pod("seen", source, dry_run=True, early=True)) == [by_digest(ns, wanted)])
+
+
+def test_a_version_bump_never_gets_the_version_before(ns: Namespace, start: Start, hook: Hook) -> None:
+    """The tag's `from` goes from app:v1 to app:v2 while the upstream is dead: v2 is not served before it is imported."""
+    ns.allow_pulls()
+    source, wanted = healed(ns, start)
+    second = ns.put("good", "app:v2")
+    hook()
+    settled(ns, source, wanted)
+    new = ns.source("app:v2")
+
+    def bump(stream: Object) -> None:
+        (entry,) = [entry for entry in stream["spec"]["tags"] if entry["name"] == "v1"]
+        entry["from"]["name"] = new
+
+    ns.change("app", bump)
+    seen = set()
+    repository = wanted.partition("@")[0]
+
+    def served() -> bool:
+        (image,) = images(ns.pod("seen", new, dry_run=True))
+        seen.add(image)
+        return image == f"{repository}@{second}"
+
+    wait_for("the new version is served", served)
+    assert seen <= {new, f"{repository}@{second}"}
+
+
+def test_the_internal_registry_comes_and_goes(ns: Namespace, start: Start, hook: Hook, cluster: Cluster) -> None:
+    """Its name in the Image config decides, at once, though no stream changes."""
+    if cluster.backend != SIMULATOR:
+        pytest.skip("other scenarios need the registry of a cluster that they share; the node's have one where there is none")
+    source, wanted = healed(ns, start)
+    hook()
+    settled(ns, source, wanted)
+    with cluster.registry_absent():
+        settled(ns, source, by_digest(ns, wanted))
+    settled(ns, source, wanted)
 
 
 def _counted(webhook: Webhook, ns: Namespace, source: str, result: str) -> bool:
@@ -136,7 +214,12 @@ def _counted(webhook: Webhook, ns: Namespace, source: str, result: str) -> bool:
     ("metadata", "spec", "result"),
     [
         pytest.param({"labels": LABEL}, {}, "", id="opted-out"),
-        pytest.param({}, {"imagePullSecrets": [{"name": "mine"}]}, "pull-secrets", id="pull-secrets-of-its-own"),
+        pytest.param(
+            {"annotations": {"kubernetes.io/config.mirror": "0123"}},
+            {"nodeName": "elsewhere"},
+            "static-pod",
+            id="a-static-pods-mirror-pod",
+        ),
         pytest.param(
             {"ownerReferences": [{"apiVersion": "example.com/v1", "kind": "Database", "name": "db", "uid": "1"}]},
             {},
@@ -223,7 +306,7 @@ def test_only_what_a_mirror_set_covers_until_all_is_wanted(ns: Namespace, start:
 
 
 def test_a_pod_before_its_tag_is_healed_waits_for_the_tag(ns: Namespace, start: Start, hook: Hook) -> None:
-    """pendingTags: rewrite. The pod gets the tag of the internal registry, which resolves once the controller has healed it."""
+    """The pod gets the tag of the internal registry, which resolves once the controller has healed it."""
     ns.allow_pulls()
     digest = ns.put("good", "app:v1")
     ns.digest_mirrors()
@@ -231,7 +314,7 @@ def test_a_pod_before_its_tag_is_healed_waits_for_the_tag(ns: Namespace, start: 
     ns.create("app", tag("v1", source))
     ns.wait_failed("app", "v1")
     repository = ns.get("app")["status"]["dockerImageRepository"]
-    webhook = hook(webhook={"pendingTags": "rewrite"})
+    webhook = hook()
     wait_for("the webhook knows the failure", lambda: _seen_as(ns, source, f"{repository}:v1"))
     pod = ns.pod("app", source)
     assert images(pod) == [f"{repository}:v1"]
@@ -242,18 +325,18 @@ def test_a_pod_before_its_tag_is_healed_waits_for_the_tag(ns: Namespace, start: 
     found = ns.client.get(f"/apis/image.openshift.io/v1/namespaces/{ns.name}/imagestreamtags/app:v1")
     assert found["image"]["metadata"]["name"] == digest
     settled(ns, source, f"{repository}@{digest}")
-    webhook.configure({})
+    webhook.configure({"webhook": {"pendingTags": "leave"}})
     settled(ns, source, f"{repository}@{digest}")
 
 
-def test_a_pod_of_a_failed_tag_is_left_alone_by_default(ns: Namespace, hook: Hook) -> None:
+def test_a_pod_of_a_failed_tag_is_left_alone_where_that_is_wanted(ns: Namespace, hook: Hook) -> None:
     """pendingTags: leave: the node may reach what the API server does not."""
     ns.allow_pulls()
     ns.digest_mirrors()
     source = ns.source("app:v1")
     ns.create("app", tag("v1", source))
     ns.wait_failed("app", "v1")
-    webhook = hook()
+    webhook = hook(webhook={"pendingTags": "leave"})
     wait_for("the webhook knows the failure", lambda: _counted(webhook, ns, source, "not-imported"))
     assert images(ns.pod("app", source)) == [source]
 

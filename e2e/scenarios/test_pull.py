@@ -7,11 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from e2e.backends import OPENSHIFT
-from e2e.registry import digest_of
-from e2e.scenarios.cluster import Cluster, Namespace, tag
 from e2e.scenarios.conftest import Start
-from e2e.scenarios.roles import PULL, account_with
+from e2e.testbed.backends import EXISTING, PLANES
+from e2e.testbed.cluster import Cluster, Namespace
+from e2e.testbed.registries.store import digest_of
+from e2e.testbed.streams import tag
+from e2e.testbed.support.waiting import wait_for
 
 SKOPEO = shutil.which("skopeo")
 
@@ -19,11 +20,20 @@ SKOPEO = shutil.which("skopeo")
 @pytest.fixture
 def internal(cluster: Cluster) -> Cluster:
     """A cluster with an internal registry that we can reach."""
-    if cluster.backend != OPENSHIFT:
-        pytest.skip("only OpenShift's own components have an internal registry")
+    if cluster.backend == EXISTING:
+        pytest.skip("this machine does not reach the internal registry of an existing cluster")
     if not SKOPEO:
         pytest.skip("skopeo is not installed")
     return cluster
+
+
+def pull(ns: Namespace, reference: str, token: str, folder: Path, *, everything: bool = False) -> subprocess.CompletedProcess[str]:
+    """`skopeo copy` with a service account's token, or as nobody with an empty one; `everything`: each image of a list."""
+    command = [str(SKOPEO), "--override-os=linux", "--override-arch=amd64", "copy", "--quiet", "--insecure-policy"]
+    command += ["--src-tls-verify=false", *(["--all"] if everything else [])]
+    command.append(f"--src-creds=unused:{token}" if token else "--src-no-creds")
+    source = f"docker://{ns.cluster.registry_here(reference)}"
+    return subprocess.run([*command, source, f"dir:{folder}"], capture_output=True, text=True, check=False, timeout=300)
 
 
 @pytest.mark.parametrize("kind", ["docker", "oci", "list"])
@@ -39,12 +49,8 @@ def test_a_healed_tag_is_pulled_with_all_its_layers(
     ns.create("app", tag("v1", ns.source("app:v1"), importPolicy=preserved))
     ns.wait_healed("app", "v1", digest)
     repository = ns.get("app")["status"]["dockerImageRepository"]
-    source = f"docker://{repository}:v1" if by == "tag" else f"docker://{repository}@{digest}"
-    token = account_with(ns.client, ns.name, "puller", [PULL])
     folder = tmp_path / "pulled"
-    command = [str(SKOPEO), "--override-os=linux", "--override-arch=amd64", "copy", "--quiet", "--insecure-policy"]
-    command += ["--src-tls-verify=false", f"--src-creds=unused:{token}", *(["--all"] if kind == "list" else [])]
-    done = subprocess.run([*command, source, f"dir:{folder}"], capture_output=True, text=True, check=False, timeout=60)
+    done = pull(ns, f"{repository}:v1" if by == "tag" else f"{repository}@{digest}", ns.puller(), folder, everything=kind == "list")
     assert done.returncode == 0, done.stderr
     pulled = (folder / "manifest.json").read_bytes()
     assert digest_of(pulled) == digest
@@ -55,3 +61,38 @@ def test_a_healed_tag_is_pulled_with_all_its_layers(
             assert digest_of(blob) == part["digest"]
     if kind == "list":
         assert len(list(folder.glob("*.manifest.json"))) == 2, "one for each architecture"
+
+
+def test_the_registry_asks_for_the_right_to_that_very_stream(
+    ns: Namespace, internal: Cluster, start: Start, tmp_path: Path
+) -> None:
+    """A role that names one stream is enough for it, and for no other."""
+    if internal.backend not in PLANES:
+        pytest.skip("needs RBAC")
+    ns.put("good", "app:v1")
+    ns.digest_mirrors()
+    start()
+    for name in ("one", "two"):
+        ns.create(name, tag("v1", ns.source("app:v1")))
+        ns.wait_healed(name, "v1")
+    token = ns.puller("puller", "one")
+    repositories = {name: ns.get(name)["status"]["dockerImageRepository"] for name in ("one", "two")}
+    done = pull(ns, f"{repositories['one']}:v1", token, tmp_path / "one")
+    assert done.returncode == 0, done.stderr
+    refused = pull(ns, f"{repositories['two']}:v1", token, tmp_path / "two")
+    assert refused.returncode != 0
+    assert "unauthorized" in refused.stderr
+
+
+def test_nobody_may_pull_until_everybody_may(ns: Namespace, internal: Cluster, start: Start, tmp_path: Path) -> None:
+    """Without credentials a client is system:anonymous."""
+    ns.put("good", "app:v1")
+    ns.digest_mirrors()
+    start()
+    ns.create("app", tag("v1", ns.source("app:v1")))
+    ns.wait_healed("app", "v1")
+    reference = f"{ns.get('app')['status']['dockerImageRepository']}:v1"
+    refused = pull(ns, reference, "", tmp_path / "refused")
+    assert refused.returncode != 0, refused.stdout
+    ns.allow_pulls(anonymous=True)
+    wait_for("nobody in particular may pull", lambda: pull(ns, reference, "", tmp_path / "pulled").returncode == 0, step=0.5)

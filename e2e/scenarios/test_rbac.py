@@ -1,18 +1,20 @@
 """The roles in config/base/rbac: enough for everything that the two programs do, and nothing in them is superfluous."""
 
+import json
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 
 import pytest
 
-from e2e.scenarios.audit import Request
-from e2e.scenarios.cluster import Cluster, Namespace, tag
 from e2e.scenarios.conftest import configuration
-from e2e.scenarios.hooks import SIGNATURES, registered, signature_policy, wait_asked
-from e2e.scenarios.installation import CONTROLLER, WEBHOOK, Installation, Permission, permissions
-from e2e.scenarios.program import Controller, Webhook
-from e2e.waiting import wait_for
+from e2e.testbed.audit import Request
+from e2e.testbed.cluster import Cluster, Namespace
+from e2e.testbed.installation import CONTROLLER, PENDING_PODS, WEBHOOK, Installation, Permission, permissions
+from e2e.testbed.programs.hooks import SIGNATURES, registered, signature_policy, wait_asked
+from e2e.testbed.programs.program import Controller, Webhook
+from e2e.testbed.streams import tag
+from e2e.testbed.support.waiting import wait_for
 
 PERMISSIONS = permissions(CONTROLLER)
 WEBHOOKS_PERMISSIONS = permissions(WEBHOOK)
@@ -60,6 +62,7 @@ def exercise(ns: Namespace, running: Controller) -> None:
     for kind in MIRROR_KINDS:
         _follows_a_new_rule(ns, kind)
     _counts_a_repeated_event_up(ns)
+    _notes_whose_item_it_is(ns)
     _reads_whose_image_it_is(ns, running)
     _follows_the_image_config(ns)
     path = f"/apis/coordination.k8s.io/v1/namespaces/{ns.name}/leases/mirrorstream-controller"
@@ -87,6 +90,18 @@ def _counts_a_repeated_event_up(ns: Namespace) -> None:
     )
 
 
+def _notes_whose_item_it_is(ns: Namespace) -> None:
+    """A second tag gets an image that another has: the Image has both items."""
+    digest = ns.wait_healed("before-imagedigestmirrorset", "v1", seconds=STEP_SECONDS)["image"]
+    ns.create("again", tag("v1", ns.source("before/imagedigestmirrorset:v1")))
+    item = ns.wait_healed("again", "v1", digest, seconds=STEP_SECONDS)
+
+    def noted() -> bool:
+        return item["created"] in json.loads(ns.image(digest)["metadata"]["annotations"]["mirrorstream.github.io/recorded"])
+
+    wait_for("its Image says that mirrorstream recorded it", noted, seconds=STEP_SECONDS)
+
+
 def _reads_whose_image_it_is(ns: Namespace, running: Controller) -> None:
     """An outage over an image that the platform imported itself."""
     ns.cluster.put("other", f"{ns.name}/app", "v1", seed=f"{ns.name}/upstream")
@@ -97,7 +112,7 @@ def _reads_whose_image_it_is(ns: Namespace, running: Controller) -> None:
     ns.cluster.registries.stores["other"].remove(f"{ns.name}/app", "v1")
     ns.cluster.put("other", f"{ns.name}/app", "another")
     ns.import_image("app", "v1", ns.source("app:v1", "other"))
-    kept = "kept what the source served: it has not failed for long enough"
+    kept = "keeping the source's image: the source has not failed for long enough"
     wait_for("it is kept", lambda: running.lines(kept), seconds=STEP_SECONDS)
 
 
@@ -144,13 +159,20 @@ def test_without_one_permission_something_is_missing(
     mark = authorized.log.mark()
     prepare(ns)
     with installed(ns, tmp_path, without=missing) as (installation, running):
-        with pytest.raises(AssertionError, match="not within"):
+        with _something_missing(missing):
             exercise(ns, running)
         refused = {_permission(r) for r in authorized.requests(mark) if r.user == installation.user and r.forbidden}
         assert refused == {missing}
         said = _said(running)
         assert missing.resource.partition("/")[0] in said
         assert "forbidden" in said.lower()
+
+
+def _something_missing(permission: Permission) -> AbstractContextManager[object]:
+    """Something does not come about. Without a watch, lists after its refusals bring everything, but late."""
+    if permission.verb == "watch":
+        return suppress(AssertionError)
+    return pytest.raises(AssertionError, match="not within")
 
 
 def _said(running: Controller) -> str:
@@ -166,11 +188,16 @@ def _said(running: Controller) -> str:
 
 @contextmanager
 def installed_webhook(ns: Namespace, folder: Path, without: Permission | None = None) -> Iterator[tuple[Installation, Webhook]]:
-    """The webhook installed into the scenario's namespace, running, and asked about that namespace's pods."""
-    with Installation(ns.client, ns.name, without, WEBHOOK) as installation:
+    """The webhook installed into a namespace of its own, running, and asked about the scenario's pods."""
+    with (
+        ns.cluster.namespace() as home,
+        Installation(ns.client, home.name, without, WEBHOOK, (PENDING_PODS,)) as installation,
+    ):
         installation.wait_effective()
         kubeconfig = installation.kubeconfig(folder / "own.kubeconfig", ns.cluster.kubeconfig)
-        program = Webhook(kubeconfig, folder, {})
+        # What hangs is mended in test_pending_pods.py, on a cluster of its own: here are other tests' pods.
+        environment = {"POD_NAMESPACE": home.name}
+        program = Webhook(kubeconfig, folder, {"webhook": {"pendingPods": "report"}}, environment=environment)
         try:
             program.process.wait_until("it serves", lambda: program.get("/healthz")[0] == 200)
             with registered(program, ns.client, [ns.name]):
@@ -225,7 +252,7 @@ def _becomes(ns: Namespace, source: str, wanted: str) -> None:
 def test_the_webhooks_roles_are_enough_and_nothing_in_them_is_superfluous(
     ns: Namespace, authorized: Cluster, tmp_path: Path
 ) -> None:
-    """It lists, watches and asks for access reviews, and writes nothing."""
+    """It lists, watches and asks for access reviews; what it needs for pending pods is told apart."""
     assert authorized.log
     mark = authorized.log.mark()
     ns.allow_pulls()
@@ -234,7 +261,9 @@ def test_the_webhooks_roles_are_enough_and_nothing_in_them_is_superfluous(
         assert program.stop() == 0
     made = [request for request in authorized.requests(mark) if request.user == installation.user]
     assert not [request for request in made if request.forbidden]
-    assert {Permission(r.group, r.resource, r.verb) for r in made} == set(WEBHOOKS_PERMISSIONS)
+    used = {Permission(r.group, r.resource, r.verb) for r in made if r.resource}
+    more = {Permission(p.group, p.resource, p.verb) for p in permissions(WEBHOOK, PENDING_PODS)}
+    assert set(WEBHOOKS_PERMISSIONS) <= used <= more
 
 
 @pytest.mark.parametrize("missing", WEBHOOKS_PERMISSIONS, ids=str)
@@ -246,7 +275,7 @@ def test_without_one_permission_of_the_webhooks_something_is_missing(
     mark = authorized.log.mark()
     ns.allow_pulls()
     with installed_webhook(ns, tmp_path, without=missing) as (installation, program):
-        with pytest.raises(AssertionError, match="not within"):
+        with _something_missing(missing):
             exercise_webhook(ns, program)
         refused = {
             Permission(r.group, r.resource, r.verb)

@@ -4,17 +4,22 @@ import base64
 import json
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Protocol
 
 import pytest
 
-from e2e.certificates import Authority, Pair, serving_context
-from e2e.docker_registry import PROGRAM, DockerRegistry
-from e2e.registry import Registry
-from e2e.scenarios.cluster import Cluster, Namespace, tag
 from e2e.scenarios.conftest import Start
-from e2e.waiting import wait_for
+from e2e.scenarios.test_pods import _seen_as
+from e2e.testbed.cluster import Cluster, Namespace
+from e2e.testbed.programs.hooks import registered, wait_asked
+from e2e.testbed.programs.program import Webhook, running
+from e2e.testbed.registries.docker_registry import PROGRAM, DockerRegistry
+from e2e.testbed.registries.registry import Registry
+from e2e.testbed.streams import tag
+from e2e.testbed.support.certificates import Authority, Pair, serving_context
+from e2e.testbed.support.waiting import wait_for
 
 CREDENTIALS = ("puller", "correct horse")
 
@@ -135,3 +140,25 @@ def test_credentials_of_another_namespace_are_never_used(
         wait_for("it was tried again", lambda: running.metric("mirrorstream_imports_total", result="failed") >= 2)
         assert other.failure("app", "v1")
         assert not other.tag_status("app", "v1").get("items")
+
+
+def test_a_mirror_that_is_insecure_for_nodes_only(own_cluster: Callable[..., Cluster], start: Start, tmp_path: Path) -> None:
+    """The registry ignores a path in insecureRegistries: pods get the mirror's digest until the tag sets importPolicy.insecure."""
+    cluster = own_cluster()
+    with ExitStack() as stack:
+        ns = stack.enter_context(cluster.namespace())
+        cluster.change_image_config(lambda spec: spec["registrySources"].update(insecureRegistries=[ns.mirror()]))
+        ns.allow_pulls()
+        digest = ns.put("good", "app:v1")
+        ns.tag_mirrors()
+        start(on=cluster, namespaces={})
+        source, by_mirror = ns.source("app:v1"), f"{ns.mirror()}/app@{digest}"
+        ns.create("app", tag("v1", source))
+        assert ns.wait_healed("app", "v1", digest)["dockerImageReference"] == by_mirror
+        webhook = stack.enter_context(running(Webhook(cluster.webhook, tmp_path, {"webhook": {"pendingPods": "report"}})))
+        stack.enter_context(registered(webhook, cluster.client, [ns.name]))
+        wait_asked(webhook, ns)
+        wait_for("the mirror's digest", partial(_seen_as, ns, source, by_mirror))
+        repository = ns.get("app")["status"]["dockerImageRepository"]
+        ns.change("app", lambda stream: stream["spec"]["tags"][0].update(importPolicy={"insecure": True}))
+        wait_for("the internal registry", partial(_seen_as, ns, source, f"{repository}@{digest}"))

@@ -8,12 +8,13 @@ from typing import Any
 import pytest
 from mirrorstream.kube.client import ApiError, Client, load_client
 
-from e2e.controlplane.arguments import OWN_NAMESPACE
-from e2e.scenarios.cluster import IMAGE_API, MIRROR_SETS, Cluster, Namespace, tag
 from e2e.scenarios.conftest import Start
-from e2e.scenarios.installation import with_token
-from e2e.scenarios.roles import account_with
-from e2e.waiting import wait_for
+from e2e.testbed.cluster import MIRROR_SETS, Cluster, Namespace
+from e2e.testbed.controlplane.arguments import OWN_NAMESPACE
+from e2e.testbed.installation import with_token
+from e2e.testbed.roles import account_with
+from e2e.testbed.streams import IMAGE_API, tag
+from e2e.testbed.support.waiting import wait_for
 
 
 @contextmanager
@@ -58,7 +59,7 @@ def test_a_tenants_own_streams_heal(ns: Namespace, authorized: Cluster, start: S
 
 
 def test_installing_mirrorstream_gives_tenants_nothing(ns: Namespace, authorized: Cluster, tmp_path: Path) -> None:
-    """Whoever owns a namespace can write no rule, no Image, no status and no Lease, and reads none of our tokens."""
+    """The owner of a namespace can write no rule, no Image, no status and no Lease, and reads none of our tokens."""
     ns.create("app", tag("v1", ns.source("app:v1")))
     with tenant(ns, tmp_path) as user:
         stream = user.get(f"{IMAGE_API}/namespaces/{ns.name}/imagestreams/app")

@@ -1,0 +1,216 @@
+"""What the account that mends pending pods may change, on a real API server: every other change is refused by the policy."""
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from mirrorstream.kube.client import JSON_PATCH, ApiError, Client, load_client
+
+from e2e.testbed.cluster import Cluster, Namespace
+from e2e.testbed.installation import PENDING_PODS, WEBHOOK, Installation
+from e2e.testbed.roles import grant
+from e2e.testbed.support.waiting import wait_for
+
+Object = dict[str, Any]
+ANNOTATION = "mirrorstream.github.io/original-images"
+ANNOTATED = f"/metadata/annotations/{ANNOTATION.replace('/', '~1')}"
+DIGEST = f"sha256:{7:064x}"
+APP = "registry.example.com/team/app"
+IMAGE = "/spec/containers/0/image"
+
+
+class Account:
+    """The webhook's service account, bounded, and a pod that hangs."""
+
+    def __init__(self, ns: Namespace, client: Client) -> None:
+        self.ns, self.client = ns, client
+        config = ns.client.get("/apis/config.openshift.io/v1/images/cluster")
+        self.registry: str = config["status"]["internalRegistryHostname"]
+
+    def path(self, name: str) -> str:
+        """A pod's."""
+        return f"/api/v1/namespaces/{self.ns.name}/pods/{name}"
+
+    def patch(self, name: str, *operations: Object) -> Object:
+        """What the account sends; nothing is kept of it."""
+        found: Object = self.client.request(
+            "PATCH", self.path(name), body=list(operations), content_type=JSON_PATCH, params={"dryRun": "All"}
+        )
+        return found
+
+    def refusal(self, name: str, *operations: Object) -> str:
+        """Why the policy refuses a patch."""
+        with pytest.raises(ApiError) as caught:
+            self.patch(name, *operations)
+        assert caught.value.status == 403, caught.value.message
+        assert "ValidatingAdmissionPolicy 'mirrorstream-pending-pods'" in caught.value.message
+        return caught.value.message
+
+
+def put(path: str, value: Any) -> Object:
+    """An operation."""
+    return {"op": "add", "path": path, "value": value}
+
+
+def originals(**entries: str) -> str:
+    """As the webhook writes it."""
+    return json.dumps(entries, separators=(",", ":"))
+
+
+@pytest.fixture
+def account(ns: Namespace, authorized: Cluster, tmp_path: Path) -> Iterator[Account]:
+    """The account, with the policy in force."""
+    with Installation(ns.client, ns.name, None, WEBHOOK, (PENDING_PODS,)) as installation:
+        installation.wait_effective()
+        kubeconfig = installation.kubeconfig(tmp_path / "webhook.kubeconfig", authorized.kubeconfig)
+        found = Account(ns, load_client(str(kubeconfig), in_cluster=False, user_agent="an attacker with the account's token"))
+        ns.pod("probe", f"{APP}:v1")
+
+        def in_force() -> bool:
+            try:
+                found.patch("probe", put("/metadata/labels", {"a": "b"}))
+            except ApiError as error:
+                return error.status == 403
+            return False
+
+        wait_for("the policy is in force", in_force)
+        yield found
+
+
+ALLOWED: dict[str, tuple[str, Callable[[Account], str]]] = {
+    "the pod's own namespace's stream": (f"{APP}:v1", lambda a: f"{a.registry}/{a.ns.name}/app@{DIGEST}"),
+    "a shared namespace's stream": (f"{APP}:v1", lambda a: f"{a.registry}/openshift/app@{DIGEST}"),
+    "a digest of the same repository": (f"{APP}:v1", lambda a: f"{APP}@{DIGEST}"),
+    "a digest where there is a port": ("mirror.corp:5000/app", lambda a: f"mirror.corp:5000/app@{DIGEST}"),
+    "an original without registry": ("busybox:1", lambda a: f"docker.io/library/busybox@{DIGEST}"),
+    "one with a path": ("team/app", lambda a: f"docker.io/team/app@{DIGEST}"),
+    "docker.io without library": ("docker.io/busybox", lambda a: f"docker.io/library/busybox@{DIGEST}"),
+    "its other name": ("index.docker.io/library/busybox:1", lambda a: f"docker.io/library/busybox@{DIGEST}"),
+    "localhost": ("localhost/app:1", lambda a: f"localhost/app@{DIGEST}"),
+    "another digest": (f"{APP}:v1@sha256:{1:064x}", lambda a: f"{APP}@{DIGEST}"),
+}
+
+
+@pytest.mark.parametrize("case", ALLOWED)
+def test_what_the_account_changes_is_allowed(case: str, account: Account) -> None:
+    """A pod that hangs, with and without annotations, gets a digest of the internal registry's or of its own repository."""
+    image, target = ALLOWED[case]
+    account.ns.pod("app", image, metadata={"annotations": {"a": "b"}})
+    account.ns.pod("bare", image)
+    wanted = target(account)
+    changed = account.patch("app", put(IMAGE, wanted), put(ANNOTATED, originals(c0=image)))
+    assert changed["spec"]["containers"][0]["image"] == wanted
+    account.patch("bare", put(IMAGE, wanted), put("/metadata/annotations", {ANNOTATION: originals(c0=image)}))
+
+
+@pytest.mark.parametrize("original", ["busybox:1", "docker.io/library/busybox:1", "busybox"])
+def test_from_the_registry_to_the_repository_of_the_original(original: str, account: Account) -> None:
+    """The next way: the old object's annotation says what it was."""
+    present = f"{account.registry}/openshift/busybox@{DIGEST}"
+    account.ns.pod("app", present, metadata={"annotations": {ANNOTATION: json.dumps({"c0": original, "x": "y"}, indent=1)}})
+    account.patch("app", put(IMAGE, f"docker.io/library/busybox@{DIGEST}"))
+    account.patch("app", put(IMAGE, f"docker.io/library/busybox@{DIGEST}"), put(ANNOTATED, originals(c0=original)))
+    account.refusal("app", put(IMAGE, f"docker.io/library/other@{DIGEST}"))
+
+
+REFUSED: dict[str, Callable[[Account], list[Object]]] = {
+    "another namespace's stream": lambda a: [put(IMAGE, f"{a.registry}/kube-system/app@{DIGEST}")],
+    "a longer path in the registry": lambda a: [put(IMAGE, f"{a.registry}/{a.ns.name}/app/more@{DIGEST}")],
+    "a shorter path in the registry": lambda a: [put(IMAGE, f"{a.registry}/{a.ns.name}@{DIGEST}")],
+    "a tag of the registry": lambda a: [put(IMAGE, f"{a.registry}/{a.ns.name}/app:v1")],
+    "a tag and a digest": lambda a: [put(IMAGE, f"{a.registry}/{a.ns.name}/app:v1@{DIGEST}")],
+    "another registry": lambda a: [put(IMAGE, f"evil.example.com/{a.ns.name}/app@{DIGEST}")],
+    "a registry whose name begins alike": lambda a: [put(IMAGE, f"{a.registry}.example.com/{a.ns.name}/app@{DIGEST}")],
+    "another repository": lambda a: [put(IMAGE, f"registry.example.com/team/other@{DIGEST}")],
+    "a longer repository": lambda a: [put(IMAGE, f"{APP}/more@{DIGEST}")],
+    "a repository that begins alike": lambda a: [put(IMAGE, f"{APP}2@{DIGEST}")],
+    "another tag of the same repository": lambda a: [put(IMAGE, f"{APP}:v2")],
+    "a digest that is none": lambda a: [put(IMAGE, f"{APP}@sha256:abc")],
+    "another image of an init container": lambda a: [put("/spec/initContainers/0/image", f"evil.example.com/a@{DIGEST}")],
+    "a label": lambda a: [put("/metadata/labels", {"app": "x"})],
+    "an annotation": lambda a: [put("/metadata/annotations/b", "c")],
+    "an annotation's value": lambda a: [put("/metadata/annotations/a", "c")],
+    "an annotation that goes": lambda a: [{"op": "remove", "path": "/metadata/annotations/a"}],
+    "a finalizer": lambda a: [put("/metadata/finalizers", ["example.com/x"])],
+    "an owner": lambda a: [
+        put("/metadata/ownerReferences", [{"apiVersion": "v1", "kind": "ConfigMap", "name": "x", "uid": "1"}]),
+    ],
+    "a toleration": lambda a: [put("/spec/tolerations/-", {"key": "x", "operator": "Exists"})],
+    "a deadline": lambda a: [put("/spec/activeDeadlineSeconds", 1)],
+    "another original": lambda a: [put(ANNOTATED, originals(c0="evil.example.com/a:v1"))],
+    "an original of another container": lambda a: [put(ANNOTATED, originals(init=f"{APP}:v1"))],
+    "two in one": lambda a: [put(ANNOTATED, '{"c0":"registry.example.com/team/app:v1","c0":"evil.example.com/a:v1"}')],
+    "an image and a label": lambda a: [put(IMAGE, f"{APP}@{DIGEST}"), put("/metadata/labels", {"app": "x"})],
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_every_other_change_is_refused(case: str, account: Account) -> None:
+    """Under that very account, by the policy: RBAC would let it pass."""
+    init = [{"name": "init", "image": "registry.example.com/team/init:v1"}]
+    account.ns.pod("app", f"{APP}:v1", metadata={"annotations": {"a": "b"}}, initContainers=init)
+    account.refusal("app", *REFUSED[case](account))
+    account.patch("app", put(IMAGE, f"{APP}@{DIGEST}"))
+
+
+def test_the_gates_of_scheduling_stay(account: Account) -> None:
+    """Of a gated pod more may be changed than of others: where it may run."""
+    account.ns.pod("app", f"{APP}:v1", schedulingGates=[{"name": "example.com/wait"}])
+    account.refusal("app", put("/spec/nodeSelector", {"a": "b"}))
+    account.refusal("app", {"op": "remove", "path": "/spec/schedulingGates"})
+
+
+def status(account: Account, name: str, value: Object) -> None:
+    """What a kubelet would write."""
+    account.ns.client.request(
+        "PATCH", f"{account.path(name)}/status", body={"status": value}, content_type="application/merge-patch+json"
+    )
+
+
+def test_what_has_started_is_refused(account: Account) -> None:
+    """A running pod whole, and in a pending one the containers that ran."""
+    change = put(IMAGE, f"{APP}@{DIGEST}")
+    account.ns.pod("app", f"{APP}:v1", "registry.example.com/team/side:v1")
+    status(account, "app", {"phase": "Running"})
+    assert "pending pods only" in account.refusal("app", change)
+    running = {"name": "c0", "ready": True, "restartCount": 0, "image": "x", "imageID": "x"}
+    started = {"startedAt": "2026-01-01T00:00:00Z"}
+    for state in (
+        {**running, "state": {"running": started}},
+        {**running, "state": {"waiting": {"reason": "CrashLoopBackOff"}}, "restartCount": 1},
+    ):
+        status(account, "app", {"phase": "Pending", "containerStatuses": [state]})
+        assert "has started" in account.refusal("app", change)
+        account.patch("app", put("/spec/containers/1/image", f"registry.example.com/team/side@{DIGEST}"))
+
+
+def test_pods_are_neither_created_nor_deleted(account: Account) -> None:
+    """RBAC does not give it, and were it given by mistake, the policy refuses it."""
+    rules = [{"apiGroups": [""], "resources": ["pods"], "verbs": ["create", "delete"]}]
+    subject = {"kind": "ServiceAccount", "name": WEBHOOK, "namespace": account.ns.name}
+    grant(account.ns.client, account.ns.name, "mistake", rules, subject)
+    for method, path, body in (
+        ("POST", account.path("").rstrip("/"), {"metadata": {"name": "x"}, "spec": {"containers": [{"name": "a", "image": "b"}]}}),
+        ("DELETE", account.path("probe"), None),
+    ):
+
+        def refused(method: str = method, path: str = path, body: Object | None = body) -> bool:
+            with pytest.raises(ApiError) as caught:
+                account.client.request(method, path, body=body)
+            assert caught.value.status == 403
+            return "neither create nor delete" in caught.value.message
+
+        wait_for("the policy refuses it, once RBAC does not", refused)
+
+
+def test_two_hundred_containers_are_within_the_policys_budget(account: Account) -> None:
+    """The API server stops an expression that costs too much, and failurePolicy Fail refuses then."""
+    images = [f"registry.example.com/a-team-with-a-long-name/an-application-{number}:v1.2.3" for number in range(200)]
+    account.ns.pod("app", *images, metadata={"annotations": {"a": "b"}})
+    changes = [
+        put(f"/spec/containers/{n}/image", f"{account.registry}/{account.ns.name}/application-{n}@{DIGEST}") for n in range(200)
+    ]
+    account.patch("app", *changes, put(ANNOTATED, originals(**{f"c{n}": image for n, image in enumerate(images)})))
+    account.refusal("app", *changes, put(IMAGE, f"evil.example.com/a@{DIGEST}"))
