@@ -4,14 +4,15 @@ from typing import Any
 
 import pytest
 from mirrorstream.kube.events import EventRecorder
-from mirrorstream.settings import Settings
-from mirrorstream_controller.memory import StreamMemory
+from mirrorstream.kube.workqueue import WorkQueue
+from mirrorstream.runtime.settings import Settings
+from mirrorstream_controller.history import TagHistory
+from mirrorstream_controller.import_queue import ImportQueue
 from mirrorstream_controller.metrics import ControllerMetrics
 from mirrorstream_controller.plan import Action, TagPlan
-from mirrorstream_controller.pool import ImportPool
 from mirrorstream_controller.reconciler import Reconciler
-from mirrorstream_controller.recorder import TagResult
-from mirrorstream_controller.workqueue import WorkQueue
+from mirrorstream_controller.results import TagResult
+from mirrorstream_controller.stream_state import StreamState, TagState
 
 KEY = ("ns", "app")
 STARTED, NOW = 1000.0, 1100.0
@@ -33,10 +34,13 @@ def test_a_heal_is_measured_from_the_failure(failed_at: float | None, seen: floa
     nobody: Any = None
     metrics, times = ControllerMetrics(), [STARTED]
     events = EventRecorder(nobody, "mirrorstream", "test")
-    reconciler = Reconciler(nobody, WorkQueue(), ImportPool(1), events, metrics, Settings(), now=lambda: times[-1])
+    reconciler = Reconciler(nobody, WorkQueue(), ImportQueue(1), events, metrics, Settings(), now=lambda: times[-1])
     times.append(NOW)
-    reconciler._streams[KEY] = StreamMemory("u", seen_failing={} if seen is None else {"v1": seen})
+    state = StreamState("u", "", lambda failures: 5.0)
+    state._tags["v1"] = TagState(TagHistory(failed_since=seen))
     plan = TagPlan("v1", Action.IMPORT, "", "src.io/a:v1", 2, failed_at=failed_at)
-    reconciler._recorded(KEY, "u", TagResult(plan, "v1", "sha256:aa", "src.io/a@sha256:aa", "m.io/a:v1", "ImageDigestMirrorSet/m"))
+    reconciler._recorded(
+        KEY, state, TagResult(plan, "v1", "sha256:aa", "src.io/a@sha256:aa", "m.io/a:v1", "ImageDigestMirrorSet/m")
+    )
     assert metrics.registry.get_sample_value("mirrorstream_heal_seconds_count") == 1
     assert metrics.registry.get_sample_value("mirrorstream_heal_seconds_sum") == seconds

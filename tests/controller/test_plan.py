@@ -1,60 +1,31 @@
 """The decision table: every state of a tag, and what is done about it."""
 
 import dataclasses
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
-from mirrorstream.failures import FailureClass
-from mirrorstream.imagestreams import WHOLE_REPOSITORY, imagestream_from
-from mirrorstream.policy import MirrorPolicy
+from mirrorstream.imagestream.failures import Bypass, FailureClass
+from mirrorstream.imagestream.model import WHOLE_REPOSITORY, imagestream_from
+from mirrorstream.rules.policy import MirrorPolicy
+from mirrorstream_controller.history import History
 from mirrorstream_controller.plan import (
     Action,
-    Memory,
     PlanSettings,
     TagPlan,
     plan_stream,
+    recorded_repository,
     replacement,
 )
 
-NOW = 1_800_000_000.0
-SOURCE = "src.io/team/app:v1"
-REFUSED = f"Internal error occurred: {SOURCE}: dial tcp 10.0.0.1:443: connect: connection refused"
-IDMS = {
-    "kind": "ImageDigestMirrorSet",
-    "metadata": {"name": "m"},
-    "spec": {"imageDigestMirrors": [{"source": "src.io", "mirrors": ["m.io/x"]}]},
-}
-POLICY = MirrorPolicy.from_objects([IDMS])
-Object = dict[str, Any]
-
-
-def failure(generation: int = 2, message: str = REFUSED, reason: str = "InternalError", **more: Any) -> Object:
-    """An ImportSuccess=False condition."""
-    return {"type": "ImportSuccess", "status": "False", "reason": reason, "message": message, "generation": generation, **more}
-
-
-def item(generation: int = 2, image: str = "sha256:aa") -> Object:
-    """A tag event."""
-    return {"image": image, "dockerImageReference": f"src.io/team/app@{image}", "generation": generation, "created": "x"}
-
-
-def stream(
-    status: Object | None = None, spec: Object | None = None, annotations: Object | None = None, **stream_spec: Any
-) -> Object:
-    """A stream with one tag `v1` at generation 2."""
-    tag = {"name": "v1", "from": {"kind": "DockerImage", "name": SOURCE}, "generation": 2, **(spec or {})}
-    return {
-        "metadata": {"name": "app", "namespace": "ns", "uid": "u", "generation": 2, "annotations": annotations or {}},
-        "spec": {"tags": [tag], **stream_spec},
-        "status": {"tags": [{"tag": "v1", **status}] if status else []},
-    }
+from tests.controller.builders import IDMS, NOW, POLICY, REFUSED, SOURCE, Object, failure, item, stream
 
 
 def plans(
-    document: Object, settings: PlanSettings | None = None, memory: Memory | None = None, policy: MirrorPolicy = POLICY
+    document: Object, settings: PlanSettings | None = None, history: History | None = None, policy: MirrorPolicy = POLICY
 ) -> Any:
     """Every plan for a stream."""
-    return plan_stream(imagestream_from(document), policy, settings or PlanSettings(), memory or Memory(), NOW)
+    return plan_stream(imagestream_from(document), policy, settings or PlanSettings(), history or History(), NOW)
 
 
 def test_mirrors_that_are_all_left_out_are_as_none() -> None:
@@ -139,7 +110,7 @@ def test_the_plan_says_everything_that_recording_needs() -> None:
 )
 def test_a_pending_import_counts_as_failed_after_a_while(since: float, after: float, action: Action) -> None:
     """stuckAfterSeconds; 0 means never."""
-    (plan,) = plans(stream(), PlanSettings(stuck_after=after), Memory(pending_since={"v1": since}))
+    (plan,) = plans(stream(), PlanSettings(stuck_after=after), History(pending_since={"v1": since}))
     assert plan.action is action
     if action is Action.WAIT:
         assert plan.again_at == (since + after if after else None)
@@ -163,11 +134,11 @@ def test_what_the_source_said_before_an_import_that_does_not_end(
 ) -> None:
     """The platform does not write the same failure twice, so a tag whose source says the same again looks pending.
 
-    That holds where no import counts as stuck, too: there it would look so for ever. What another source said tells nothing.
+    That holds where no import counts as stuck, too: there it would look so without end. What another source said tells nothing.
     """
-    document, settings = stream({"conditions": [before]}), PlanSettings(bypass, stuck_after=after)
-    (early,) = plans(document, settings, Memory(pending_since={"v1": NOW - 179}))
-    (plan,) = plans(document, settings, Memory(pending_since={"v1": NOW - 180}))
+    document, settings = stream({"conditions": [before]}), PlanSettings(Bypass(not_found=bypass), stuck_after=after)
+    (early,) = plans(document, settings, History(pending_since={"v1": NOW - 179}))
+    (plan,) = plans(document, settings, History(pending_since={"v1": NOW - 180}))
     assert early.action is Action.WAIT
     if not after and before["message"] == NOT_FOUND.replace("v1", "v0"):
         assert (plan.action, plan.again_at) == (Action.WAIT, None)
@@ -207,6 +178,131 @@ def test_a_mirror_that_may_not_be_recorded_is_refused() -> None:
     (plan,) = plans(stream({"conditions": [failure()]}), PlanSettings(recorded_reference="mirror"), policy=policy)
     assert plan.action is Action.REFUSE
     assert "m.io is not in spec.allowedRegistriesForImport" in plan.why
+
+
+TIMED_OUT = f'Internal error occurred: {SOURCE}: Get "https://src.io/v2/": net/http: TLS handshake timeout'
+
+
+@pytest.mark.parametrize(
+    ("message", "config", "spec", "recorded", "name"),
+    [
+        pytest.param(REFUSED, {}, {}, "auto", "src.io/team/app", id="refused"),
+        pytest.param(TIMED_OUT, {}, {}, "auto", "m.io/x/team/app", id="timed-out"),
+        pytest.param(TIMED_OUT, {}, {}, "source", "src.io/team/app", id="source"),
+        pytest.param(REFUSED, {}, {}, "mirror", "m.io/x/team/app", id="mirror"),
+        pytest.param("", {}, {}, "auto", "m.io/x/team/app", id="stuck"),
+        pytest.param(
+            TIMED_OUT, {"allowedRegistriesForImport": [{"domainName": "src.io"}]}, {}, "auto", "src.io/team/app", id="not-allowed"
+        ),
+        pytest.param(
+            TIMED_OUT,
+            {"allowedRegistriesForImport": [{"domainName": "src.io"}, {"domainName": "m.io"}]},
+            {},
+            "auto",
+            "m.io/x/team/app",
+            id="allowed",
+        ),
+        pytest.param(
+            TIMED_OUT,
+            {"registrySources": {"insecureRegistries": ["m.io/x"]}},
+            {},
+            "auto",
+            "src.io/team/app",
+            id="insecure-where-the-registry-does-not-look",
+        ),
+        pytest.param(
+            TIMED_OUT,
+            {"registrySources": {"insecureRegistries": ["m.io"]}},
+            {},
+            "auto",
+            "m.io/x/team/app",
+            id="insecure-for-the-cluster",
+        ),
+        pytest.param(
+            TIMED_OUT,
+            {"registrySources": {"insecureRegistries": ["m.io/x"]}},
+            {"importPolicy": {"insecure": True}},
+            "auto",
+            "m.io/x/team/app",
+            id="insecure-for-the-tag",
+        ),
+        pytest.param(
+            TIMED_OUT,
+            {"registrySources": {"allowedRegistries": ["src.io"]}},
+            {},
+            "auto",
+            "src.io/team/app",
+            id="nodes-reject-the-mirrors-name",
+        ),
+        pytest.param(
+            TIMED_OUT,
+            {"registrySources": {"allowedRegistries": ["src.io", "m.io"]}},
+            {},
+            "auto",
+            "m.io/x/team/app",
+            id="nodes-allow-the-mirrors-name",
+        ),
+    ],
+)
+def test_which_reference_is_recorded(message: str, config: Object, spec: Object, recorded: str, name: str) -> None:
+    """A source that lets its callers wait is not recorded: the registry would ask it for every blob first."""
+    policy = MirrorPolicy.from_objects([IDMS, {"kind": "Image", "metadata": {"name": "cluster"}, "spec": config}])
+    settings = PlanSettings(recorded_reference=recorded)
+    status = {"conditions": [failure(message=message)]} if message else None
+    (plan,) = plans(stream(status, spec), settings, History(pending_since={"v1": NOW - 200}), policy)
+    assert plan.action is Action.IMPORT
+    assert recorded_repository(plan, plan.candidates[0], "sha256:aa", policy, settings) == name
+
+
+def test_a_mirrors_name_that_is_recorded_stays() -> None:
+    """A source times out today and refuses tomorrow: the history does not grow by an item each time."""
+    by_mirror = {"image": "sha256:aa", "dockerImageReference": "m.io/x/team/app@sha256:aa", "generation": 1}
+    (plan,) = plans(stream({"items": [by_mirror], "conditions": [failure()]}))
+    names = [recorded_repository(plan, plan.candidates[0], digest, POLICY, PlanSettings()) for digest in ("sha256:aa", "sha256:bb")]
+    assert names == ["m.io/x/team/app", "src.io/team/app"]
+    by_source = PlanSettings(recorded_reference="source")
+    assert recorded_repository(plan, plan.candidates[0], "sha256:aa", POLICY, by_source) == "src.io/team/app"
+
+
+SAMPLE = {"samples.operator.openshift.io/managed": "true"}
+
+
+@pytest.mark.parametrize(
+    ("age", "labels", "items", "retry", "wait"),
+    [
+        pytest.param(0.0, SAMPLE, [item(1)], "", 5.0, id="just-failed"),
+        pytest.param(4.9, SAMPLE, [item(1)], "", 0.1, id="not-yet-seen"),
+        pytest.param(5.0, SAMPLE, [item(1)], "", None, id="seen"),
+        pytest.param(0.0, SAMPLE, [], "", None, id="without-an-image"),
+        pytest.param(0.0, {}, [item(1)], "", None, id="no-sample"),
+        pytest.param(0.0, {"samples.operator.openshift.io/managed": "false"}, [item(1)], "", None, id="not-managed"),
+        pytest.param(1.0, SAMPLE, [item(1)], "2027-01-15T07:59:59.500+00:00", None, id="a-user-asked"),
+        pytest.param(1.0, SAMPLE, [item(1)], "2027-01-15T07:59:58.500+00:00", 4.0, id="a-user-asked-before-it-failed"),
+        pytest.param(1.0, SAMPLE, [item(1)], "now", 4.0, id="a-retry-that-is-no-time"),
+        pytest.param(-1.0, SAMPLE, [item(1)], "", 6.0, id="a-clock-that-is-ahead"),
+        pytest.param(-60.0, SAMPLE, [item(1)], "", None, id="another-clock"),
+        pytest.param(None, SAMPLE, [item(1)], "", None, id="without-a-time"),
+    ],
+)
+def test_a_sample_is_healed_after_its_operator_has_seen_the_failure(
+    age: float | None, labels: Object, items: list[Object], retry: str, wait: float | None
+) -> None:
+    """A heal right after the failure leaves the ClusterOperator with a failure of no stream."""
+    at = {} if age is None else {"lastTransitionTime": datetime.fromtimestamp(NOW - age, UTC).isoformat()}
+    annotations = {"mirrorstream.github.io/retry": retry} if retry else {}
+    document = stream({"items": items, "conditions": [failure(**at)]}, annotations=annotations)
+    document["metadata"]["labels"] = labels
+    (plan,) = plans(document)
+    assert plan.action is (Action.IMPORT if wait is None else Action.WAIT)
+    assert plan.again_at == (None if wait is None else pytest.approx(NOW + wait))
+
+
+def test_a_sample_that_is_refused_is_refused_at_once() -> None:
+    """The user is told, and there is no heal that could come too early."""
+    at = datetime.fromtimestamp(NOW, UTC).isoformat()
+    document = stream({"items": [item(1)], "conditions": [failure(message=NOT_FOUND, reason="NotFound", lastTransitionTime=at)]})
+    document["metadata"]["labels"] = SAMPLE
+    assert [plan.action for plan in plans(document)] == [Action.REFUSE]
 
 
 CHECKED = {"openshift.io/image.dockerRepositoryCheck": "2027-01-15T07:00:00Z"}

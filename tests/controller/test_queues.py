@@ -2,12 +2,18 @@
 
 import itertools
 import threading
+from typing import Any
 
 import pytest
-from mirrorstream_controller.pool import FRESH_IN_A_ROW, TURN, ImportPool, Lane, Waiting
-from mirrorstream_controller.workqueue import Key, WorkQueue
+from mirrorstream.imagestream.model import RETRY_ANNOTATION, imagestream_from
+from mirrorstream.kube.objects import Key
+from mirrorstream.kube.workqueue import WorkQueue
+from mirrorstream.rules.policy import MirrorPolicy
+from mirrorstream_controller.import_queue import NAMESPACE_BATCH, NEWCOMERS_IN_A_ROW, ImportQueue, MirrorQueue, QueuedImport
 
-from e2e.waiting import wait_for
+from e2e.testbed.support.waiting import wait_for
+from tests.controller.bed import FAILED, KEY, Bed
+from tests.controller.builders import IDMS, failure, stream
 
 
 def queue(now: list[float]) -> WorkQueue:
@@ -52,9 +58,9 @@ def test_what_a_user_asked_for_comes_first() -> None:
     q = queue([0.0])
     for number in range(5):
         q.add(("a", str(number)))
-    q.add(("a", "4"), urgent=True)
+    q.add(("a", "4"), priority=True)
     assert q.get(timeout=0) == ("a", "4")
-    q.add(("a", "4"), urgent=True)
+    q.add(("a", "4"), priority=True)
     q.done(("a", "4"))
     assert q.get(timeout=0) == ("a", "4")
 
@@ -63,8 +69,8 @@ def test_who_asks_for_a_thousand_streams_again_and_again_delays_nobody() -> None
     """Neither what others ask for, nor what just waits."""
     q = queue([0.0])
     for number in range(1000):
-        q.add(("greedy", str(number)), urgent=True)
-    q.add(("modest", "asked-for"), urgent=True)
+        q.add(("greedy", str(number)), priority=True)
+    q.add(("modest", "asked-for"), priority=True)
     q.add(("modest", "waiting"))
     first = [q.get(timeout=0) for _ in range(5)]
     assert ("modest", "asked-for") in first
@@ -75,7 +81,7 @@ def test_a_stream_that_waits_and_is_asked_for_leaves_no_empty_turn_behind() -> N
     """A worker that took it would end, and there are eight."""
     q = queue([0.0])
     q.add(("a", "1"))
-    q.add(("a", "1"), urgent=True)
+    q.add(("a", "1"), priority=True)
     assert drain(q) == [("a", "1")]
     q.add(("b", "1"))
     assert drain(q) == [("b", "1")]
@@ -117,7 +123,7 @@ def test_a_closed_queue_lets_everybody_go() -> None:
     worker = threading.Thread(target=lambda: got.append(q.get()))
     worker.start()
     q.shut_down()
-    worker.join(5)
+    worker.join(60)
     assert got == [None]
     q.add(("a", "1"))
     assert len(q) == 0
@@ -126,12 +132,12 @@ def test_a_closed_queue_lets_everybody_go() -> None:
 @pytest.mark.parametrize("concurrency", [1, 4, 16])
 def test_half_of_the_pool_stays_free_for_other_mirrors(concurrency: int) -> None:
     """A slow mirror never has more than half of the slots, and the fast one is served beside it."""
-    pool = ImportPool(concurrency)
+    pool = ImportQueue(concurrency)
     release, running, done = threading.Event(), [], []  # type: ignore[var-annotated]
 
     def slow() -> None:
         running.append(1)
-        release.wait(10)
+        release.wait(600)
 
     for number in range(20):
         pool.submit(f"ns{number}", "slow", slow)
@@ -149,7 +155,7 @@ def test_half_of_the_pool_stays_free_for_other_mirrors(concurrency: int) -> None
 
 def test_a_failing_job_costs_no_slot() -> None:
     """Whatever happens inside."""
-    pool = ImportPool(2)
+    pool = ImportQueue(2)
     done: list[int] = []
 
     def fails() -> None:
@@ -162,19 +168,19 @@ def test_a_failing_job_costs_no_slot() -> None:
     pool.stop()
 
 
-def lane_of(waiting: dict[str, int]) -> tuple[Lane, list[str]]:
+def lane_of(waiting: dict[str, int]) -> tuple[MirrorQueue, list[str]]:
     """A lane with so many jobs of each namespace, one of each by turns, and the list in which a job that runs leaves its name."""
-    lane, ran = Lane(), list[str]()
+    lane, ran = MirrorQueue(), list[str]()
     for number in range(max(waiting.values())):
         for namespace, count in waiting.items():
             if number < count:
-                lane.add(Waiting(namespace, "m", None, lambda namespace=namespace: ran.append(namespace)))  # type: ignore[misc]
+                lane.add(QueuedImport(namespace, "m", None, lambda namespace=namespace: ran.append(namespace)))  # type: ignore[misc]
     return lane, ran
 
 
 def test_a_mirror_serves_every_namespace_and_loses_nothing() -> None:
     """Whatever the order, every import runs once."""
-    waiting = {"one": 3 * TURN + 1, "two": TURN, "three": 1}
+    waiting = {"one": 3 * NAMESPACE_BATCH + 1, "two": NAMESPACE_BATCH, "three": 1}
     lane, ran = lane_of(waiting)
     while lane:
         lane.take().job()
@@ -197,7 +203,7 @@ def test_who_has_just_come_waits_for_no_turn_of_others() -> None:
     for _ in range(1000):
         lane.take().job()
     ran.clear()
-    lane.add(Waiting("modest", "m", None, lambda: ran.append("modest")))
+    lane.add(QueuedImport("modest", "m", None, lambda: ran.append("modest")))
     for _ in range(2):
         lane.take().job()
     assert "modest" in ran
@@ -207,9 +213,9 @@ def test_those_who_come_again_and_again_delay_nobody() -> None:
     """A namespace that waits has its share, however many others come with one import each."""
     lane, ran = lane_of({"patient": 100})
     for number in range(100):
-        for each in range(FRESH_IN_A_ROW):
-            lane.add(Waiting(f"fresh-{number}-{each}", "m", None, lambda: ran.append("fresh")))
-        for _ in range(FRESH_IN_A_ROW + 1):
+        for each in range(NEWCOMERS_IN_A_ROW):
+            lane.add(QueuedImport(f"fresh-{number}-{each}", "m", None, lambda: ran.append("fresh")))
+        for _ in range(NEWCOMERS_IN_A_ROW + 1):
             lane.take().job()
     assert ran.count("patient") >= 99
 
@@ -217,32 +223,32 @@ def test_those_who_come_again_and_again_delay_nobody() -> None:
 def test_a_long_turn_ends() -> None:
     """A namespace with thousands of failing tags gives way after its turn."""
     lane, ran = lane_of({"greedy": 1000, "modest": 2})
-    for _ in range(TURN + 4):
+    for _ in range(NAMESPACE_BATCH + 4):
         lane.take().job()
     assert ran.count("modest") == 2
 
 
-def one_at_a_time(pool: ImportPool) -> tuple[threading.Event, list[str]]:
+def one_at_a_time(pool: ImportQueue) -> tuple[threading.Event, list[str]]:
     """Keep a pool's only thread busy until the event is set; what runs afterwards says so in the list."""
     go, running = threading.Event(), threading.Event()
 
     def wait() -> None:
         running.set()
-        go.wait(10)
+        go.wait(600)
 
     pool.submit("first", "host", wait)
-    running.wait(10)
+    running.wait(60)
     return go, []
 
 
 def test_an_import_that_a_user_asked_for_comes_first() -> None:
     """The newest first; what only waits has a turn after a few of those."""
-    pool = ImportPool(1)
+    pool = ImportQueue(1)
     go, done = one_at_a_time(pool)
     for number in range(1000):
         pool.submit("ns", "host", lambda number=number: done.append(f"waits {number}"))  # type: ignore[misc]
     for number in range(6):
-        pool.submit("ns", "host", lambda number=number: done.append(f"asked {number}"), urgent=True)  # type: ignore[misc]
+        pool.submit("ns", "host", lambda number=number: done.append(f"asked {number}"), priority=True)  # type: ignore[misc]
     go.set()
     wait_for("all end", lambda: len(pool) == 0)
     assert done[:8] == ["asked 5", "asked 4", "asked 3", "asked 2", "waits 0", "asked 1", "asked 0", "waits 1"]
@@ -250,36 +256,55 @@ def test_an_import_that_a_user_asked_for_comes_first() -> None:
     pool.stop()
 
 
-def test_an_import_that_waits_already_can_be_hurried() -> None:
+def test_an_import_that_waits_already_can_be_raised() -> None:
     """Again and again, and yet it runs once."""
-    pool = ImportPool(1)
+    pool = ImportQueue(1)
     go, done = one_at_a_time(pool)
     for number in range(10):
         pool.submit("ns", "host", lambda number=number: done.append(str(number)), name=number)  # type: ignore[misc]
     for _ in range(3):
-        pool.hurry(7)
-    pool.hurry("nobody")
+        pool.raise_priority(7)
+    pool.raise_priority("nobody")
     assert len(pool) == 11
     go.set()
     wait_for("all end", lambda: len(pool) == 0)
     assert done == ["7", "0", "1", "2", "3", "4", "5", "6", "8", "9"]
-    pool.hurry(7)
+    pool.raise_priority(7)
     assert len(pool) == 0
     pool.stop()
 
 
-def test_what_was_hurried_costs_its_namespace_no_turn() -> None:
+def test_what_was_raised_costs_its_namespace_no_turn() -> None:
     """Whichever place it is taken from, it runs once, and the lane knows how many wait."""
     lane, ran = lane_of({"ns": 40, "other": 40})
-    hurried = [Waiting("ns", "m", number, lambda: ran.append("hurried")) for number in range(20)]
-    for waiting in hurried:
+    raised = [QueuedImport("ns", "m", number, lambda: ran.append("raised")) for number in range(20)]
+    for waiting in raised:
         lane.add(waiting)
-    for waiting in hurried * 2:
-        lane.hurry(waiting)
+    for waiting in raised * 2:
+        lane.raise_priority(waiting)
     assert len(lane) == 100
     for _ in range(25):
         lane.take().job()
-    assert ran.count("hurried") == 20
+    assert ran.count("raised") == 20
     while lane:
         lane.take().job()
-    assert {name: ran.count(name) for name in ("ns", "other", "hurried")} == {"ns": 40, "other": 40, "hurried": 20}
+    assert {name: ran.count(name) for name in ("ns", "other", "raised")} == {"ns": 40, "other": 40, "raised": 20}
+
+
+def test_a_user_who_asks_during_a_fetch_has_priority_at_the_next_mirror() -> None:
+    """The import has left the queue, and comes back to it for the next candidate."""
+    bed = Bed()
+    mirrors = {**IDMS, "spec": {"imageDigestMirrors": [{"source": "src.io", "mirrors": ["m.io/x", "n.io/x"]}]}}
+    bed.reconciler.on_policy(MirrorPolicy.from_objects([mirrors]))
+    bed.see(KEY, FAILED)
+    bed.work()
+    fetch = bed.platform.request
+
+    def asked(*arguments: Any, **more: Any) -> Any:
+        bed.see(KEY, imagestream_from(stream({"conditions": [failure()]}, annotations={RETRY_ANNOTATION: "1"})))
+        bed.work()
+        return fetch(*arguments, **more)
+
+    bed.platform.request = asked  # type: ignore[method-assign]
+    bed.pool.imports.pop(0)()
+    assert bed.pool.priority == [False, True]

@@ -3,14 +3,15 @@
 from typing import Any
 
 import pytest
-from mirrorstream.attempts import OUTCOME_ANNOTATION, Attempt, read_attempt
-from mirrorstream.candidates import Candidate
-from mirrorstream.failures import Failure, FailureClass
+from mirrorstream.imagestream.failures import Failure, FailureClass
+from mirrorstream.imagestream.outcomes import OUTCOME_ANNOTATION, Attempt, read_attempts
 from mirrorstream.kube.client import ApiError
+from mirrorstream.rules.candidates import Candidate
 from mirrorstream_controller.metrics import ControllerMetrics
 from mirrorstream_controller.plan import Action, TagPlan
-from mirrorstream_controller.recorder import Held, TagResult
-from mirrorstream_controller.reports import Reports
+from mirrorstream_controller.reporter import Reporter
+from mirrorstream_controller.results import FailedImport, HeldImport, TagResult, UnmadeImport
+from mirrorstream_controller.stream_events import StreamEvents
 
 KEY = ("ns", "app")
 PLAN = TagPlan("v1", Action.IMPORT, "because", "src.io/a:v1", failure=Failure(FailureClass.TLS, "x509"))
@@ -19,7 +20,7 @@ TRIED = (
     (Candidate("n.io/a:v1", False, "ImageDigestMirrorSet/n"), Failure(FailureClass.TIMEOUT, "timeout")),
 )
 RESULT = TagResult(PLAN, "v1", "sha256:a", "src.io/a@sha256:a", "m.io/a:v1", "ImageDigestMirrorSet/m")
-HELD = Held(PLAN, "sha256:b", TRIED[1][0], 1_800_000_000.2)
+HELD = HeldImport(PLAN, "sha256:b", TRIED[1][0], 1_800_000_000.2, TRIED[:1])
 
 
 class Events:
@@ -29,24 +30,36 @@ class Events:
         self.seen: list[tuple[str, str, Attempt]] = []
 
     def event(self, involved: Any, event_type: str, reason: str, message: str, annotations: Any = ()) -> None:
-        """Take one."""
-        attempt = read_attempt(dict(annotations)[OUTCOME_ANNOTATION])
-        assert attempt
+        """Take one that tells of one tag."""
+        (attempt,) = read_attempts(dict(annotations)[OUTCOME_ANNOTATION])
         assert (attempt.source, attempt.failure) == ("src.io/a:v1", "tls")
         self.seen.append((reason, message, attempt))
 
 
-def reports(events: Events, *, active: bool = True) -> Reports:
-    """Reports that write into `events`."""
-    return Reports(events, ControllerMetrics(), lambda: active)  # type: ignore[arg-type]
+def reported(tell: Any, *, active: bool = True) -> list[tuple[str, str, Attempt]]:
+    """The Events about what `tell` reports."""
+    recorder = Events()
+    events = StreamEvents(recorder)  # type: ignore[arg-type]
+    tell(Reporter(events, ControllerMetrics(), lambda: active))
+    events.tell_all()
+    assert len(events) == 0
+    return recorder.seen
 
 
 @pytest.mark.parametrize(
     ("tell", "reason", "says", "result", "message", "answers"),
     [
+        (
+            lambda r: r.imported(KEY, "u", RESULT, ("first", "second")),
+            "ImportedFromMirror",
+            "since the source failed: tls; first; second",
+            "imported",
+            "",
+            [("m.io/a:v1", "")],
+        ),
         (lambda r: r.imported(KEY, "u", RESULT), "ImportedFromMirror", "through m.io/a:v1", "imported", "", [("m.io/a:v1", "")]),
         (
-            lambda r: r.failed(KEY, "u", PLAN, TRIED),
+            lambda r: r.report(KEY, "u", FailedImport(PLAN, TRIED)),
             "MirrorImportFailed",
             "is in no mirror: m.io/a:v1: not-found: not found; n.io/a:v1: timeout",
             "failed",
@@ -55,7 +68,7 @@ def reports(events: Events, *, active: bool = True) -> Reports:
         ),
         (lambda r: r.refused(KEY, "u", PLAN), "MirrorImportRefused", "not imported through a mirror", "refused", "because", []),
         (
-            lambda r: r.not_made(KEY, "u", PLAN, ApiError(403, "Forbidden", "no")),
+            lambda r: r.report(KEY, "u", UnmadeImport(PLAN, refusal="no")),
             "MirrorImportFailed",
             "the API server refused the import: no",
             "error",
@@ -63,7 +76,7 @@ def reports(events: Events, *, active: bool = True) -> Reports:
             [],
         ),
         (
-            lambda r: r.not_recorded(KEY, "u", [RESULT], ApiError(403, "Forbidden", "quota")),
+            lambda r: r.not_recorded(KEY, "u", RESULT, ApiError(403, "Forbidden", "quota")),
             "MirrorImportRefused",
             "tag v1: the API server refused to record the import: quota",
             "not-recorded",
@@ -71,7 +84,7 @@ def reports(events: Events, *, active: bool = True) -> Reports:
             [("m.io/a:v1", "")],
         ),
         (
-            lambda r: r.held(KEY, "u", HELD, TRIED[:1]),
+            lambda r: r.report(KEY, "u", HELD),
             "MirrorImportHeld",
             "tag v1: n.io/a:v1 serves another image than the source did; from 2027-01-15T08:00:01Z on",
             "held",
@@ -80,13 +93,11 @@ def reports(events: Events, *, active: bool = True) -> Reports:
             [("m.io/a:v1", "not-found"), ("n.io/a:v1", "")],
         ),
     ],
-    ids=["imported", "failed", "refused", "not-made", "not-recorded", "held"],
+    ids=["imported-with-warnings", "imported", "failed", "refused", "not-made", "not-recorded", "held"],
 )
 def test_an_outcome(tell: Any, reason: str, says: str, result: str, message: str, answers: list[tuple[str, str]]) -> None:
     """The sentence and the annotation say the same."""
-    events = Events()
-    tell(reports(events))
-    ((seen, text, attempt),) = events.seen
+    ((seen, text, attempt),) = reported(tell)
     assert seen == reason
     assert says in text
     assert (attempt.tag, attempt.result, attempt.message) == ("v1", result, message)
@@ -94,10 +105,8 @@ def test_an_outcome(tell: Any, reason: str, says: str, result: str, message: str
 
 
 @pytest.mark.parametrize(
-    "tell", [lambda r: r.failed(KEY, "u", PLAN, TRIED), lambda r: r.held(KEY, "u", HELD, ())], ids=["failed", "held"]
+    "tell", [lambda r: r.report(KEY, "u", FailedImport(PLAN, TRIED)), lambda r: r.report(KEY, "u", HELD)], ids=["failed", "held"]
 )
 def test_an_observer_writes_no_event(tell: Any) -> None:
     """It writes nothing at all."""
-    events = Events()
-    tell(reports(events, active=False))
-    assert not events.seen
+    assert not reported(tell, active=False)

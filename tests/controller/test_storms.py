@@ -3,10 +3,10 @@
 from collections import Counter
 from typing import Any
 
-from mirrorstream.policy import MirrorPolicy
+from mirrorstream.rules.policy import MirrorPolicy
 from mirrorstream_controller.reconciler import SPREAD_PER_SECOND
 
-from tests.controller.test_reconciler import FAILED, NO_RULES, Bed, asked
+from tests.controller.bed import FAILED, NO_RULES, Bed, asked
 
 STREAMS = 500
 SECONDS = 40
@@ -29,6 +29,7 @@ class Mirrors:
     def request(self, method: str, path: str, *, body: Any, **more: Any) -> Any:
         """A dry run."""
         self.asked.append(body["spec"]["images"][0]["from"]["name"])
+        more["answered"](0.0)
         return {"status": {"images": [{"status": {"status": "Failure", "reason": "NotFound", "message": "not found"}}]}}
 
 
@@ -75,7 +76,7 @@ def test_everybody_has_the_latest_rules_in_the_time_of_one_change() -> None:
         bed.work()
         bed.time += 1
     asked_for: Any = Mirrors()
-    bed.reconciler._tries._importer._client = asked_for
+    bed.reconciler._worker._importer._client = asked_for
     bed.pool.run()
     assert Counter(reference.split("/")[1] for reference in asked_for.asked) == {"x1000": STREAMS}
 

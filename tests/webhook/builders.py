@@ -2,17 +2,21 @@
 
 from typing import Any
 
-from mirrorstream.imagestreams import imagestream_from
-from mirrorstream.policy import MirrorPolicy
-from mirrorstream.settings import Settings
-from mirrorstream_webhook.decide import Decider
+from mirrorstream.imagestream.model import imagestream_from
+from mirrorstream.rules.policy import MirrorPolicy
+from mirrorstream.runtime.settings import Settings
+from mirrorstream_webhook.access import ANONYMOUS
+from mirrorstream_webhook.claims import StreamClaims, stream_claims
+from mirrorstream_webhook.decider import Decider
 from mirrorstream_webhook.guards import Guards, SignaturePolicies, signature_policy_from
-from mirrorstream_webhook.lookup import Index, StreamClaims, stream_claims
+from mirrorstream_webhook.index import Index
 from mirrorstream_webhook.patch import Rewriting
 from mirrorstream_webhook.pods import pod_from
 
 Object = dict[str, Any]
 REGISTRY = "registry.svc:5000"
+NOW = 1_767_225_600.0
+"""2026-01-01T00:00:00Z."""
 SOURCE = "registry.example.com/team/app"
 MIRROR_SET = {
     "kind": "ImageDigestMirrorSet",
@@ -50,52 +54,70 @@ def tag(
     return entry, status
 
 
-def stream(name: str, *tags: tuple[Object, Object], namespace: str = "openshift", registry: str = REGISTRY) -> StreamClaims:
+def stream(name: str, *tags: tuple[Object, Object], namespace: str = "openshift", uid: str = "1", **metadata: Any) -> StreamClaims:
     """What an ImageStream with these tags claims."""
-    status: Object = {"tags": [status for _, status in tags if status["items"] or status.get("conditions")]}
-    if registry:
-        status["dockerImageRepository"] = f"{registry}/{namespace}/{name}"
     document = {
-        "metadata": {"name": name, "namespace": namespace},
+        "metadata": {"name": name, "namespace": namespace, "uid": uid, **metadata},
         "spec": {"tags": [entry for entry, _ in tags]},
-        "status": status,
+        "status": {"tags": [status for _, status in tags if status["items"] or status.get("conditions")]},
     }
     return stream_claims(imagestream_from(document))
 
 
+def image_config(registry: str = REGISTRY, **sources: Any) -> Object:
+    """The Image config with the internal registry's name, if there is one, and registrySources."""
+    status = {"internalRegistryHostname": registry} if registry else {}
+    return {"kind": "Image", "metadata": {"name": "cluster"}, "spec": {"registrySources": sources}, "status": status}
+
+
 def pod(*images: str, **spec: Any) -> Object:
-    """A Pod document with the containers c0, c1 and so on."""
+    """A Pod document with the containers c0, c1 and so on, and the pull secret of its account if none is given."""
+    spec = {"imagePullSecrets": [{"name": f"{spec.get('serviceAccountName', 'default')}-dockercfg-x7k2p"}], **spec}
     metadata = {"name": "pod", **spec.pop("metadata", {})}
     return {"metadata": metadata, "spec": {"containers": [{"name": f"c{n}", "image": i} for n, i in enumerate(images)], **spec}}
 
 
 def settings(**webhook: Any) -> Settings:
-    """Settings with a webhook section."""
-    return Settings.model_validate({"mode": webhook.pop("mode", "active"), "webhook": webhook})
+    """Settings with a webhook section, and the `mode` and the section `mirrors` where they are given."""
+    others = {name: webhook.pop(name) for name in ("mode", "mirrors") if name in webhook}
+    return Settings.model_validate({**others, "webhook": webhook})
 
 
 class Bed:
     """A Decider with streams and rules; `denied` are (stream's namespace, pod's namespace) without the right to pull."""
 
     def __init__(
-        self, *streams: StreamClaims, rules: tuple[Object, ...] = (MIRROR_SET,), signatures: tuple[Object, ...] = (), **webhook: Any
+        self,
+        *streams: StreamClaims,
+        rules: tuple[Object, ...] = (MIRROR_SET, image_config()),
+        signatures: tuple[Object, ...] = (),
+        **webhook: Any,
     ) -> None:
         self.denied: set[tuple[str, str]] = set()
-        self.unknown = False
-        self.asked: list[tuple[str, str, str]] = []
+        self.unknown = self.anonymous = False
+        self.now = NOW
+        self.asked: list[tuple[str, str, str, str]] = []
         self.index = Index()
         for entry in streams:
             self.index.apply(None, entry)
         chosen = settings(**webhook)
-        self.decider = Decider(self.index, self._may_pull, chosen, own_namespace="mirrorstream")
+        self.decider = Decider(
+            self.index, self._may_pull, chosen, own_namespace="mirrorstream", architecture="amd64", clock=lambda: self.now
+        )
         policies = SignaturePolicies()
         for document in signatures:
             policies.apply(None, signature_policy_from(document))
         respect = chosen.webhook.respectImagePolicies
         self.decider.guards = Guards(MirrorPolicy.from_objects(rules), policies, respect=respect)
 
-    def _may_pull(self, namespace: str, pod_namespace: str, account: str) -> bool | None:
-        self.asked.append((namespace, pod_namespace, account))
+    def rules(self, *rules: Object) -> None:
+        """Other rules from now on."""
+        self.decider.guards = Guards(MirrorPolicy.from_objects(rules), SignaturePolicies(), respect=True)
+
+    def _may_pull(self, namespace: str, name: str, pod_namespace: str, account: str) -> bool | None:
+        self.asked.append((namespace, name, pod_namespace, account))
+        if (pod_namespace, account) == ANONYMOUS:
+            return self.anonymous
         return None if self.unknown else (namespace, pod_namespace) not in self.denied
 
     def review(self, new: Object, old: Object | None = None, *, namespace: str = "team", subresource: str = "") -> Rewriting:

@@ -1,27 +1,29 @@
-"""The HTTP application, by its WSGI interface."""
+"""What the webhook's port answers."""
 
-import io
 import json
 from typing import Any
 
 import pytest
-from mirrorstream.metrics import Metrics
-from mirrorstream_webhook.app import MAXIMUM_BODY, Deps, create_app
+from mirrorstream.runtime.metrics import Metrics
+from mirrorstream_webhook.app import PATH
+from mirrorstream_webhook.connection import Answer, Application
 from mirrorstream_webhook.metrics import ReviewMetrics
-from mirrorstream_webhook.review import Reviewer
 
 from tests.webhook.builders import SOURCE, Bed, imported, pod, stream, tag
+from tests.webhook.http import application, request
 
 V1 = f"{SOURCE}:v1"
 BED = Bed(stream("app", tag("v1", V1, imported(1))))
-PATH = "/mutate-pods"
 
 
-def client(problem: str | None = None) -> Any:
-    """Flask's client for an application that is (not) ready."""
-    metrics = ReviewMetrics(Metrics())
-    deps = Deps(Reviewer(BED.decider, metrics), metrics, healthy=lambda: None, ready=lambda: problem)
-    return create_app(deps).test_client()
+def port(problem: str | None = None) -> Application:
+    """The application that is (not) ready."""
+    return application(BED, ReviewMetrics(Metrics()), problem)
+
+
+def content_type(answer: Answer) -> str:
+    """The type of what is answered."""
+    return dict(answer.headers)["Content-Type"]
 
 
 def review() -> dict[str, Any]:
@@ -31,12 +33,13 @@ def review() -> dict[str, Any]:
     return {"apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview", "request": request}
 
 
-@pytest.mark.parametrize("content_type", ["application/json", "application/json; charset=utf-8", "Application/JSON"])
-def test_a_review_is_answered(content_type: str) -> None:
-    """With the types that API servers and people send."""
-    answer = client().post(PATH, data=json.dumps(review()), content_type=content_type)
-    assert (answer.status_code, answer.content_type) == (200, "application/json")
-    assert answer.get_json()["response"]["patch"]
+@pytest.mark.parametrize("sent", ["application/json", "application/json; charset=utf-8", "Application/JSON"])
+@pytest.mark.parametrize("path", [PATH, f"{PATH}?timeout=3s"])
+def test_a_review_is_answered(sent: str, path: str) -> None:
+    """With the types that API servers and people send; an API server adds its timeout to the path."""
+    answer = port()(request(json.dumps(review()).encode(), content_type=sent, path=path))
+    assert (answer.status, content_type(answer)) == (200, "application/json")
+    assert json.loads(answer.body)["response"]["patch"]
 
 
 @pytest.mark.parametrize(
@@ -44,50 +47,46 @@ def test_a_review_is_answered(content_type: str) -> None:
     [
         pytest.param("GET", PATH, {}, 405, "takes POST", id="method"),
         pytest.param("DELETE", PATH, {}, 405, "takes POST", id="another-method"),
-        pytest.param("POST", PATH, {"data": b"{}", "content_type": "text/plain"}, 415, "expected Content-Type", id="type"),
-        pytest.param("POST", PATH, {"data": b"{}"}, 415, "found ''", id="no-type"),
-        pytest.param("POST", PATH, {"data": b"{"}, 400, "not an AdmissionReview", id="broken"),
-        pytest.param("POST", PATH, {"data": b""}, 400, "not an AdmissionReview", id="empty"),
-        pytest.param("POST", PATH, {"data": b" " * (MAXIMUM_BODY + 1)}, 413, "8388608 bytes", id="large"),
+        pytest.param("POST", PATH, {"body": b"{}", "content_type": "text/plain"}, 415, "expected Content-Type", id="type"),
+        pytest.param("POST", PATH, {"body": b"{}", "content_type": ""}, 415, "found ''", id="no-type"),
+        pytest.param("POST", PATH, {"body": b"{"}, 400, "not an AdmissionReview", id="broken"),
+        pytest.param("POST", PATH, {"body": b""}, 400, "not an AdmissionReview", id="empty"),
         pytest.param("POST", "/healthz", {}, 405, "Method Not Allowed", id="probe-method"),
         pytest.param("GET", "/nothing", {}, 404, "Not Found", id="path"),
-        pytest.param("POST", f"{PATH}/more", {"data": b"{}"}, 404, "Not Found", id="longer-path"),
+        pytest.param("GET", "/%zz%ff?%", {}, 404, "Not Found", id="odd-path"),
+        pytest.param("GET", "http://[", {}, 404, "Not Found", id="no-path"),
+        pytest.param("POST", f"{PATH}/more", {"body": b"{}"}, 404, "Not Found", id="longer-path"),
     ],
 )
 def test_other_requests_get_a_status_and_a_message(method: str, path: str, more: dict[str, Any], status: int, text: str) -> None:
     """One line of plain text, never a traceback."""
-    if "data" in more and "content_type" not in more and text != "found ''":
-        more = {**more, "content_type": "application/json"}
-    answer = client().open(path, method=method, **more)
-    assert answer.status_code == status
-    assert text in answer.text
-    assert answer.text.count("\n") == 1
-    assert answer.content_type == "text/plain; charset=utf-8"
+    answer = port()(request(method=method, path=path, **more))
+    assert answer.status == status
+    assert text in answer.body.decode()
+    assert answer.body.count(b"\n") == 1
+    assert content_type(answer) == "text/plain; charset=utf-8"
     if status == 405:
-        assert answer.headers["Allow"]
+        assert dict(answer.headers)["Allow"]
 
 
-def test_a_body_without_a_length_is_read_no_further_than_it_may_be() -> None:
-    """Chunked: the limit holds all the same."""
+def test_a_review_that_is_too_large_is_refused() -> None:
+    """The connection hands it over before it is whole."""
+    large = request(b"")
+    large.is_whole = False
+    answer = port()(large)
+    assert (answer.status, answer.body) == (413, b"a review may have 8388608 bytes\n")
 
-    class Endless(io.RawIOBase):
-        taken = 0
 
-        def read(self, size: int = -1) -> bytes:
-            assert size >= 0, "read without a bound"
-            self.taken += size
-            return b" " * size
-
-    body = Endless()
-    environ = {"CONTENT_TYPE": "application/json", "wsgi.input": body}
-    answer = client().post(PATH, environ_overrides=environ)
-    assert answer.status_code == 413
-    assert body.taken == MAXIMUM_BODY + 1
+def test_a_head_is_answered_as_a_get() -> None:
+    """The connection leaves out the body."""
+    answer = port()(request(method="HEAD", path="/healthz"))
+    assert (answer.status, answer.body) == (200, b"ok\n")
+    assert port()(request(method="HEAD")).status == 405
 
 
 def test_probes() -> None:
     """Ready means synced; what is missing is said."""
-    assert client().get("/healthz").text == "ok\n"
-    assert client().get("/readyz").status_code == 200
-    unready = client("not synced yet: imagestreams").get("/readyz")
-    assert (unready.status_code, unready.text) == (503, "not synced yet: imagestreams\n")
+    assert port()(request(method="GET", path="/healthz")).body == b"ok\n"
+    assert port()(request(method="GET", path="/readyz")).status == 200
+    unready = port("not synced yet: imagestreams")(request(method="GET", path="/readyz"))
+    assert (unready.status, unready.body) == (503, b"not synced yet: imagestreams\n")

@@ -3,14 +3,31 @@
 from typing import Any
 
 import pytest
+from mirrorstream_webhook import decider
+from mirrorstream_webhook.access import AnswerPendingError
 
-from tests.webhook.builders import MIRROR_SET, REGISTRY, SOURCE, Bed, digest, imported, item, pod, stream, tag
+from tests.webhook.builders import (
+    MIRROR_SET,
+    REGISTRY,
+    SOURCE,
+    Bed,
+    digest,
+    image_config,
+    imported,
+    item,
+    pod,
+    settings,
+    stream,
+    tag,
+)
 
 V1 = f"{SOURCE}:v1"
 SHARED = stream("app", tag("v1", V1, imported(1)))
 OWN = stream("mine", tag("v1", V1, imported(2)), namespace="team")
 REFUSED = f"Internal error occurred: {V1}: dial tcp 10.0.0.1:443: connect: connection refused"
 DENIED = f"Internal error occurred: {V1}: denied: requested access to the resource is denied"
+UNKNOWN = f"Internal error occurred: {V1}: name unknown: no such repository"
+FAILED = tag("v1", V1, failure=REFUSED)
 TAG_MIRRORS = {
     "kind": "ImageTagMirrorSet",
     "metadata": {"name": "tags"},
@@ -29,22 +46,35 @@ def test_the_own_namespace_comes_first_then_the_shared_ones_in_order() -> None:
 
 def test_without_the_right_to_pull_the_next_namespace_is_asked() -> None:
     """The own namespace needs the right, too; the reason names account and namespace."""
-    bed = Bed(SHARED, OWN)
+    bed = Bed(SHARED, OWN, serveFrom=["registry"])
     bed.denied = {("team", "team")}
     assert bed.image(V1)[2] == f"{REGISTRY}/openshift/app@{digest(1)}"
     bed.denied |= {("openshift", "team")}
     result, reason, _ = bed.image(V1, serviceAccountName="builder")
-    assert (result, reason) == ("no-access", "team/builder may not get imagestreams/layers in team")
-    assert bed.asked[-2:] == [("team", "team", "builder"), ("openshift", "team", "builder")]
+    assert (result, reason) == ("no-access", "team/builder may not get imagestreams/layers of the stream in team")
+    assert bed.asked[-2:] == [("team", "mine", "team", "builder"), ("openshift", "app", "team", "builder")]
     bed.unknown = True
     assert bed.image(V1)[0] == "access-unknown"
+
+
+def test_the_digest_way_needs_the_right_only_to_the_streams_of_others() -> None:
+    """The node pulls with its own credentials what is the pod's own namespace's; nobody reaches another's image through us."""
+    bed = Bed(OWN)
+    bed.denied = {("team", "team")}
+    assert bed.image(V1)[2] == f"{SOURCE}@{digest(2)}"
+    shared = Bed(SHARED)
+    shared.denied = {("openshift", "team")}
+    assert shared.image(V1)[::2] == ("no-access", "")
+    shared.unknown = True
+    assert shared.image(V1)[::2] == ("access-unknown", "")
 
 
 def test_access_is_not_asked_for_what_is_left_alone_anyway_nor_when_it_is_not_to_be_checked() -> None:
     """A SubjectAccessReview only where it decides."""
     bed = Bed(SHARED)
     bed.image("quay.io/a/b")
-    bed.image(V1, imagePullSecrets=[{"name": "own"}])
+    bed.image(V1, metadata={"annotations": {"kubernetes.io/config.mirror": "0123"}})
+    bed.review(pod(V1), namespace="kube-system")
     unchecked = Bed(SHARED, checkAccess=False)
     unchecked.denied = {("openshift", "team")}
     assert unchecked.image(V1)[0] == "rewritten"
@@ -54,13 +84,9 @@ def test_access_is_not_asked_for_what_is_left_alone_anyway_nor_when_it_is_not_to
 
 def test_only_what_a_mirror_set_covers_unless_all_is_wanted() -> None:
     """scope: mirrored leaves images alone that the node pulls as ever; the Image config's rules are no mirrors."""
-    insecure = {
-        "kind": "Image",
-        "metadata": {"name": "cluster"},
-        "spec": {"registrySources": {"insecureRegistries": ["registry.example.com"]}},
-    }
+    insecure = image_config(insecureRegistries=["registry.example.com"])
     assert Bed(SHARED, rules=(insecure,)).image(V1)[0] == "not-mirrored"
-    assert Bed(SHARED, rules=(), scope="all").image(V1)[0] == "rewritten"
+    assert Bed(SHARED, rules=(image_config(),), scope="all").image(V1)[0] == "rewritten"
     mirrored = stream("app", tag("v1", V1, item(f"mirror.corp:5000/up/team/app@{digest(4)}", 4)))
     # The mirror's own name is covered by nothing, but the tag that it was recorded for is.
     assert Bed(mirrored).image(f"mirror.corp:5000/up/team/app@{digest(4)}")[0] == "rewritten"
@@ -77,43 +103,57 @@ def test_two_tags_with_different_digests_are_said() -> None:
 @pytest.mark.parametrize(
     ("entry", "rules", "webhook", "result"),
     [
-        pytest.param(tag("v1", V1, failure=REFUSED), (MIRROR_SET,), {}, "not-imported", id="leave-is-the-default"),
-        pytest.param(tag("v1", V1, failure=REFUSED), (MIRROR_SET,), {"pendingTags": "rewrite"}, "pending", id="failed"),
-        pytest.param(tag("v1", V1, failure=DENIED), (MIRROR_SET,), {"pendingTags": "rewrite"}, "not-imported", id="source-denied"),
-        pytest.param(tag("v1", V1, generation=2), (MIRROR_SET,), {"pendingTags": "rewrite"}, "not-imported", id="importing"),
+        pytest.param(FAILED, (MIRROR_SET,), {"pendingTags": "leave"}, "not-imported", id="leave"),
+        pytest.param(FAILED, (MIRROR_SET,), {}, "pending", id="failed"),
+        pytest.param(tag("v1", V1), (MIRROR_SET,), {}, "pending", id="importing"),
+        pytest.param(tag("v1", V1, failure=DENIED), (MIRROR_SET,), {}, "pending", id="source-denied"),
         pytest.param(
-            tag("v1", V1, failure=REFUSED),
-            (MIRROR_SET, TAG_MIRRORS),
-            {"pendingTags": "rewrite"},
+            tag("v1", V1, failure=DENIED),
+            (MIRROR_SET,),
+            {"mirrors": {"bypassDenied": False}},
             "not-imported",
-            id="the-node-has-a-mirror",
+            id="source-denied-and-not-bypassed",
         ),
+        pytest.param(tag("v1", V1, failure=UNKNOWN), (MIRROR_SET,), {}, "not-imported", id="source-has-none"),
         pytest.param(
-            tag("v1", V1, failure=REFUSED), (), {"pendingTags": "rewrite", "scope": "all"}, "not-imported", id="nobody-has-a-mirror"
+            tag("v1", V1, failure=UNKNOWN), (MIRROR_SET,), {"mirrors": {"bypassNotFound": True}}, "pending", id="bypass-not-found"
         ),
-        pytest.param(
-            tag("v1", V1, imported(1), failure=REFUSED), (MIRROR_SET,), {"pendingTags": "rewrite"}, "rewritten", id="has-an-item"
-        ),
+        pytest.param(FAILED, (MIRROR_SET, TAG_MIRRORS), {}, "not-imported", id="the-node-has-a-mirror"),
+        pytest.param(FAILED, (), {"scope": "all"}, "not-imported", id="nobody-has-a-mirror"),
+        pytest.param(tag("v1", V1, imported(1), failure=REFUSED), (MIRROR_SET,), {}, "rewritten", id="has-an-item"),
+        pytest.param(FAILED, (MIRROR_SET,), {"serveFrom": ["digest"]}, "not-imported", id="not-from-the-registry"),
     ],
 )
 def test_a_pod_before_its_tag_is_healed(entry: Any, rules: Any, webhook: Any, result: str) -> None:
-    """Only a failure of the network, only where the controller alone has a mirror, and only if asked for."""
-    found, _, target = Bed(stream("app", entry), rules=rules, **webhook).image(V1)
+    """While the import is pending or its failure may be bypassed, and only where the controller alone has a mirror."""
+    found, _, target = Bed(stream("app", entry), rules=(*rules, image_config()), **webhook).image(V1)
     assert found == result
-    if result == "pending":
-        assert target == f"{REGISTRY}/openshift/app:v1"
+    assert target == {"pending": f"{REGISTRY}/openshift/app:v1", "rewritten": f"{REGISTRY}/openshift/app@{digest(1)}"}.get(
+        result, ""
+    )
+
+
+def test_a_pod_waits_for_a_tag_only_where_the_registry_would_serve_it() -> None:
+    """Without a login, without a registry or on Windows it would hang for good."""
+    bed = Bed(stream("app", FAILED))
+    assert bed.image(V1, imagePullSecrets=[])[::2] == ("pull-secrets", "")
+    assert bed.image(V1, os={"name": "windows"})[::2] == ("windows", "")
+    bed.denied = {("openshift", "team")}
+    assert bed.image(V1)[::2] == ("no-access", "")
+    bed.rules(MIRROR_SET, image_config(""))
+    assert bed.image(V1)[::2] == ("no-registry", "")
+
+
+def test_a_tag_that_imports_a_digest_is_waited_for_by_that_digest() -> None:
+    """Nodes that have no mirror for digests of their own: the registry serves the digest once the tag has it."""
+    source = f"{SOURCE}@{digest(7)}"
+    bed = Bed(stream("app", tag("v1", source, failure=REFUSED)), rules=(TAG_MIRRORS, image_config()))
+    assert bed.image(source)[::2] == ("pending", f"{REGISTRY}/openshift/app@{digest(7)}")
 
 
 def test_a_pending_tag_of_a_stream_that_opted_out_is_not_waited_for() -> None:
     """Nobody will heal it."""
-    from mirrorstream.imagestreams import imagestream_from
-    from mirrorstream_webhook.lookup import stream_claims
-
-    entry, status = tag("v1", V1, failure=REFUSED)
-    metadata = {"name": "app", "namespace": "team", "annotations": {"mirrorstream.github.io/import": "disabled"}}
-    spec = {"tags": [entry]}
-    document = {"metadata": metadata, "spec": spec, "status": {"dockerImageRepository": f"{REGISTRY}/team/app", "tags": [status]}}
-    bed = Bed(stream_claims(imagestream_from(document)), pendingTags="rewrite")
+    bed = Bed(stream("app", FAILED, annotations={"mirrorstream.github.io/import": "disabled"}))
     assert bed.image(V1)[:2] == ("not-imported", "the tag is not imported, and its stream opted out")
 
 
@@ -178,3 +218,37 @@ def test_nothing_is_rewritten_before_everything_is_known() -> None:
 def test_what_is_none_of_our_business(image: str, result: str) -> None:
     """Other images stay, whatever they look like."""
     assert Bed(SHARED).image(image)[0] == result
+
+
+def test_the_rights_that_a_pods_images_need_are_asked_for_at_once() -> None:
+    """One after another they could take longer than a review may; the review waits for the first, and is made again."""
+    other = "registry.example.com/team/other"
+    bed = Bed(stream("app", tag("v1", f"{SOURCE}:v1", imported(1))), stream("other", tag("v1", f"{other}:v1", imported(2))))
+    asked: list[str] = []
+
+    def pending(namespace: str, name: str, *who: str) -> bool:
+        asked.append(name)
+        raise AnswerPendingError(lambda: None)
+
+    bed.decider._may_pull = pending
+    with pytest.raises(AnswerPendingError):
+        bed.review(pod(f"{SOURCE}:v1", f"{other}:v1"))
+    assert asked == ["app", "other"]
+
+
+def test_settings_that_change_in_the_middle_of_a_review_count_from_the_next_one_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another thread takes them over, at the moment at which a review keeps what it made of the old ones."""
+    bed = Bed(SHARED)
+    bed.denied.add(("openshift", "team"))
+    make = decider.Ways
+
+    def change(*arguments: Any) -> Any:
+        monkeypatch.setattr(decider, "Ways", make)
+        bed.decider.configure(settings(checkAccess=False))
+        return make(*arguments)
+
+    monkeypatch.setattr(decider, "Ways", change)
+    version = bed.decider.version()
+    assert bed.image(V1)[0] == "no-access"
+    assert bed.decider.version() != version
+    assert bed.image(V1)[0] == "rewritten"

@@ -1,19 +1,17 @@
 """100,000 reviews of random pods, and of bytes that somebody broke: nothing is denied, nothing fails inside."""
 
 import base64
-import io
 import json
 import random
 from typing import Any
 
 import pytest
-from mirrorstream.metrics import Metrics
-from mirrorstream_webhook.app import Deps, create_app
+from mirrorstream.runtime.metrics import Metrics
 from mirrorstream_webhook.metrics import ReviewMetrics
-from mirrorstream_webhook.review import Reviewer
 
-from e2e.simulator.patches import json_patch
+from e2e.testbed.simulator.patches import json_patch
 from tests.webhook.builders import MIRROR_SET, SOURCE, Bed, digest, imported, stream, tag
+from tests.webhook.http import application, post
 
 Object = dict[str, Any]
 REVIEWS = 100_000
@@ -133,30 +131,21 @@ def test_whatever_comes_is_allowed_or_is_no_review(seed: int) -> None:
     """Well-formed reviews get 200, are allowed, and their patch applies; all else gets 200 or 400; nothing fails inside."""
     bed = Bed(stream("app", tag("v1", f"{SOURCE}:v1", imported(1), imported(2))), rules=(MIRROR_SET,))
     metrics = Metrics()
-    counted = ReviewMetrics(metrics)
-    application = create_app(Deps(Reviewer(bed.decider, counted), counted, lambda: None, lambda: None)).wsgi_app
+    asked = application(bed, ReviewMetrics(metrics))
     grammar = Grammar(seed)
-    statuses: list[str] = []
-
-    def ask(body: bytes) -> tuple[str, bytes]:
-        environ = {"REQUEST_METHOD": "POST", "PATH_INFO": "/mutate-pods", "CONTENT_TYPE": "application/json"}
-        environ |= {"CONTENT_LENGTH": str(len(body)), "wsgi.input": io.BytesIO(body)}
-        (answer,) = application(environ, lambda status, headers: statuses.append(status))  # type: ignore[arg-type]
-        return statuses[-1], answer
-
     patched = 0
     for _ in range(REVIEWS // SEEDS // 2):
         review = grammar.review()
         body = json.dumps(review).encode()
-        status, answer = ask(body)
+        status, answer = post(asked, body)
         response = json.loads(answer)["response"]
-        assert (status, response["allowed"], response["uid"]) == ("200 OK", True, review["request"]["uid"])
+        assert (status, response["allowed"], response["uid"]) == (200, True, review["request"]["uid"])
         if "patch" in response:
             patched += 1
             json_patch(review["request"]["object"], json.loads(base64.b64decode(response["patch"])))
-        status, answer = ask(grammar.broken(body))
-        assert status in ("200 OK", "400 Bad Request")
-        if status == "200 OK":
+        status, answer = post(asked, grammar.broken(body))
+        assert status in (200, 400)
+        if status == 200:
             assert json.loads(answer)["response"]["allowed"] is True
         else:
             assert answer.count(b"\n") == 1

@@ -3,16 +3,18 @@
 from typing import Any
 
 import pytest
-from mirrorstream.policy import MirrorPolicy
+from mirrorstream.rules.policy import MirrorPolicy
+from mirrorstream.rules.references import parse_or_none
 from mirrorstream_webhook import guards
 from mirrorstream_webhook.access import STALE_SECONDS, SWEEP_SECONDS, Access
+from mirrorstream_webhook.cache import MAX_ENTRIES, ReviewCache, review_outcome
+from mirrorstream_webhook.claims import REMEMBERED, Stream, _remembered, parse_again
 from mirrorstream_webhook.guards import Guards, SignaturePolicies, signature_policy_from
-from mirrorstream_webhook.lookup import REMEMBERED, Index, _remembered, parse, parse_again
-from mirrorstream_webhook.outcomes import KEPT, Outcomes, outcome_of
+from mirrorstream_webhook.index import Index
 from mirrorstream_webhook.patch import Rewriting
 
-from e2e.waiting import wait_for
-from tests.webhook.builders import MIRROR_SET, SOURCE, imported, stream, tag
+from e2e.testbed.support.waiting import wait_for
+from tests.webhook.builders import MIRROR_SET, SOURCE, digest, imported, stream, tag
 from tests.webhook.test_access import Clock, Server
 
 
@@ -27,14 +29,14 @@ def test_rights_of_accounts_that_are_gone_are_forgotten(answers: bool) -> None:
     try:
         most = 0
         for number in range(1000):
-            entry = access._ask(("shared", f"run-{number}", "default"))
-            wait_for("it is told", entry.told.is_set, step=0.001)
+            entry = access._ask(("shared", "app", f"run-{number}", "default"))
+            wait_for("it is told", entry.told.done, step=0.001)
             clock.now += 10
             most = max(most, len(access._entries))
         assert most <= (STALE_SECONDS + SWEEP_SECONDS) / 10 + 2
         if answers:
             asked = len(server.bodies)
-            assert access.allowed("shared", "run-999", "default") is True
+            assert access.allowed("shared", "app", "run-999", "default") is True
             assert len(server.bodies) == asked, "what counts is kept"
     finally:
         access.stop()
@@ -43,9 +45,9 @@ def test_rights_of_accounts_that_are_gone_are_forgotten(answers: bool) -> None:
 def test_answers_that_count_no_more_do_not_stay() -> None:
     """They are for the moment of a rollout; after it there is hardly one."""
     now = [0.0]
-    outcomes = Outcomes(lambda: now[0])
-    answer = outcome_of(Rewriting())
-    for number in range(5 * KEPT):
+    outcomes = ReviewCache(lambda: now[0])
+    answer = review_outcome(Rewriting())
+    for number in range(5 * MAX_ENTRIES):
         outcomes.put(number, 1, answer)
         now[0] += 0.5
         assert outcomes.get(number, 1) is answer
@@ -55,8 +57,8 @@ def test_answers_that_count_no_more_do_not_stay() -> None:
 def test_one_that_is_kept_anew_keeps_no_older_one() -> None:
     """Their order is that in which they end, also where one is put again."""
     now = [0.0]
-    outcomes = Outcomes(lambda: now[0])
-    answer = outcome_of(Rewriting())
+    outcomes = ReviewCache(lambda: now[0])
+    answer = review_outcome(Rewriting())
     for number in range(1000):
         outcomes.put("always", number, answer)
         outcomes.put(number, number, answer)
@@ -65,13 +67,13 @@ def test_one_that_is_kept_anew_keeps_no_older_one() -> None:
 
 
 def test_of_streams_that_are_gone_the_index_has_nothing() -> None:
-    """Neither references, nor their namespaces, nor the internal registry's name."""
+    """Neither references, nor their namespaces, nor what is not known of their items."""
     index = Index()
     streams = [
         stream(f"app{number}", tag("v1", f"{SOURCE}:v1", imported(number)), tag("v2", None), namespace=f"ns{number % 7}")
         for number in range(50)
     ]
-    streams += [stream("empty", namespace="nothing"), stream("other", tag("v1", f"{SOURCE}:v1", imported(1)), registry="other.svc")]
+    streams += [stream("empty", namespace="nothing"), stream("changed", tag("v1", f"{SOURCE}:v1", imported(1), generation=2))]
     for found in streams:
         index.apply(None, found)
     for found in streams:
@@ -79,7 +81,7 @@ def test_of_streams_that_are_gone_the_index_has_nothing() -> None:
     assert index.references()
     for found in streams:
         index.apply(found, None)
-    assert (index.references(), index._namespaces, dict(index._hosts)) == (0, {}, {})
+    assert (index.references(), index._namespaces, index._unsettled) == (0, {}, {})
 
 
 def test_of_signature_policies_that_are_gone_nothing_is_left() -> None:
@@ -99,17 +101,18 @@ def test_of_signature_policies_that_are_gone_nothing_is_left() -> None:
 
 
 def test_what_pods_name_is_remembered_up_to_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whoever creates pods chooses the names; answers for the present rules, and parsed references, are bounded."""
+    """Pods' creators choose the names; answers for the present rules, and parsed references, are bounded."""
     monkeypatch.setattr(guards, "REMEMBERED", 100)
     found = Guards(MirrorPolicy.from_objects([MIRROR_SET]), SignaturePolicies(), respect=True)
     for number in range(1000):
         text = f"{SOURCE}{number}:v1"
-        reference = parse(text)
+        reference = parse_or_none(text)
         assert reference
         found.problem(reference, text, f"ns{number}")
-        found.covered(text)
-        found.target_problem(f"registry.svc/ns/app{number}", f"ns{number}")
-    assert max(len(found._problems), len(found._covered), len(found._targets)) <= 100
+        found.covered(reference.name)
+        found.repository(Stream("ns", f"app{number}"), f"ns{number}")
+        found.digest_target(reference.name, reference.name, "", digest(number))
+    assert max(len(found._problems), len(found._covered), len(found._repositories), len(found._digests)) <= 100
     for number in range(REMEMBERED + 500):
         parse_again(f"{SOURCE}:{number}")
     assert _remembered.cache_info().currsize <= REMEMBERED

@@ -1,13 +1,14 @@
 """Scopes of signature policies and registries: which references they guard."""
 
+import threading
 from typing import Any
 
 import pytest
-from mirrorstream.policy import MirrorPolicy
-from mirrorstream.references import parse_reference
-from mirrorstream_webhook.guards import Guards, SignaturePolicies, signature_policy_from
+from mirrorstream.rules.policy import MirrorPolicy
+from mirrorstream.rules.references import parse_reference
+from mirrorstream_webhook.guards import Guards, SignaturePolicies, SignaturePolicy, signature_paths, signature_policy_from
 
-from tests.webhook.builders import MIRROR_SET, REGISTRY, SOURCE, Bed, digest, imported, stream, tag
+from tests.webhook.builders import MIRROR_SET, REGISTRY, SOURCE, Bed, digest, image_config, imported, stream, tag
 
 Object = dict[str, Any]
 STREAM = stream("app", tag("v1", f"{SOURCE}:v1", imported(1)))
@@ -17,11 +18,6 @@ def signature(*scopes: str, namespace: str = "", name: str = "signed") -> Object
     """A ClusterImagePolicy, or an ImagePolicy of a namespace."""
     metadata = {"name": name, **({"namespace": namespace} if namespace else {})}
     return {"metadata": metadata, "spec": {"scopes": list(scopes), "policy": {}}}
-
-
-def image_config(**sources: Any) -> Object:
-    """The Image config with registrySources."""
-    return {"kind": "Image", "metadata": {"name": "cluster"}, "spec": {"registrySources": sources}}
 
 
 @pytest.mark.parametrize(
@@ -85,6 +81,35 @@ def test_nested_policies_of_cluster_and_namespace(policies: list[Object], namesp
         assert (result, reason.startswith(named)) == ("signature-policy", True)
 
 
+@pytest.mark.parametrize(
+    ("scope", "identity", "served"),
+    [
+        pytest.param(SOURCE, {"matchPolicy": "MatchRepository"}, True, id="repository"),
+        pytest.param("*.example.com", {"matchPolicy": "ExactRepository", "exactRepository": {}}, True, id="exact-repository"),
+        pytest.param(SOURCE, {"matchPolicy": "MatchRepoDigestOrExact"}, False, id="demands-the-tag"),
+        pytest.param(SOURCE, {"matchPolicy": "RemapIdentity"}, False, id="remapped"),
+        pytest.param(SOURCE, None, False, id="the-default-demands-the-tag"),
+        pytest.param(f"{SOURCE}:v1", {"matchPolicy": "MatchRepository"}, False, id="a-scope-that-the-digest-leaves"),
+    ],
+)
+def test_the_digest_way_under_a_signature_policy(scope: str, identity: Object | None, served: bool) -> None:
+    """Taken only where the node checks the digest as it would check the tag, and never through the internal registry."""
+    policy = signature(scope)
+    policy["spec"]["policy"] = {"signedIdentity": identity} if identity else {}
+    result, _, target = Bed(STREAM, signatures=(policy,)).image(f"{SOURCE}:v1")
+    assert (result, target) == (("rewritten", f"{SOURCE}@{digest(1)}") if served else ("signature-policy", ""))
+    # Of several policies of one scope all must be satisfied.
+    other = signature(scope, name="other")
+    assert Bed(STREAM, signatures=(policy, other)).image(f"{SOURCE}:v1")[2] == ""
+
+
+def test_a_signature_policy_of_the_mirror_or_of_the_digest_alone_is_respected() -> None:
+    """A pod that nothing guards is not moved under a policy that would refuse it."""
+    for scope in (f"{SOURCE}@{digest(1)}", REGISTRY):
+        bed = Bed(STREAM, signatures=(signature(scope),), serveFrom=["digest" if scope.startswith(SOURCE) else "registry"])
+        assert bed.image(f"{SOURCE}:v1")[2] == ""
+
+
 def test_policies_come_and_go() -> None:
     """A policy that two objects give stays until both are gone, and a change of scopes leaves nothing behind."""
     policies = SignaturePolicies()
@@ -102,6 +127,29 @@ def test_policies_come_and_go() -> None:
     assert policies.covering(parse_reference("quay.io/a/b"), "team") == ""
 
 
+def test_both_versions_give_a_policy_at_once() -> None:
+    """The lists of v1 and v1alpha1 have threads of their own: when one of them ends, the other's policy still counts."""
+    policies, policy = SignaturePolicies(), signature_policy_from(signature(SOURCE))
+    other = threading.Thread(target=policies.apply, args=(None, policy))
+
+    class Interrupted(SignaturePolicy, frozen=True):
+        """The same policy; while it is taken over, the other version's thread has its turn."""
+
+        def __str__(self) -> str:
+            if other.ident is None:
+                other.start()
+                other.join(0.2)  # it ends only where nothing keeps it out
+            return str(policy)
+
+    interrupted = Interrupted(policy.metadata, policy.spec)
+    policies.apply(None, interrupted)
+    other.join()
+    policies.apply(policy, None)
+    assert policies.covering(parse_reference(SOURCE), "team") == "ClusterImagePolicy signed"
+    policies.apply(interrupted, None)
+    assert policies.covering(parse_reference(SOURCE), "team") == ""
+
+
 @pytest.mark.parametrize(
     ("sources", "result"),
     [
@@ -117,7 +165,10 @@ def test_policies_come_and_go() -> None:
 )
 def test_registries_that_are_blocked_or_not_allowed(sources: Object, result: str) -> None:
     """What the node would refuse stays refused, and no pod is pointed at a registry that the node refuses."""
-    assert Bed(STREAM, rules=(MIRROR_SET, image_config(**sources))).image(f"{SOURCE}:v1")[0] == result
+    rules = (MIRROR_SET, image_config(**sources))
+    assert Bed(STREAM, rules=rules, serveFrom=["registry"]).image(f"{SOURCE}:v1")[0] == result
+    if result == "registry-refused":
+        assert Bed(STREAM, rules=rules).image(f"{SOURCE}:v1")[2] == f"{SOURCE}@{digest(1)}"
 
 
 def test_a_source_that_is_never_to_be_contacted_is_the_normal_disconnected_cluster() -> None:
@@ -133,14 +184,15 @@ def test_guards_can_be_left_out_but_not_for_the_internal_registry() -> None:
     signatures = (signature(SOURCE), signature(REGISTRY, name="internal"))
     assert Bed(STREAM, rules=rules, signatures=signatures, respectImagePolicies=False).image(f"{SOURCE}:v1")[0] == "rewritten"
     refused = (MIRROR_SET, image_config(blockedRegistries=[REGISTRY]))
-    assert Bed(STREAM, rules=refused, respectImagePolicies=False).image(f"{SOURCE}:v1")[0] == "registry-refused"
-    assert Bed(STREAM, signatures=signatures[1:]).image(f"{SOURCE}:v1")[0] == "registry-refused"
+    by_registry = {"serveFrom": ["registry"]}
+    assert Bed(STREAM, rules=refused, respectImagePolicies=False, **by_registry).image(f"{SOURCE}:v1")[0] == "registry-refused"
+    assert Bed(STREAM, signatures=signatures[1:], **by_registry).image(f"{SOURCE}:v1")[0] == "registry-refused"
 
 
 @pytest.mark.parametrize(
     ("secrets", "account", "result"),
     [
-        pytest.param([], "", "rewritten", id="none"),
+        pytest.param([], "", "pull-secrets", id="none"),
         pytest.param(["default-dockercfg-x7k2p"], "", "rewritten", id="the-accounts-own"),
         pytest.param(["mine", "builder-dockercfg-abcde"], "builder", "rewritten", id="one-of-several"),
         pytest.param(["mine"], "", "pull-secrets", id="only-its-own"),
@@ -148,9 +200,11 @@ def test_guards_can_be_left_out_but_not_for_the_internal_registry() -> None:
     ],
 )
 def test_pull_secrets(secrets: list[str], account: str, result: str) -> None:
-    """A pod that names secrets does not get its account's; without them it could not pull from the internal registry."""
+    """A pod that names secrets does not get its account's, nor one whose account has none yet: it cannot log in."""
     spec = {"imagePullSecrets": [{"name": name} for name in secrets], **({"serviceAccountName": account} if account else {})}
-    assert Bed(STREAM).image(f"{SOURCE}:v1", **spec)[0] == result
+    assert Bed(STREAM, serveFrom=["registry"]).image(f"{SOURCE}:v1", **spec)[0] == result
+    by_digest = Bed(STREAM).image(f"{SOURCE}:v1", **spec)[2] == f"{SOURCE}@{digest(1)}"
+    assert by_digest == (result == "pull-secrets")
 
 
 def test_answers_are_remembered_only_under_the_rules_that_gave_them() -> None:
@@ -160,3 +214,37 @@ def test_answers_are_remembered_only_under_the_rules_that_gave_them() -> None:
         text = f"registry.example.com/a/{number}"
         guards.problem(parse_reference(text), text, "team")
     assert len(guards._problems) <= 10_000
+
+
+def test_a_policy_that_is_served_in_two_versions_counts_until_both_are_gone() -> None:
+    """A release may serve the same object as v1 and v1alpha1, and stop to serve the older one."""
+    policies, policy = SignaturePolicies(), signature_policy_from(signature(SOURCE))
+    by_repository = signature_policy_from(
+        {
+            "metadata": {"name": "other"},
+            "spec": {"scopes": [SOURCE], "policy": {"signedIdentity": {"matchPolicy": "MatchRepository"}}},
+        }
+    )
+    for found in (policy, policy, by_repository, by_repository):
+        policies.apply(None, found)
+    policies.apply(policy, None)
+    assert policies.guard(f"{SOURCE}:v1", "team", digest(1)) == "ClusterImagePolicy other"
+    policies.apply(policy, None)
+    assert policies.guard(f"{SOURCE}:v1", "team", digest(1)) == ""
+    assert policies.guard(f"{SOURCE}:v1", "team", "") == "ClusterImagePolicy other"
+    policies.apply(by_repository, None)
+    policies.apply(by_repository, None)
+    assert policies.guard(f"{SOURCE}:v1", "team", "") == ""
+
+
+def test_every_version_of_both_kinds_is_read() -> None:
+    """Of all namespaces, or of one and the cluster."""
+    root = "/apis/config.openshift.io"
+    assert [path for _, _, path in signature_paths("team")] == [
+        f"{root}/v1/clusterimagepolicies",
+        f"{root}/v1/namespaces/team/imagepolicies",
+        f"{root}/v1alpha1/clusterimagepolicies",
+        f"{root}/v1alpha1/namespaces/team/imagepolicies",
+    ]
+    assert {path.rpartition("/")[2] for _, _, path in signature_paths()} == {"clusterimagepolicies", "imagepolicies"}
+    assert not any("namespaces" in path for _, _, path in signature_paths())

@@ -3,8 +3,10 @@
 import json
 from typing import Any
 
-from e2e.simulator.patches import json_patch
-from tests.webhook.builders import REGISTRY, SOURCE, Bed, digest, imported, pod, stream, tag
+import pytest
+
+from e2e.testbed.simulator.patches import json_patch
+from tests.webhook.builders import MIRROR_SET, REGISTRY, SOURCE, Bed, digest, image_config, imported, pod, stream, tag
 
 Object = dict[str, Any]
 V1, V2 = f"{SOURCE}:v1", f"{SOURCE}:v2"
@@ -116,3 +118,77 @@ def test_places_without_an_image_are_passed_over() -> None:
     document = pod(V1, volumes=[{"name": "v", "image": {}}])
     document["spec"]["containers"].append({"name": "none"})
     assert [image.slot.name for image in Bed(STREAM).review(document).images] == ["c0"]
+
+
+BY_DIGEST, OTHER = f"{SOURCE}@{digest(1)}", f"{SOURCE}@{digest(9)}"
+
+
+def annotated(image: str, original: str, **spec: Any) -> Object:
+    """A pod whose annotation names an original."""
+    return pod(image, metadata={"annotations": {ANNOTATION: json.dumps({"c0": original})}}, **spec)
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "result", "image"),
+    [
+        pytest.param(pod(V1), annotated(FIRST, V1), "kept", FIRST, id="mended-to-the-registry"),
+        pytest.param(pod(V1), annotated(BY_DIGEST, V1), "kept", BY_DIGEST, id="mended-to-the-digest"),
+        pytest.param(annotated(FIRST, V1), annotated(BY_DIGEST, V1), "kept", BY_DIGEST, id="from-the-registry-to-the-digest"),
+        pytest.param(annotated(FIRST, V1), annotated(OTHER, V1), "kept", OTHER, id="to-another-digest-of-the-repository"),
+        pytest.param(
+            annotated(FIRST, V1),
+            annotated(f"mirror.corp:5000/up/team/app@{digest(1)}", V1),
+            "kept",
+            f"mirror.corp:5000/up/team/app@{digest(1)}",
+            id="to-the-mirrors-own",
+        ),
+        pytest.param(annotated(BY_DIGEST, V1), annotated(FIRST, V1), "kept", FIRST, id="back-to-the-registry"),
+        pytest.param(annotated(FIRST, V1), annotated(V2, V1), "rewritten", SECOND, id="a-tag-is-another-image"),
+        pytest.param(annotated(FIRST, V1), annotated(BY_DIGEST, V2), "rewritten", FIRST, id="the-original-was-changed-too"),
+        pytest.param(annotated("quay.io/a", V1), annotated(BY_DIGEST, V1), "rewritten", FIRST, id="a-copied-annotation"),
+        pytest.param(annotated(FIRST, "quay.io/a:v1"), annotated(V1, "quay.io/a:v1"), "rewritten", FIRST, id="invented"),
+        pytest.param(annotated(BY_DIGEST, V1), annotated(V1, V1), "rewritten", BY_DIGEST, id="applied-again-after-the-digest-way"),
+        pytest.param(annotated("quay.io/a", V1), annotated(V1, V1), "rewritten", FIRST, id="applied-again-with-a-stale-annotation"),
+    ],
+)
+def test_what_is_ours_is_recognised_by_its_content(before: Object, after: Object, result: str, image: str) -> None:
+    """On an update a digest of the repository that the annotation names stays; an annotation alone proves nothing."""
+    rewriting = Bed(STREAM).review(after, before)
+    assert [examined.decision.result for examined in rewriting.images] == [result]
+    final = json_patch(after, rewriting.patch)
+    assert final["spec"]["containers"][0]["image"] == image
+    assert originals(final) == {"c0": after["spec"]["containers"][0]["image"] if result == "rewritten" else V1}
+
+
+def test_a_second_review_of_a_new_pod_keeps_its_way_and_its_original() -> None:
+    """The API server asks again after another webhook added the pull secret: nothing changes, the original stays known."""
+    once = patched(pod(V1, imagePullSecrets=[]))
+    assert (once["spec"]["containers"][0]["image"], originals(once)) == (BY_DIGEST, {"c0": V1})
+    assert Bed(STREAM).review({**once, "spec": pod(BY_DIGEST)["spec"]}).patch == []
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        pytest.param(json.dumps({"c0": "x" * 300_000}), id="a-long-original"),
+        pytest.param(json.dumps({f"c{n}": V1 for n in range(1, 20_000)}), id="many-containers-that-are-not-there"),
+        pytest.param("x" * 300_000, id="long-nonsense"),
+        pytest.param(json.dumps({"c0": "not//valid"}), id="an-original-that-does-not-parse"),
+    ],
+)
+def test_an_annotation_of_300_kb_or_of_nonsense_counts_for_nothing_and_goes(text: str) -> None:
+    """Somebody wrote it: the pod gets what any pod gets, and the annotation what is true."""
+    for document, old in ((annotated(V1, ""), None), (annotated(V1, ""), annotated(FIRST, ""))):
+        for each in (document, old):
+            if each:
+                each["metadata"]["annotations"][ANNOTATION] = text
+        after = json_patch(document, Bed(STREAM).review(document, old).patch)
+        assert (after["spec"]["containers"][0]["image"], originals(after)) == (FIRST, {"c0": V1})
+
+
+def test_an_annotation_keeps_what_other_containers_were() -> None:
+    """An update of one container says nothing about the others, though the registry that they name is gone."""
+    old = patched(pod(V1, V2))
+    bed = Bed(STREAM, rules=(MIRROR_SET, image_config("")))
+    changed = json_patch(old, [{"op": "replace", "path": "/spec/containers/0/image", "value": "quay.io/a"}])
+    assert originals(json_patch(changed, bed.review(changed, old).patch)) == {"c1": V2}

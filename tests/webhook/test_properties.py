@@ -6,16 +6,18 @@ from typing import Any
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from mirrorstream_webhook.lookup import Index, StreamClaims
+from mirrorstream_webhook.claims import StreamClaims
+from mirrorstream_webhook.index import Index
 from mirrorstream_webhook.pods import pod_from, slots
 
-from e2e.simulator.patches import json_patch
-from tests.webhook.builders import MIRROR_SET, REGISTRY, Bed, digest, imported, item, stream, tag
+from e2e.testbed.simulator.patches import json_patch
+from tests.webhook.builders import REGISTRY, Bed, digest, imported, item, stream, tag
 
 Object = dict[str, Any]
 ANNOTATION = "mirrorstream.github.io/original-images"
 REPOSITORIES = [f"registry.example.com/team/{name}" for name in ("app", "web")]
 NAMESPACES = ("team", "openshift")
+MIRRORED = "mirror.corp:5000/up/team/app"
 REFUSED = "Internal error occurred: dial tcp 10.0.0.1:443: connect: connection refused"
 
 numbers = st.integers(1, 3)
@@ -41,9 +43,8 @@ def streams(draw: st.DrawFn) -> list[StreamClaims]:
     """Some streams in two namespaces, each name once."""
     found = []
     for namespace in NAMESPACES:
-        for name in draw(st.lists(st.sampled_from(["a", "b", "c"]), unique=True, max_size=3)):
-            registry = draw(st.sampled_from([REGISTRY, REGISTRY, ""]))
-            found.append(stream(name, *(draw(tags(t)) for t in ("x", "y")), namespace=namespace, registry=registry))
+        names = draw(st.lists(st.sampled_from(["a", "b", "c"]), unique=True, max_size=3))
+        found += [stream(name, *(draw(tags(t)) for t in ("x", "y")), namespace=namespace) for name in names]
     return found
 
 
@@ -72,12 +73,13 @@ def pods(draw: st.DrawFn) -> Object:
     if draw(st.booleans()):
         metadata["annotations"] = {"other": "kept", **({ANNOTATION: text} if text is not None else {})}
     spec = {"containers": containers("c"), "initContainers": containers("i"), "ephemeralContainers": containers("e")}
+    spec["imagePullSecrets"] = draw(st.sampled_from([[], [{"name": "default-dockercfg-x7k2p"}], [{"name": "mine"}]]))
     return {"metadata": metadata, "spec": {**spec, "volumes": volumes, "restartPolicy": "Never"}}
 
 
 def bed_of(entries: list[StreamClaims], **more: Any) -> Bed:
     """A Decider that knows these streams."""
-    return Bed(*entries, rules=(MIRROR_SET,), **more)
+    return Bed(*entries, **more)
 
 
 def without_images(document: Object) -> Object:
@@ -102,7 +104,7 @@ def test_a_review_of_its_own_outcome_changes_nothing(entries: list[StreamClaims]
     once = json_patch(document, bed.review(document).patch)
     assert bed.review(once).patch == []
     assert bed.review(once, once).images == []
-    # Whoever applies the original again gets what there is.
+    # Applying the original again gives the present image.
     again = json_patch(document, bed.review(document, once).patch)
     assert again["spec"] == once["spec"]
 
@@ -112,17 +114,23 @@ def test_a_review_of_its_own_outcome_changes_nothing(entries: list[StreamClaims]
 def test_a_patch_changes_image_references_and_our_annotation_only(
     entries: list[StreamClaims], document: Object, pending: str
 ) -> None:
-    """And every new reference is the internal registry's: an item of the stream by digest, or the tag that is to come."""
+    """And every new reference is a digest of a stream's, the internal registry's or a mirrored one, or the tag that is to come."""
     bed = bed_of(entries, pendingTags=pending)
     rewriting = bed.review(document)
     after = json_patch(document, rewriting.patch)
     assert without_images(after) == without_images(document)
-    held = {(e.stream.repository, claim.digest) for e in entries for _, claim in e.claims if claim.digest}
-    waiting = {f"{e.stream.repository}:{claim.tag}" for e in entries for _, claim in e.claims if not claim.digest}
+    held = {(f"{REGISTRY}/{e.stream.path}", claim.digest) for e in entries for _, claim in e.pairs() if claim.digest}
+    mirrored = {(repository, digest(number)) for repository in (*REPOSITORIES, MIRRORED) for number in (1, 2, 3)}
+    waiting = {f"{REGISTRY}/{e.stream.path}:{claim.tag}" for e in entries for _, claim in e.pairs() if not claim.digest}
+    logs_in = bool(document["spec"]["imagePullSecrets"]) and document["spec"]["imagePullSecrets"][0]["name"] != "mine"
     for before, now in zip(slots(pod_from(document)), slots(pod_from(after)), strict=True):
         if before.image != now.image:
             repository, _, held_digest = now.image.partition("@")
-            assert (repository, held_digest) in held or (pending == "rewrite" and now.image in waiting)
+            if now.image.startswith(REGISTRY):
+                assert logs_in
+                assert (repository, held_digest) in held or (pending == "rewrite" and now.image in waiting)
+            else:
+                assert (repository, held_digest) in mirrored
             assert json.loads(after["metadata"]["annotations"][ANNOTATION])[before.name] == before.image
 
 

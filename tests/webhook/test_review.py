@@ -1,13 +1,16 @@
 """AdmissionReviews: what is answered, whatever comes."""
 
+import asyncio
 import base64
 import json
+import time
 from typing import Any
 
 import pytest
-from mirrorstream.metrics import Metrics
+from mirrorstream.runtime.metrics import Metrics
+from mirrorstream_webhook.access import AnswerPendingError
 from mirrorstream_webhook.metrics import ReviewMetrics
-from mirrorstream_webhook.review import BadReviewError, Reviewer
+from mirrorstream_webhook.review import WAITS_SECONDS, BadReviewError, Reviewer
 
 from tests.webhook.builders import REGISTRY, SOURCE, Bed, digest, imported, pod, settings, stream, tag
 
@@ -51,7 +54,14 @@ def test_a_patched_review() -> None:
     assert (response["uid"], response["patchType"]) == ("u1", "JSONPatch")
     assert patch[1] == {"op": "replace", "path": "/spec/containers/0/image", "value": f"{REGISTRY}/openshift/app@{digest(1)}"}
     assert json.loads(response["auditAnnotations"]["images"]) == [
-        {"name": "c0", "image": V1, "result": "rewritten", "reason": "the tag has this image", "stream": "openshift/app:v1"},
+        {
+            "name": "c0",
+            "image": V1,
+            "result": "rewritten",
+            "reason": "the tag has this image",
+            "stream": "openshift/app:v1",
+            "way": "registry",
+        },
         {"name": "c1", "image": "quay.io/a", "result": "no-stream", "reason": "no Local tag stands for it", "stream": ""},
     ]
     assert answering.count("mirrorstream_webhook_reviews_total", outcome="patched") == 1
@@ -77,6 +87,31 @@ def test_what_cannot_be_a_pod_of_ours_is_allowed_without_a_patch(request_: Objec
     """The API server validates after its webhooks, and says better what is wrong."""
     response = Answering().ask(**request_)
     assert set(response) <= {"uid", "allowed"}
+
+
+@pytest.mark.parametrize(
+    ("age", "pending"),
+    [pytest.param(0.0, True, id="new"), pytest.param(WAITS_SECONDS + 0.1, False, id="has-waited")],
+)
+def test_a_review_that_has_waited_is_answered_with_what_is_known(age: float, pending: bool) -> None:
+    """An API server that hangs leaves one question after another without an answer; no image may lose its patch to that."""
+    answering, body = Answering(), pod(f"{SOURCE}:own", V1)
+    answering.bed.index.apply(None, stream("own", tag("v1", f"{SOURCE}:own", imported(2)), namespace="team"))
+
+    def unanswered(*question: str) -> bool:
+        raise AnswerPendingError(lambda: asyncio.sleep(0))
+
+    answering.bed.decider._may_pull = unanswered
+    review = json.dumps(answering.body(object=body)).encode()
+    received = time.perf_counter() - age
+    if pending:
+        with pytest.raises(AnswerPendingError):
+            answering.reviewer.review(review, received)
+        return
+    response = json.loads(answering.reviewer.review(review, received))["response"]
+    told = [(image["result"], image.get("way")) for image in json.loads(response["auditAnnotations"]["images"])]
+    assert told == [("rewritten", "digest"), ("access-unknown", None)]
+    assert "patch" in response
 
 
 @pytest.mark.parametrize(
@@ -123,12 +158,17 @@ def test_a_failure_inside_allows_and_is_counted(caplog: pytest.LogCaptureFixture
     """Our bug must not be the pod's."""
     answering = Answering()
 
-    def broken(namespace: str, pod_namespace: str, account: str) -> bool | None:
+    def broken(*question: object, **more: object) -> bool | None:
         raise RuntimeError("out of order")
 
     answering.bed.decider._may_pull = broken
-    assert answering.ask() == {"uid": "u1", "allowed": True}
+    response = answering.ask()
+    (image,) = json.loads(response.pop("auditAnnotations")["images"])
+    assert (response, image["result"]) == ({"uid": "u1", "allowed": True}, "error")
     assert answering.count("mirrorstream_webhook_reviews_total", outcome="failed") == 1
+    answering.bed.decider.pod = broken  # type: ignore[assignment,method-assign]
+    assert answering.ask() == {"uid": "u1", "allowed": True}
+    assert answering.count("mirrorstream_webhook_reviews_total", outcome="failed") == 2
 
 
 def test_a_dry_run_is_answered_like_any_other() -> None:
@@ -138,7 +178,7 @@ def test_a_dry_run_is_answered_like_any_other() -> None:
 
 
 def test_what_was_answered_counts_only_under_the_same_streams_rules_and_settings() -> None:
-    """The same pod, a moment later: a stream, a rule or a setting that changed meanwhile decides."""
+    """The same pod, a moment later: a stream, a rule or a setting that changed in between decides."""
     answering = Answering()
     bed = answering.bed
     assert "patch" in answering.ask()
@@ -177,7 +217,7 @@ def test_only_answers_are_kept_that_are_small_and_sure() -> None:
         pytest.param(V1, "no-access", ("openshift/app", digest(1)), id="no-access"),
         pytest.param(f"{SOURCE}@{digest(1)}", "no-access", ("openshift/app:",), id="by-digest"),
         pytest.param("quay.io/secret/x:v1", "not-mirrored", ("openshift/other", "quay.io/secret/x:v1"), id="not-mirrored"),
-        pytest.param(f"{SOURCE}:v2", "not-imported", ("openshift/app", "pending"), id="not-imported"),
+        pytest.param(f"{SOURCE}:v2", "not-imported", ("openshift/app", "pending", "leave"), id="not-imported"),
     ],
 )
 def test_the_audit_annotation_tells_of_a_shared_stream_only_to_who_may_pull_from_it(
@@ -187,12 +227,13 @@ def test_the_audit_annotation_tells_of_a_shared_stream_only_to_who_may_pull_from
     bed = Bed(
         stream("app", tag("v1", V1, imported(1)), tag("v2", f"{SOURCE}:v2")),
         stream("other", tag("v1", "quay.io/secret/x:v1", imported(2, "quay.io/secret/x"))),
+        pendingTags="leave",
     )
     bed.denied = {("openshift", "team")}
     (shown,) = bed.review(pod(image)).images
     found = shown.document("team")
     assert (found["result"], found["stream"]) == (result, "")
     assert "openshift" in found["reason"]
-    assert not [text for text in hidden if text in found["reason"]]
+    assert not [text for text in hidden if text in json.dumps({**found, "image": ""})]
     assert shown.document("openshift")["stream"].startswith("openshift/"), "the stream's own namespace is told"
     assert shown.decision.stream, "and so is who explains with a token that may see it"

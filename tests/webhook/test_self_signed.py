@@ -1,124 +1,19 @@
 """Certificates of the webhook's own: what is in the caBundle and served when, and what never happens to others' entries."""
 
-import base64
 import ipaddress
-import json
-from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature
-from mirrorstream.authority import Authority
-from mirrorstream.certs import CertificatePair
 from mirrorstream.kube.client import ApiError, ApiUnreachable
-from mirrorstream_webhook import bundle
-from mirrorstream_webhook.self_signed import LIFETIME, SETTLE, SelfSigned
+from mirrorstream.runtime.certs import CertificatePair
+from mirrorstream_webhook import ca_bundle
+from mirrorstream_webhook.self_signed import LIFETIME, SETTLE
 
-from e2e.simulator.errors import StatusError
-from e2e.simulator.patches import json_patch
+from tests.webhook.registered import FOREIGN, START, Api, Bed, Clock
 
 Object = dict[str, Any]
-START = datetime(2026, 1, 1, tzinfo=UTC)
-FOREIGN = Authority.create("somebody-else", now=START, lifetime=timedelta(hours=1)).certificate
-
-
-class Clock:
-    """A time that tests move."""
-
-    def __init__(self) -> None:
-        self.now = START
-
-    def __call__(self) -> datetime:
-        """What it shows."""
-        return self.now
-
-    def pass_(self, delta: timedelta) -> None:
-        """Let time pass."""
-        self.now += delta
-
-
-class Api:
-    """One MutatingWebhookConfiguration, with versions, JSON patches, and failures on command."""
-
-    def __init__(self, *clients: Object) -> None:
-        clients = clients or ({"service": {"name": "mirrorstream-webhook", "namespace": "mirrorstream"}},)
-        webhooks = [{"name": f"w{number}", "clientConfig": client} for number, client in enumerate(clients)]
-        self.document: Object = {"metadata": {"name": "mirrorstream", "resourceVersion": "1"}, "webhooks": webhooks}
-        self.writes = 0
-        self.fail: Callable[[str], None] = lambda method: None
-
-    def request(self, method: str, path: str, *, body: Any = None, content_type: str = "", timeout: float = 0) -> Object:
-        """What the controller's client does."""
-        assert path == "/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations/mirrorstream"
-        self.fail(method)
-        if method == "PATCH":
-            try:
-                self.document = json_patch(self.document, body)
-            except StatusError as error:
-                raise ApiError(422, "Invalid", str(error)) from error
-            self.writes += 1
-            self.touch()
-        return json.loads(json.dumps(self.document))  # type: ignore[no-any-return]
-
-    def touch(self) -> None:
-        """A write."""
-        metadata = self.document["metadata"]
-        metadata["resourceVersion"] = str(int(metadata["resourceVersion"]) + 1)
-
-    def put(self, content: bytes, webhook: int = 0) -> None:
-        """Somebody writes a caBundle."""
-        self.document["webhooks"][webhook]["clientConfig"]["caBundle"] = base64.b64encode(content).decode()
-        self.touch()
-
-    def bundle(self, webhook: int = 0) -> list[bytes]:
-        """The bundle's certificates."""
-        return bundle.entries(base64.b64decode(self.document["webhooks"][webhook]["clientConfig"].get("caBundle", "")))
-
-
-class Bed:
-    """A replica, its clock and what it serves."""
-
-    def __init__(self, api: Api | None = None, clock: Clock | None = None, replica: str = "pod-a") -> None:
-        self.api, self.clock = api or Api(), clock or Clock()
-        self.served: list[CertificatePair] = []
-        client: Any = self.api
-        self.replica = SelfSigned(
-            client,
-            "mirrorstream",
-            self.served.append,
-            replica=replica,
-            now=self.clock,
-            uniform=lambda low, high: low + (high - low) * self.jitter,
-        )
-        self.jitter = 1.0
-
-    def step(self, after: timedelta = timedelta(0)) -> None:
-        """Time passes, and the replica looks."""
-        self.clock.pass_(after)
-        self.replica.step()
-
-    def issuer(self) -> bytes | None:
-        """The entry of the bundle that signed what is served now; None if there is none, or one of the two is not valid."""
-        leaf = x509.load_pem_x509_certificate(self.served[-1].certificate)
-        for entry in self.api.bundle():
-            authority = x509.load_pem_x509_certificate(entry)
-            valid = all(c.not_valid_before_utc <= self.clock.now < c.not_valid_after_utc for c in (leaf, authority))
-            try:
-                leaf.verify_directly_issued_by(authority)
-            except (ValueError, InvalidSignature):  # another one's
-                continue
-            return entry if valid else None
-        return None
-
-    def accepted(self) -> bool:
-        """Whether an API server with the present bundle accepts what is served now."""
-        return self.issuer() is not None
-
-    def settle(self) -> None:
-        """Time passes until every API server knows the bundle, and the replica looks."""
-        self.step(SETTLE)
 
 
 @pytest.fixture
@@ -386,7 +281,7 @@ def test_a_container_that_crashes_again_and_again_leaves_one_authority() -> None
     clock, api = Clock(), Api()
     well = Bed(api, clock, "well")
     well.step()
-    for _ in range(bundle.MOST + 20):
+    for _ in range(ca_bundle.MAX_CERTIFICATES + 20):
         last = Bed(api, clock, "crashing")
         last.step(timedelta(seconds=1))
     assert last.accepted()
@@ -398,11 +293,11 @@ def test_pods_that_are_killed_do_not_fill_the_bundle() -> None:
     """Each leaves an authority that has not expired: only the newest stay."""
     clock, api = Clock(), Api()
     api.put(FOREIGN)
-    for number in range(bundle.MOST + 20):
+    for number in range(ca_bundle.MAX_CERTIFICATES + 20):
         last = Bed(api, clock, f"pod-{number}")
         last.step(timedelta(seconds=1))
     assert last.accepted()
-    assert len(api.bundle()) == bundle.MOST + 1
+    assert len(api.bundle()) == ca_bundle.MAX_CERTIFICATES + 1
     assert FOREIGN.strip() in api.bundle()
 
 
@@ -421,6 +316,6 @@ def test_after_an_uninstallation_there_is_nothing_to_leave(bed: Bed, caplog: pyt
 def test_what_is_no_certificate_is_left_out_and_breaks_nothing() -> None:
     """A block that cannot be read stays; text between blocks is no entry."""
     odd = b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----"
-    merged = bundle.merge(b"text\n" + odd + b"\n# more\n", [FOREIGN], START, "pod-a")
-    assert bundle.entries(merged) == [odd, FOREIGN.strip()]
-    assert bundle.without(merged, "pod-a") == merged
+    merged = ca_bundle.merge(b"text\n" + odd + b"\n# more\n", [FOREIGN], START, "pod-a")
+    assert ca_bundle.entries(merged) == [odd, FOREIGN.strip()]
+    assert ca_bundle.without(merged, "pod-a") == merged

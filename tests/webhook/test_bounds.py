@@ -1,0 +1,92 @@
+"""Without the policy that bounds the account's right, pods are reported and not changed."""
+
+import pytest
+from mirrorstream.kube.client import ApiError, ApiUnreachable
+
+from tests.webhook.builders import SOURCE, Bed, Object, settings
+from tests.webhook.pending_loop import NOT_FOUND, Loop
+from tests.webhook.test_hangs import HEALED, OURS, hanging
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        ({"pendingPods": "report"}, "webhook.pendingPods is report"),
+        ({"mode": "observe"}, "mode is observe"),
+    ],
+    ids=["report", "observe"],
+)
+def test_where_nothing_may_be_changed_it_is_told(change: Object, expected: str) -> None:
+    """What would become of the pod, once."""
+    loop = Loop(Bed(HEALED, mode=change.get("mode", "active")), **change)
+    loop.see(hanging(f"{SOURCE}:v1"))
+    loop.evaluate()
+    loop.evaluate()
+    ((_, reason, text),) = loop.recorder.events
+    assert reason == "PendingPodNotRepaired"
+    assert expected in text
+    assert OURS in text
+    assert not loop.api.patches
+    loop.bed.decider.configure(settings())
+    loop.loop.configure(settings())
+    loop.evaluate()
+    assert len(loop.api.patches) == 1
+
+
+UNBOUNDED = {
+    "no such API": {"policies/": NOT_FOUND},
+    "no policy": {"policies/": ApiError(404, "NotFound", "not found", {"name": "mirrorstream-pending-pods"})},
+    "no binding": {"policybindings/": ApiError(404, "NotFound", "not found", {"name": "mirrorstream-pending-pods"})},
+    "may not see it": {"policies/": ApiError(403, "Forbidden", "forbidden")},
+}
+
+
+@pytest.mark.parametrize("case", UNBOUNDED)
+def test_an_account_that_is_not_bounded_changes_nothing(case: str) -> None:
+    """It reports, until the policy is there."""
+    loop = Loop(lead=False)
+    loop.api.problems = dict(UNBOUNDED[case])
+    loop.loop.election.attempt()
+    loop.loop.tick()
+    loop.see(hanging(f"{SOURCE}:v1"))
+    loop.evaluate()
+    assert not loop.api.patches
+    assert "ValidatingAdmissionPolicy" in loop.recorder.events[0][2]
+    loop.api.problems = {}
+    loop.now += 61
+    loop.loop.election.attempt()
+    loop.loop.tick()
+    loop.evaluate()
+    assert len(loop.api.patches) == 1
+
+
+@pytest.mark.parametrize("binding", [{"validationActions": ["Warn"], "policyName": "mirrorstream-pending-pods"}, {}], ids=str)
+def test_a_binding_that_does_not_deny_bounds_nothing(binding: Object) -> None:
+    """Neither does one of another policy."""
+    loop = Loop(lead=False)
+    loop.api.binding = binding
+    loop.loop.election.attempt()
+    loop.loop.tick()
+    loop.see(hanging(f"{SOURCE}:v1"))
+    loop.evaluate()
+    assert not loop.api.patches
+
+
+def test_an_api_server_that_does_not_answer_is_no_missing_policy() -> None:
+    """Nothing is done, and nobody told, until it is known."""
+    loop = Loop(lead=False)
+    loop.api.problems = {"policies/": ApiUnreachable("no answer")}
+    loop.loop.election.attempt()
+    loop.loop.tick()
+    loop.see(hanging(f"{SOURCE}:v1"))
+    assert not loop.loop._looked
+    loop.api.problems = {}
+    loop.now += 6
+    loop.loop.tick()
+    assert loop.loop._looked
+    loop.api.problems = {"policies/": ApiUnreachable("no answer")}
+    loop.now += 61
+    loop.loop.election.attempt()
+    loop.loop.tick()
+    loop.evaluate()
+    assert len(loop.api.patches) == 1
