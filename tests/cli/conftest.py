@@ -4,11 +4,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from mirrorstream.cli import main
 from mirrorstream.kube.client import Client, load_client
+from mirrorstream_cli.main import main
 
-from e2e.simulator.simulator import Simulator
-from e2e.waiting import wait_for
+from e2e.testbed.simulator.simulator import Simulator
+from e2e.testbed.support.waiting import wait_for
 from tests.cli.simulated import DEAD, STREAMS, Run
 
 

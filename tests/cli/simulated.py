@@ -7,11 +7,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from mirrorstream.commands.waiting import Clock
 from mirrorstream.kube.client import Client
+from mirrorstream_cli.polling import Clock
 
-from e2e.simulator.simulator import Simulator
-from tests.cli.builders import DIGEST
+from e2e.testbed.simulator.simulator import Simulator
+from tests.diagnose.builders import DIGEST
 
 Run = Callable[..., int]
 STREAMS = "/apis/image.openshift.io/v1/namespaces/ns/imagestreams"
@@ -26,9 +26,10 @@ def cover(client: Client, source: str = "localhost:1") -> None:
     client.request("POST", "/apis/config.openshift.io/v1/imagedigestmirrorsets", body=body)
 
 
-def heal(client: Client, through: str = "localhost:2/mirror/team/app:v1") -> None:
+def heal(client: Client) -> None:
     """Record an image, as the controller does."""
-    annotations = {"mirrorstream.github.io/imported-through": through}
+    recorded = json.dumps({"2027-01-01T00:00:00Z": "localhost:2"})
+    annotations = {"mirrorstream.github.io/imported-through": "localhost:2", "mirrorstream.github.io/recorded": recorded}
     image = {"metadata": {"name": DIGEST, "annotations": annotations}, "dockerImageReference": f"localhost:1/team/app@{DIGEST}"}
     client.request("POST", "/apis/image.openshift.io/v1/images", body=image)
     stream = client.get(f"{STREAMS}/app")
@@ -39,7 +40,7 @@ def heal(client: Client, through: str = "localhost:2/mirror/team/app:v1") -> Non
 
 
 class Waits:
-    """A clock of a test: whoever sleeps lets something happen, and time pass."""
+    """A test's clock: a sleep lets something happen and moves the time."""
 
     def __init__(self, *happenings: Callable[[], object]) -> None:
         self.at, self.happenings = time.time(), list(happenings)

@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 import yaml
-from mirrorstream.commands import status
 from mirrorstream.kube.client import Client, ConfigurationError
+from mirrorstream_cli.commands import status
 
-from e2e.simulator.simulator import Simulator
+from e2e.testbed.simulator.simulator import Simulator
 from tests.cli.simulated import DEAD, STREAMS, Run, Waits, arguments, configure, cover, event, fail, heal
 
 _connected: list[Any] = []
@@ -89,7 +89,7 @@ def test_whether_an_empty_namespace_exists_may_be_hidden(
 
 def test_the_image_set_is_not_for_tenants_to_choose(run: Run, client: Client, capsys: pytest.CaptureFixture[str]) -> None:
     """Anybody can have a tag fail; what no rule covers is taken in only if the administrator says so."""
-    for flags, images in (([], None), (["--uncovered"], [{"name": DEAD}])):
+    for flags, images in (([], None), (["--unmirrored"], [{"name": DEAD}])):
         assert run("missing", "-A", "-o", "imageset", *flags) == 3
         captured = capsys.readouterr()
         assert yaml.safe_load(captured.out)["mirror"].get("additionalImages") == images
@@ -97,7 +97,7 @@ def test_the_image_set_is_not_for_tenants_to_choose(run: Run, client: Client, ca
     cover(client, "localhost:1/else")
     assert run("missing", "-n", "ns", "-o", "imageset") == 3
     left_out = (
-        f"mirrorstream: {DEAD} is left out: no mirror rule is known to cover it, so any tenant could have named it (--uncovered)\n"
+        f"mirrorstream: {DEAD} is left out: no mirror rule is known to cover it, so any tenant could have named it (--unmirrored)\n"
     )
     assert capsys.readouterr().err.startswith(left_out)
 
@@ -116,7 +116,7 @@ def test_status_waits_for_the_heal(
         assert waits.slept == 0
     elif heals:
         assert waits.slept == 2
-        assert "  ns/app:v1  through localhost:2/mirror/team/app:v1\n" in capsys.readouterr().out
+        assert "  ns/app:v1  through localhost:2\n" in capsys.readouterr().out
     else:
         assert waits.slept >= 60
 
@@ -155,7 +155,7 @@ def test_status_says_that_its_answer_is_an_old_one(
 
 
 def test_status_does_not_wait_for_an_observer(client: Client, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """And does not say that it goes on trying."""
+    """And does not say that it retries."""
     cover(client)
     configure(client, "mode: observe")
     waits = Waits()
@@ -163,7 +163,7 @@ def test_status_does_not_wait_for_an_observer(client: Client, tmp_path: Path, ca
     assert waits.slept == 0
     out = capsys.readouterr().out
     assert "Failing (mirrorstream observes only (mode: observe))\n" in out
-    assert "goes on trying" not in out
+    assert "mirrorstream retries" not in out
 
 
 @pytest.mark.parametrize("subject", [DEAD, "ns/app:v1"])

@@ -7,9 +7,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from mirrorstream import cli
-from mirrorstream.cli import build_parser, main
-from mirrorstream.completion import FILES, complete, plugin_answer, script
+from mirrorstream_cli.completion import FILES, complete, plugin_answer, script
+from mirrorstream_cli.main import build_parser, main
 
 PROGRAM = Path(sys.executable).parent / "mirrorstream"
 
@@ -32,6 +31,9 @@ PROGRAM = Path(sys.executable).parent / "mirrorstream"
         (["status", "--kubeconfig", ""], [FILES]),
         (["explain", "--file", "a.yaml", "--fi"], ["--file"]),
         (["explain", "--file", ""], [FILES]),
+        (["check", "--file", ""], [FILES]),
+        (["check", "-o", "i"], ["imageset"]),
+        (["su"], ["suggest"]),
         (["completion", ""], ["bash", "zsh", "fish"]),
         (["completion", "bash", ""], []),
         (["nonsense", ""], []),
@@ -46,7 +48,17 @@ def test_what_a_word_may_become(words: list[str], found: list[str]) -> None:
 
 def test_every_subcommand_is_offered() -> None:
     """And nothing else."""
-    assert set(complete(build_parser(), [""])) >= {"controller", "webhook", "explain", "status", "missing", "retry", "completion"}
+    assert set(complete(build_parser(), [""])) >= {
+        "controller",
+        "webhook",
+        "explain",
+        "status",
+        "missing",
+        "check",
+        "suggest",
+        "retry",
+        "completion",
+    }
     assert complete(build_parser(), []) == complete(build_parser(), [""])
 
 
@@ -58,7 +70,7 @@ def test_kubectl_gets_a_directive() -> None:
 
 def test_as_kubectls_completer(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     """Kubectl and oc run `kubectl_complete-mirrorstream` with the words behind the plugin's name."""
-    monkeypatch.setattr(cli.sys, "argv", ["/usr/bin/kubectl_complete-mirrorstream", "status", "-o", "j"])
+    monkeypatch.setattr(sys, "argv", ["/usr/bin/kubectl_complete-mirrorstream", "status", "-o", "j"])
     assert main() == 0
     assert capsys.readouterr().out == "json\n:4\n"
 
@@ -76,7 +88,7 @@ def _ask(shell: str, text: str, folder: Path) -> list[str]:
     }
     environment = {**os.environ, "PATH": f"{PROGRAM.parent}:{os.environ['PATH']}", "HOME": str(folder)}
     done = subprocess.run(
-        [shell, "-c", asked[shell]], cwd=folder, env=environment, capture_output=True, text=True, check=False, timeout=30
+        [shell, "-c", asked[shell]], cwd=folder, env=environment, capture_output=True, text=True, check=False, timeout=300
     )
     assert done.returncode in (0, 1), done
     return [line for line in done.stdout.splitlines() if line]

@@ -1,14 +1,15 @@
 """`mirrorstream explain`: offline on files, on a cluster, and what it says when something is wrong."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
 import yaml
-from mirrorstream.cli import main
-from mirrorstream.commands.explain import is_reference
+from mirrorstream_cli.commands.explain import is_reference
+from mirrorstream_cli.main import main
 
-from e2e.simulator.simulator import Simulator
+from e2e.testbed.simulator.simulator import Simulator
 
 SETS = """
 kind: ImageDigestMirrorSet
@@ -78,6 +79,74 @@ def test_a_stream_shows_the_state_of_its_tags(sets: str, capsys: pytest.CaptureF
     assert "latest  from" not in out
 
 
+@pytest.mark.parametrize("name", [None, "", "NO IMAGE"])
+def test_a_tag_that_names_no_image_costs_only_itself(name: str | None, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The others are explained, and a note says what is wrong with which; asked for alone, it is an error."""
+    path = tmp_path / "objects.yaml"
+    tags = [
+        {"name": "odd", "from": {"kind": "DockerImage", "name": name}},
+        {"name": "2", "from": {"kind": "DockerImage", "name": IMAGE}},
+    ]
+    stream = {"kind": "ImageStream", "metadata": {"name": "app", "namespace": "web"}, "spec": {"tags": tags}}
+    path.write_text(json.dumps(stream))
+    assert main(["explain", "web/app", "--file", str(path), "-o", "json"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert [found["stream"] for found in document["explanations"]] == ["web/app:2"]
+    says = f"web/app:odd is not explained, since its from names no image: {name or ''!r}: invalid reference format"
+    assert says in document["notes"]
+    assert main(["explain", "web/app:odd", "--file", str(path)]) == 1
+    assert capsys.readouterr().err == f"mirrorstream: {says}\n"
+    stream["spec"] = {"dockerImageRepository": "NO IMAGE", "tags": tags[1:]}
+    path.write_text(json.dumps(stream))
+    assert main(["explain", "web/app", "--file", str(path)]) == 0
+    assert "web/app is not explained, since its spec.dockerImageRepository names no image: 'NO IMAGE'" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("insecure", [True, False])
+def test_a_whole_repository_is_judged_as_the_stream_says(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], insecure: bool
+) -> None:
+    """An insecure one also matches entries of allowedRegistriesForImport for port 80."""
+    path = tmp_path / "objects.json"
+    config = {"allowedRegistriesForImport": [{"domainName": "quay.example.com", "insecure": True}]}
+    annotations = {"openshift.io/image.insecureRepository": str(insecure).lower()}
+    stream = {
+        "kind": "ImageStream",
+        "metadata": {"name": "app", "namespace": "web", "annotations": annotations},
+        "spec": {"dockerImageRepository": "quay.example.com/team/app"},
+    }
+    items = [stream, {"kind": "Image", "metadata": {"name": "cluster"}, "spec": config}]
+    path.write_text(json.dumps({"apiVersion": "v1", "kind": "List", "items": items}))
+    assert main(["explain", "web/app", "--file", str(path), "-o", "json"]) == 0
+    (found,) = json.loads(capsys.readouterr().out)["explanations"]
+    assert found["importAllowed"] is insecure
+
+
+@pytest.mark.parametrize(
+    ("reference", "fails"),
+    [("x.example.net:5000/foo:1", True), (f"x.example.net:5000/foo@sha256:{'a' * 64}", False), ("x.example.net/foo:1", False)],
+    ids=["tag", "not-for-digests", "both-mirrors-are-valid"],
+)
+def test_a_mirror_that_makes_no_reference_has_a_nodes_pull_fail(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], reference: str, fails: bool
+) -> None:
+    """A node gives up at it, though another mirror is fine; the controller goes on with that one."""
+    path = tmp_path / "objects.yaml"
+    mirrors = ["m.example.com:5000", "m.example.com"]
+    spec = {"imageTagMirrors": [{"source": "*.example.net", "mirrors": mirrors}]}
+    path.write_text(json.dumps({"kind": "ImageTagMirrorSet", "metadata": {"name": "wild"}, "spec": spec}))
+    why = "m.example.com:5000 in place of *.example.net does not make a valid reference"
+    assert main(["explain", reference, "--file", str(path)]) == 0
+    out = capsys.readouterr().out
+    assert (f"  A node's pull fails: {why}. The controller leaves this mirror out.\n" in out) is fails
+    assert ("A node pulls from" not in out) is fails
+    assert main(["explain", reference, "--file", str(path), "-o", "json"]) == 0
+    (explanation,) = json.loads(capsys.readouterr().out)["explanations"]
+    assert explanation["pullFailure"] == (why if fails else "")
+    assert (explanation["pullSources"] == []) is fails
+    assert "m.example.com" in explanation["candidates"][-1]["reference"]
+
+
 @pytest.mark.parametrize("output", ["json", "yaml"])
 def test_programs_get_a_document(sets: str, capsys: pytest.CaptureFixture[str], output: str) -> None:
     """With the documented names."""
@@ -86,7 +155,7 @@ def test_programs_get_a_document(sets: str, capsys: pytest.CaptureFixture[str], 
     document = json.loads(out) if output == "json" else yaml.safe_load(out)
     (explanation,) = document["explanations"]
     assert set(explanation) == {
-        "reference", "scope", "objects", "pullSources", "candidates", "leftOut", "refused", "importAllowed",
+        "reference", "scope", "objects", "pullSources", "pullFailure", "candidates", "leftOut", "refused", "importAllowed",
         "stream", "state", "tag",
     }  # fmt: skip
     assert explanation["candidates"] == [
@@ -106,7 +175,8 @@ def test_programs_get_a_document(sets: str, capsys: pytest.CaptureFixture[str], 
     [
         ([IMAGE], "a: [", "not valid YAML"),
         ([IMAGE], "- a", "document 1: expected an object, found list"),
-        ([IMAGE], "kind: Pod\nmetadata: {}", "document 1: kind: 'Pod' is none of"),
+        ([IMAGE], "metadata: {}", "document 1: kind: expected the kind of an object, found None"),
+        (["openshift/nope"], "kind: Template", "no ImageStream openshift/nope; other kinds are left out: Template; `oc process"),
         ([IMAGE], "kind: ImageTagMirrorSet", "document 1: metadata: expected a mapping in ImageTagMirrorSet"),
         (["quay.io/Bad:x"], SETS, "'quay.io/Bad:x': repository name must be lowercase"),
         (["openshift/nope"], SETS, "the files have no ImageStream openshift/nope"),
@@ -191,3 +261,66 @@ def test_a_stream_without_its_namespace_is_hinted_at(
     assert main(["explain", subject, "--file", sets]) == 0
     says = f"Note: {subject} was taken for an image of docker.io; a stream's tag is NAMESPACE/{subject}\n"
     assert (says in capsys.readouterr().out) is hint
+
+
+DATA = Path(__file__).parents[1] / "data" / "explain"
+SEARCH = DATA / "search-registries.yaml"
+
+
+@pytest.mark.parametrize("subject", ["busybox:latest", f"busybox@sha256:{'a' * 64}", f"library/busybox@sha256:{'a' * 64}"])
+def test_a_name_without_a_registry_is_looked_for_where_nodes_do(
+    subject: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The Image config's list takes the place of docker.io, and all of it is told, in its order."""
+    assert main(["explain", subject, "--file", str(SEARCH)]) == 0
+    out = capsys.readouterr().out
+    assert out.startswith(f"quay.io/{subject}\n")
+    assert f"Note: a node looks for {subject} in quay.io/{subject} (containerRuntimeSearchRegistries of the Image config)" in out
+    assert "docker.io" not in out
+    two = tmp_path / "two.yaml"
+    two.write_text(SEARCH.read_text().replace("[quay.io]", "[registry.access.redhat.com, docker.io]"))
+    assert main(["explain", subject, "--file", str(two), "-o", "json"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    hub = f"docker.io/{subject}" if subject.startswith("library/") else f"docker.io/library/{subject}"
+    red_hat = f"registry.access.redhat.com/{subject}"
+    assert [found["reference"] for found in document["explanations"]] == [red_hat, hub]
+    assert f"in {red_hat}, then {hub} (" in document["notes"][0]
+
+
+@pytest.mark.parametrize("subject", ["quay.io/busybox:latest", "docker.io/busybox:latest", "localhost/busybox:1"])
+def test_a_name_with_a_registry_is_looked_for_there(subject: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """Whatever the list is."""
+    assert main(["explain", subject, "--file", str(SEARCH)]) == 0
+    out = capsys.readouterr().out
+    assert out.startswith(subject.partition("/")[0])
+    assert "looks for" not in out
+
+
+@pytest.mark.parametrize(
+    ("subject", "file", "failure"),
+    [
+        ("web/a:403", "not-found-in-a-page.yaml", "HTTP 403"),
+        ("web/a:404", "not-found-in-a-page.yaml", "HTTP 404"),
+        ("web/a:other404", "not-found-in-a-page.yaml", "HTTP 404"),
+        ("web/a:1", "not-a-registry.yaml", "HTTP 404 Not Found"),
+    ],
+)
+def test_what_is_no_registry_said_nothing_about_the_image(
+    subject: str, file: str, failure: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Whatever its page says: the mirrors are tried."""
+    assert main(["explain", subject, "--file", str(DATA / file)]) == 0
+    out = capsys.readouterr().out
+    assert "finds it in no mirror yet, and retries (not-a-registry)\n" in out
+    assert f"failure:      no registry answered: {failure}\n" in out
+    assert f"  1. mirror.example.com:5000/up/{subject.removeprefix('web/')}" in out
+
+
+def test_the_reference_is_told_that_is_recorded_for_this_failure(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Of a source that times out it is the mirror's, and without a failure the source's."""
+    text = (DATA / "not-a-registry.yaml").read_text()
+    timed_out = tmp_path / "timed-out.yaml"
+    timed_out.write_text(re.sub(r'endpoint .*Found\)"', 'net/http: TLS handshake timeout"', text))
+    for subject, recorded in (("web/a:1", "mirror.example.com:5000/up/a"), ("registry.example.org/a:1", "registry.example.org/a")):
+        assert main(["explain", subject, "--file", str(timed_out)]) == 0
+        assert f"  and records {recorded}@DIGEST\n" in capsys.readouterr().out

@@ -3,9 +3,9 @@
 import argparse
 
 import pytest
-from mirrorstream.cli import build_parser
-from mirrorstream.commands.arguments import duration
-from mirrorstream.commands.waiting import Clock, look_until
+from mirrorstream_cli.main import build_parser
+from mirrorstream_cli.options import duration
+from mirrorstream_cli.polling import Clock, poll_until
 
 
 @pytest.mark.parametrize(
@@ -36,6 +36,9 @@ def test_what_is_no_duration(text: str) -> None:
         ["status", "-o", "imageset"],
         ["status", "--wait", "x"],
         ["retry"],
+        ["check", "x.yaml"],
+        ["check", "--wait", "5m"],
+        ["suggest", "-o", "imageset"],
         ["completion", "x"],
     ],
 )
@@ -83,5 +86,5 @@ class Time:
 def test_looking_again(takes: float, seconds: float, needed: float, found: float, slept: list[float]) -> None:
     """Until it is so, or the time is over; the last look is at its end."""
     time = Time(takes)
-    answer = look_until(time.look, lambda passed: passed >= needed, seconds=seconds, every=1, clock=time.clock())
+    answer = poll_until(time.look, lambda passed: passed >= needed, seconds=seconds, every=1, clock=time.clock())
     assert (answer.found, time.slept) == (pytest.approx(found), pytest.approx(slept))

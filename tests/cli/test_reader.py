@@ -1,5 +1,6 @@
 """Reading from an API server that shows less than everything, and is asked for no more than is needed."""
 
+import dataclasses
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -7,15 +8,17 @@ from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
-from mirrorstream.commands.reading import FEW, MOST, Reader
+from mirrorstream.diagnose.tag_status import ControllerView, State, TagState
+from mirrorstream.imagestream.failures import Bypass
 from mirrorstream.kube.client import ApiError, load_client
-from mirrorstream.kube.lists import METADATA_ONLY, read_all
-from mirrorstream.tagstates import Asking, State, TagState
+from mirrorstream.kube.pager import METADATA_ONLY, read_all
+from mirrorstream_cli.reader import MAX_IMAGE_TAGS, MAX_SINGLE_IMAGES, Reader
 
 from tests.kube.conftest import Request, Script
 
 Answer = Callable[[Request], None]
-THROUGH = {"annotations": {"mirrorstream.github.io/imported-through": "m.io/x:1\x1b[2J"}}
+THEN = "2027-01-15T08:00:00Z"
+THROUGH = {"annotations": {"mirrorstream.github.io/recorded": json.dumps({THEN: "m.io:5000\x1b[2J"})}}
 
 
 @pytest.fixture
@@ -50,7 +53,7 @@ def routes(**answers: Any) -> Answer:
 
 def well(number: int) -> TagState:
     """A tag that is well."""
-    return TagState("ns", "app", f"v{number}", State.IMPORTED, "src.io/a:1", digest=f"sha256:{number}")
+    return TagState("ns", "app", f"v{number}", State.IMPORTED, "src.io/a:1", digest=f"sha256:{number}", created=THEN)
 
 
 def test_lists_are_read_page_by_page(script: Script, reader: Reader) -> None:
@@ -102,11 +105,11 @@ def test_streams_that_may_not_be_listed_are_an_error(script: Script, reader: Rea
 def test_events_are_those_of_streams(script: Script, reader: Reader) -> None:
     """The API server picks them; who may not list them gets a note."""
     script.handle = routes(events=[])
-    reader.journal("app")
+    reader.history("app")
     assert "fieldSelector=involvedObject.kind%3DImageStream%2CinvolvedObject.name%3Dapp" in script.requests[0][1]
     assert not reader.notes
     script.handle = routes(events=403)
-    reader.journal()
+    reader.history()
     assert reader.notes == ["you may not list Events, so what mirrorstream tried is not known"]
 
 
@@ -131,7 +134,7 @@ IDMS = [{"metadata": {"name": "m"}, "spec": {"imageDigestMirrors": [{"source": "
 def test_rules(script: Script, reader: Reader, answers: Any, policy: bool, known: bool, says: list[str]) -> None:
     """A kind that may not be listed could have the rule that counts: then no rule is claimed to be absent."""
     script.handle = routes(**answers)
-    found, rules = reader.rules(Asking())
+    found, rules = reader.rules(ControllerView())
     assert (found is not None, rules.known) == (policy, known)
     assert len(reader.notes) == len(says)
     assert all(text in note for text, note in zip(says, reader.notes, strict=True))
@@ -140,24 +143,25 @@ def test_rules(script: Script, reader: Reader, answers: Any, policy: bool, known
 @pytest.mark.parametrize(
     ("config", "bypass", "known", "says"),
     [
-        ("mirrors: {bypassNotFound: true}", True, True, []),
-        ("mode: observe", False, True, ["mirrorstream observes only (mode: observe): it heals nothing"]),
-        ("mirrors: {nonsense: 1}", False, False, ["ConfigMap mirrorstream-config: mirrors.nonsense: unknown field"]),
-        (403, False, False, []),
-        (404, False, False, []),
+        ("mirrors: {bypassNotFound: true}", Bypass(not_found=True), True, []),
+        ("mirrors: {bypassDenied: false}", Bypass(denied=False), True, []),
+        ("mode: observe", Bypass(), True, ["mirrorstream observes only (mode: observe): it heals nothing"]),
+        ("mirrors: {nonsense: 1}", Bypass(), False, ["ConfigMap mirrorstream-config: mirrors.nonsense: unknown field"]),
+        (403, Bypass(), False, []),
+        (404, Bypass(), False, []),
     ],
 )
 def test_the_controllers_configuration(
-    script: Script, reader: Reader, config: Any, bypass: bool, known: bool, says: list[str]
+    script: Script, reader: Reader, config: Any, bypass: Bypass, known: bool, says: list[str]
 ) -> None:
     """Where it may be read; otherwise the default is taken, which is not known to be right."""
     answer = config if isinstance(config, int) else {"data": {"config.yaml": config}}
     script.handle = routes(**{"mirrorstream-config": answer})
-    asking, found = reader.asking()
-    assert (asking.bypass_not_found, found, reader.notes) == (bypass, known, says)
+    controller_view, found = reader.controller_view()
+    assert (controller_view.bypass, found, reader.notes) == (bypass, known, says)
 
 
-@pytest.mark.parametrize("tags", [1, FEW])
+@pytest.mark.parametrize("tags", [1, MAX_SINGLE_IMAGES])
 def test_few_images_are_asked_for_one_by_one(script: Script, reader: Reader, tags: int) -> None:
     """Any viewer of the namespace may; no list has the annotation."""
 
@@ -166,8 +170,15 @@ def test_few_images_are_asked_for_one_by_one(script: Script, reader: Reader, tag
         request.answer(200, {"image": {"metadata": {"name": f"sha256:{number}", **(THROUGH if number == "0" else {})}}})
 
     script.handle = handle
-    assert reader.origins(well(number) for number in range(tags)) == {"sha256:0": "m.io/x:1"}
+    assert reader.origins(well(number) for number in range(tags)) == {("sha256:0", THEN): "m.io:5000"}
     assert len(script.requests) == tags
+
+
+def test_an_item_of_the_platform_did_not_come_through_a_mirror(script: Script, reader: Reader) -> None:
+    """Though another tag's item with the same image did: an Image is one for all tags that have it."""
+    script.handle = lambda request: request.answer(200, {"image": {"metadata": {"name": "sha256:0", **THROUGH}}})
+    others = dataclasses.replace(well(0), tag="other", created="2027-01-15T09:00:00Z")
+    assert reader.origins([well(0), others]) == {("sha256:0", THEN): "m.io:5000"}
 
 
 def test_many_images_are_listed_without_their_contents(script: Script, reader: Reader) -> None:
@@ -180,7 +191,7 @@ def test_many_images_are_listed_without_their_contents(script: Script, reader: R
         request.answer(200, {"metadata": {}, "items": items})
 
     script.handle = handle
-    assert reader.origins(well(number) for number in range(FEW + 1)) == {"sha256:1": "m.io/x:1"}
+    assert reader.origins(well(number) for number in range(MAX_SINGLE_IMAGES + 1)) == {("sha256:1", THEN): "m.io:5000"}
     assert asked == [METADATA_ONLY]
 
 
@@ -194,9 +205,10 @@ def test_who_may_not_list_images_asks_for_a_bounded_number(script: Script, reade
             request.answer(200, {"image": {"metadata": {"name": "sha256:1"}}})
 
     script.handle = handle
-    assert reader.origins(well(number) for number in range(MOST + 50)) == {}
-    assert len(script.requests) == MOST + 1
-    assert reader.notes == [f"you may not list Images: only {MOST} of {MOST + 50} well tags were asked for how they came"]
+    assert reader.origins(well(number) for number in range(MAX_IMAGE_TAGS + 50)) == {}
+    assert len(script.requests) == MAX_IMAGE_TAGS + 1
+    total = MAX_IMAGE_TAGS + 50
+    assert reader.notes == [f"you may not list Images: only {MAX_IMAGE_TAGS} of {total} well tags were asked for how they came"]
 
 
 @pytest.mark.parametrize(("status", "notes"), [(403, 1), (404, 0)])

@@ -4,13 +4,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from mirrorstream.commands import retry
 from mirrorstream.kube.client import Client, ConfigurationError
+from mirrorstream_cli.commands import retry
 
-from e2e.simulator.simulator import Simulator
-from e2e.waiting import wait_for
-from tests.cli.builders import DIGEST
+from e2e.testbed.simulator.simulator import Simulator
+from e2e.testbed.support.waiting import wait_for
 from tests.cli.simulated import DEAD, MIRRORED, STREAMS, Run, Waits, arguments, configure, cover, event, fail, heal
+from tests.diagnose.builders import DIGEST
 
 
 @pytest.mark.parametrize("patient", [False, True])
@@ -19,7 +19,7 @@ def test_retry_tells_of_the_heal(client: Client, tmp_path: Path, capsys: pytest.
     cover(client)
     waits = Waits(lambda: None, lambda: heal(client))
     assert retry.run(arguments(tmp_path / "kubeconfig", wait=300 if patient else None), waits.clock()) == 0
-    assert capsys.readouterr().out == "ns/app:v1  healed  through localhost:2/mirror/team/app:v1\n"
+    assert capsys.readouterr().out == "ns/app:v1  healed  through localhost:2\n"
     assert "mirrorstream.github.io/retry" in client.get(f"{STREAMS}/app")["metadata"]["annotations"]
 
 
@@ -159,14 +159,14 @@ OUTCOME = {
 def test_an_attempt_during_the_platforms_import_is_no_outcome(
     client: Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The import may last long, and the back-off goes on meanwhile: only what follows the request counts."""
+    """The import may last long, and the backoff continues: only what follows the request counts."""
     cover(client)
     request = Client.request
 
     def slow(self: Client, method: str, path: str, **more: Any) -> Any:
         answer = request(self, method, path, **more)
         if path.endswith("imagestreamimports"):
-            event(client, OUTCOME, "meanwhile")
+            event(client, OUTCOME, "earlier")
         return answer
 
     monkeypatch.setattr(Client, "request", slow)
@@ -195,7 +195,7 @@ def test_a_heal_between_two_reads_is_seen(client: Client, tmp_path: Path, capsys
     served = {**OUTCOME, "result": "imported", "candidates": [{"reference": MIRRORED, "mirrorSet": "m"}]}
     waits = Waits(lambda: event(client, served), lambda: heal(client))
     assert retry.run(arguments(tmp_path / "kubeconfig"), waits.clock()) == 0
-    assert capsys.readouterr().out == f"ns/app:v1  healed  through {MIRRORED}\n"
+    assert capsys.readouterr().out == "ns/app:v1  healed  through localhost:2\n"
     assert waits.slept == 2
 
 
@@ -211,7 +211,7 @@ def test_retry_outlives_an_api_server_that_is_away(
         lambda: heal(client),
     )
     assert retry.run(arguments(tmp_path / "kubeconfig"), waits.clock()) == 0
-    assert capsys.readouterr().out == f"ns/app:v1  healed  through {MIRRORED}\n"
+    assert capsys.readouterr().out == "ns/app:v1  healed  through localhost:2\n"
 
 
 def test_retry_asks_again_when_the_request_is_lost(simulator: Simulator, client: Client, tmp_path: Path) -> None:
@@ -254,7 +254,7 @@ def test_a_well_tag_whose_import_did_not_end_is_not_called_well(
     assert retry.run(arguments(tmp_path / "kubeconfig"), waits.clock()) == exit_status
     out = capsys.readouterr().out
     if moves:
-        assert out.startswith(f"ns/app:v1  healed  through {MIRRORED}\n")
+        assert out.startswith("ns/app:v1  healed  through localhost:2\n")
         assert waits.slept == 2
     else:
         assert out.startswith("ns/app:v1  not imported again  the platform's own import did not end\n")

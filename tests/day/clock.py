@@ -8,7 +8,7 @@ START = 1_800_000_000.0
 
 
 class DayClock:
-    """Time of day and monotonic time, moved together; whoever waits is told when they have moved."""
+    """Time of day and monotonic time, moved together; waiters are told when they have moved."""
 
     def __init__(self) -> None:
         self.time = 0.0

@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 from mirrorstream.kube.client import ApiError, load_client
 
-from e2e.registry import Failure, Registry
-from e2e.simulator.images import imports
-from e2e.simulator.settings import Settings as ClusterSettings
-from e2e.simulator.simulator import Simulator
+from e2e.testbed.registries.registry import Failure, Registry
+from e2e.testbed.simulator.images import imports
+from e2e.testbed.simulator.settings import Settings as ClusterSettings
+from e2e.testbed.simulator.simulator import Simulator
 from tests.day.clock import DayClock
 from tests.day.programs import Controller, Sizes, Webhook, caught_up, our_threads, settled
 
@@ -24,7 +24,7 @@ STREAMS, TAGS = 5, ("v1", "v2")
 SCHEDULED_SECONDS = 900
 BUILDS_KEPT = 3
 PASSING_KEPT = 3
-SETTLE_SECONDS = 30.0
+SETTLE_SECONDS = 300.0
 OURS = [
     tracemalloc.Filter(True, f"*/{package}/*") for package in ("mirrorstream", "mirrorstream_controller", "mirrorstream_webhook")
 ]

@@ -9,19 +9,20 @@ from typing import Any
 import yaml
 from mirrorstream.kube.client import Client, load_client
 from mirrorstream.kube.informer import Informer
-from mirrorstream.metrics import Metrics
-from mirrorstream.settings import Settings, SettingsFile
-from mirrorstream.sources import PolicySource
+from mirrorstream.rules.source import PolicySource
+from mirrorstream.runtime.metrics import Metrics
+from mirrorstream.runtime.settings import Settings, SettingsFile
 from mirrorstream_controller.manager import STREAMS, Manager
 from mirrorstream_webhook.access import Access
-from mirrorstream_webhook.decide import Decider
+from mirrorstream_webhook.cache import ReviewCache
+from mirrorstream_webhook.claims import read_claims
+from mirrorstream_webhook.decider import Decider
 from mirrorstream_webhook.guards import Guards, SignaturePolicies
-from mirrorstream_webhook.lookup import Index, read_claims
+from mirrorstream_webhook.index import Index
 from mirrorstream_webhook.metrics import ReviewMetrics
-from mirrorstream_webhook.outcomes import Outcomes
 from mirrorstream_webhook.review import Reviewer
 
-from e2e.simulator.simulator import Simulator
+from e2e.testbed.simulator.simulator import Simulator
 from tests.day.clock import DayClock
 
 IMPORTS = 4
@@ -59,22 +60,19 @@ class Controller:
         with queue._condition:
             due = bool(queue._delayed) and queue._delayed[0][0] <= self._clock.monotonic()
             busy = due or queue._dirty or queue._processing
-        return manager._leading and not busy and not len(manager._pool) and not manager._events._waiting
+        return manager._leading and not busy and not len(manager._imports) and not manager._events._waiting
 
     def sizes(self) -> Sizes:
         """How much it keeps."""
         manager, queue, reconciler = self.manager, self.manager._queue, self.manager._reconciler
-        memories = list(reconciler._streams.values())
+        states = list(reconciler._streams.values())
         return {
-            "memories": len(memories),
-            "tags in memories": sum(
-                len(m.pending) + len(m.failing) + len(m.tried) + len(m.held_until) + len(m.running) + len(m.results)
-                for m in memories
-            ),
+            "streams": len(states),
+            "tags of streams": sum(len(state._tags) for state in states),
             "failing streams": len(reconciler.failing._streams),
             "delays": len(queue._delayed) + len(queue._due),
-            "queue": len(queue._failures) + len(queue._dirty) + len(queue._processing) + len(queue._urgent_after),
-            "turns": len(queue._turns) + len(queue._urgent) + len(manager._pool),
+            "queue": len(queue._failures) + len(queue._dirty) + len(queue._processing) + len(queue._priority_after),
+            "turns": len(queue._turns) + len(queue._priority) + len(manager._imports),
             "mirrors in metrics": len(reconciler._metrics._answered),
             "series": sum(len(metric.samples) for metric in manager.metrics.registry.collect()),
             "objects": sum(informer.count() for informer in self.informers),
@@ -95,7 +93,7 @@ class Webhook:
         self._index = Index()
         self._decider = Decider(self._index, self._access.allowed, settings, own_namespace="mirrorstream")
         self._reviewer = Reviewer(self._decider, ReviewMetrics(Metrics("webhook")))
-        self._reviewer._outcomes = Outcomes(clock.monotonic)
+        self._reviewer._outcomes = ReviewCache(clock.monotonic)
         self._signatures = SignaturePolicies()
         self._streams = Informer(
             self._client, STREAMS, read_claims, lambda change: self._index.apply(change.old, change.new), name="streams"

@@ -3,9 +3,18 @@
 import json
 from typing import Any
 
-from mirrorstream.attempts import OUTCOME_ANNOTATION, Answer, Attempt, Journal, Result, StreamEvent, decode_event, encode_attempt
-from mirrorstream.imagestreams import ImageStream, imagestream_from
-from mirrorstream.policy import MirrorPolicy
+from mirrorstream.imagestream.model import ImageStream, imagestream_from
+from mirrorstream.imagestream.outcomes import (
+    OUTCOME_ANNOTATION,
+    Attempt,
+    AttemptHistory,
+    AttemptResult,
+    CandidateAnswer,
+    StreamEvent,
+    decode_event,
+    encode_attempts,
+)
+from mirrorstream.rules.policy import MirrorPolicy
 
 Object = dict[str, Any]
 NOW = 1_800_000_000.0
@@ -20,6 +29,7 @@ IDMS = {
 }
 POLICY = MirrorPolicy.from_objects([IDMS])
 FIRST, SECOND = "m.io/x/team/app:v1", "n.io/y/team/app:v1"
+HOST = "m.io"
 DIGEST = "sha256:" + "a" * 64
 
 
@@ -53,9 +63,9 @@ def stream(status: Object | None = None, *tags: Object, annotations: Object | No
     )
 
 
-def attempt(result: str = Result.FAILED, *failures: str, tag: str = "v1", **more: Any) -> Attempt:
+def attempt(result: str = AttemptResult.FAILED, *failures: str, tag: str = "v1", **more: Any) -> Attempt:
     """An attempt whose candidates, the mirrors of POLICY in order, answered with these failures (empty: it served the image)."""
-    answers = tuple(Answer(ref, "ImageDigestMirrorSet/m", f, f) for ref, f in zip((FIRST, SECOND), failures, strict=False))
+    answers = tuple(CandidateAnswer(ref, "ImageDigestMirrorSet/m", f, f) for ref, f in zip((FIRST, SECOND), failures, strict=False))
     return Attempt(**{"tag": tag, "result": str(result), "source": SOURCE, "candidates": answers, **more})
 
 
@@ -63,7 +73,7 @@ def event(
     outcome: Attempt | str | None, *, at: str = "2027-01-15T07:58:00Z", name: str = "app.1", version: str = "1", **more: Any
 ) -> StreamEvent:
     """An Event of the stream `ns/app`; `outcome` may be text that is no attempt, or None for no annotation at all."""
-    text = encode_attempt(outcome) if isinstance(outcome, Attempt) else outcome
+    text = next(encode_attempts([outcome]))[0] if isinstance(outcome, Attempt) else outcome
     annotations = {} if text is None else {"annotations": {OUTCOME_ANNOTATION: text, "other": "x"}}
     document = {
         "metadata": {"name": name, "resourceVersion": version, **annotations},
@@ -77,6 +87,6 @@ def event(
     return decode_event(json.dumps(document).encode())
 
 
-def journal(*outcomes: Attempt) -> Journal:
-    """A journal with these attempts, in their order."""
-    return Journal(event(outcome, name=f"app.{number}") for number, outcome in enumerate(outcomes))
+def history(*outcomes: Attempt) -> AttemptHistory:
+    """A history with these attempts, in their order."""
+    return AttemptHistory(event(outcome, name=f"app.{number}") for number, outcome in enumerate(outcomes))

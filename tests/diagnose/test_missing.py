@@ -4,15 +4,15 @@ from typing import Any
 
 import pytest
 import yaml
-from mirrorstream.attempts import Journal, Result
-from mirrorstream.imagestreams import imagestream_from
-from mirrorstream.missingimages import Absence, MissingImage, imageset, missing_images, render_missing
-from mirrorstream.policy import MirrorPolicy
-from mirrorstream.screen import layout
-from mirrorstream.tagstates import Asking, tag_states
+from mirrorstream.diagnose.missing import Absence, MissingImage, imageset, missing_images, render_missing
+from mirrorstream.diagnose.tag_status import ControllerView, tag_states
+from mirrorstream.imagestream.model import imagestream_from
+from mirrorstream.imagestream.outcomes import AttemptHistory, AttemptResult
+from mirrorstream.rules.policy import MirrorPolicy
+from mirrorstream.text.terminal import layout
 
-from e2e.imageset import SCHEMA, check, check_imageset
-from tests.cli.builders import FIRST, IDMS, NOT_FOUND, POLICY, SECOND, SOURCE, attempt, failure, item, journal, stream
+from e2e.testbed.support.imageset import SCHEMA, check, check_imageset
+from tests.diagnose.builders import FIRST, IDMS, NOT_FOUND, POLICY, SECOND, SOURCE, attempt, failure, history, item, stream
 
 GONE, OPEN = Absence.MISSING, Absence.UNKNOWN
 EMPTY = MirrorPolicy.from_objects([])
@@ -21,30 +21,32 @@ DIGEST = "sha256:" + "b" * 64
 CHECKED = {"openshift.io/image.dockerRepositoryCheck": "2027-01-15T07:00:00Z"}
 
 
-def missing(known: Journal, policy: MirrorPolicy | None = POLICY, found: Any = None) -> list[MissingImage]:
+def missing(known: AttemptHistory, policy: MirrorPolicy | None = POLICY, found: Any = None) -> list[MissingImage]:
     """What is missing of one failing tag."""
-    return missing_images(tag_states(found or stream(failure()), policy, known, Asking()))
+    return missing_images(tag_states(found or stream(failure()), policy, known, ControllerView()))
 
 
 @pytest.mark.parametrize(
     ("known", "policy", "absence", "why"),
     [
-        pytest.param(Journal(), EMPTY, GONE, "no mirror rule covers it", id="no-rule"),
-        pytest.param(journal(attempt("failed", "not-found", "not-found")), POLICY, GONE, "every mirror", id="nobody"),
-        pytest.param(journal(attempt("failed", "not-found", "timeout")), POLICY, OPEN, f"{SECOND} could not say", id="timeout"),
-        pytest.param(journal(attempt("failed", "unauthorized", "not-found")), POLICY, OPEN, FIRST, id="credentials"),
-        pytest.param(Journal(), POLICY, OPEN, "nothing is known to have been tried", id="no-event"),
-        pytest.param(journal(attempt("failed", "not-found")), POLICY, OPEN, f"{SECOND}: not known", id="a-new-mirror"),
-        pytest.param(journal(attempt("error", message="refused by x")), POLICY, OPEN, "refused by x", id="not-let"),
-        pytest.param(journal(attempt(Result.IMPORTED, "")), POLICY, OPEN, f"{FIRST} served it before", id="served-before"),
-        pytest.param(journal(attempt("failed", "not-found")), None, GONE, "the mirror does not", id="rules-unseen"),
-        pytest.param(Journal(), None, OPEN, "nothing is known", id="rules-unseen-and-no-event"),
-        pytest.param(Journal(), TAGS_ONLY, OPEN, "every mirror is left out", id="every-mirror-is-left-out"),
-        pytest.param(journal(attempt("not-recorded")), POLICY, OPEN, FIRST, id="not-recorded-by-an-older-version"),
-        pytest.param(journal(attempt("failed")), None, OPEN, "not known", id="an-event-without-candidates"),
+        pytest.param(AttemptHistory(), EMPTY, GONE, "no mirror rule covers it", id="no-rule"),
+        pytest.param(history(attempt("failed", "not-found", "not-found")), POLICY, GONE, "every mirror", id="nobody"),
+        pytest.param(history(attempt("failed", "not-found", "timeout")), POLICY, OPEN, f"{SECOND} could not say", id="timeout"),
+        pytest.param(history(attempt("failed", "unauthorized", "not-found")), POLICY, OPEN, FIRST, id="credentials"),
+        pytest.param(AttemptHistory(), POLICY, OPEN, "nothing is known to have been tried", id="no-event"),
+        pytest.param(history(attempt("failed", "not-found")), POLICY, OPEN, f"{SECOND}: not known", id="a-new-mirror"),
+        pytest.param(history(attempt("error", message="refused by x")), POLICY, OPEN, "refused by x", id="not-let"),
+        pytest.param(history(attempt(AttemptResult.IMPORTED, "")), POLICY, OPEN, f"{FIRST} served it before", id="served-before"),
+        pytest.param(history(attempt("failed", "not-found")), None, GONE, "the mirror does not", id="rules-unseen"),
+        pytest.param(AttemptHistory(), None, OPEN, "nothing is known", id="rules-unseen-and-no-event"),
+        pytest.param(AttemptHistory(), TAGS_ONLY, OPEN, "every mirror is left out", id="every-mirror-is-left-out"),
+        pytest.param(history(attempt("not-recorded")), POLICY, OPEN, FIRST, id="not-recorded-by-an-older-version"),
+        pytest.param(history(attempt("failed")), None, OPEN, "not known", id="an-event-without-candidates"),
     ],
 )
-def test_what_is_missing_and_what_is_not_known(known: Journal, policy: MirrorPolicy | None, absence: Absence, why: str) -> None:
+def test_what_is_missing_and_what_is_not_known(
+    known: AttemptHistory, policy: MirrorPolicy | None, absence: Absence, why: str
+) -> None:
     """A mirror that could not be asked may well have the image."""
     (image,) = missing(known, policy)
     assert (image.image, image.absence, image.tags) == (SOURCE, absence, ("ns/app:v1",))
@@ -55,12 +57,12 @@ def test_what_is_missing_and_what_is_not_known(known: Journal, policy: MirrorPol
 @pytest.mark.parametrize(
     "known",
     [
-        journal(attempt("held", "", message="serves another image")),
-        journal(attempt("not-recorded", "not-found", "", message="the API server refused to record the import: a quota")),
+        history(attempt("held", "", message="serves another image")),
+        history(attempt("not-recorded", "not-found", "", message="the API server refused to record the import: a quota")),
     ],
     ids=["held", "not-recorded"],
 )
-def test_an_image_that_a_mirror_served_is_not_missing(known: Journal) -> None:
+def test_an_image_that_a_mirror_served_is_not_missing(known: AttemptHistory) -> None:
     """Whatever kept it from being recorded."""
     found = stream({**item(1), "conditions": failure()["conditions"]})
     assert not missing(known, found=found)
@@ -79,15 +81,15 @@ def test_an_image_that_a_mirror_served_is_not_missing(known: Journal) -> None:
 )
 def test_nothing_is_said_of_what_nobody_looks_for(found: Any) -> None:
     """No mirror was asked, or none would help."""
-    assert not missing(Journal(), found=found)
+    assert not missing(AttemptHistory(), found=found)
 
 
 def test_an_image_that_several_tags_want_is_said_once() -> None:
     """As missing, if it is for one of them."""
     more: Any = {"name": "v2", "from": {"kind": "DockerImage", "name": SOURCE}, "generation": 1}
     found = stream(failure(), more)
-    both = list(tag_states(found, POLICY, journal(attempt("failed", "not-found", "not-found")), Asking()))
-    unknown = tag_states(stream(failure()), POLICY, Journal(), Asking())
+    both = list(tag_states(found, POLICY, history(attempt("failed", "not-found", "not-found")), ControllerView()))
+    unknown = tag_states(stream(failure()), POLICY, AttemptHistory(), ControllerView())
     (image,) = missing_images([*unknown, *both])
     assert (image.absence, image.tags) == (Absence.MISSING, ("ns/app:v1", "ns/app:v1"))
 
@@ -99,7 +101,7 @@ def test_a_whole_repository_is_none_that_oc_mirror_can_fetch() -> None:
         "spec": {"dockerImageRepository": "src.io/team/app"},
     }
     found = imagestream_from(document)
-    (image,) = missing(Journal(), EMPTY, found)
+    (image,) = missing(AttemptHistory(), EMPTY, found)
     assert (image.image, image.repository, image.tags) == ("src.io/team/app", True, ("ns/app",))
     made, left_out = imageset([image])
     assert made["mirror"] == {}
@@ -128,12 +130,12 @@ def test_the_image_set_is_one_that_oc_mirror_takes() -> None:
 @pytest.mark.parametrize(("policy", "covered"), [(POLICY, True), (None, False), (EMPTY, False)], ids=["rule", "unseen", "no-rule"])
 def test_only_what_a_rule_covers_is_for_the_image_set(policy: MirrorPolicy | None, covered: bool) -> None:
     """An Event may say anything, so where the rules are not seen it covers nothing."""
-    (image,) = missing(journal(attempt("failed", "not-found", "not-found")), policy)
+    (image,) = missing(history(attempt("failed", "not-found", "not-found")), policy)
     assert image.absence is GONE
-    for uncovered in (False, True):
-        document, left_out = imageset([image], uncovered=uncovered)
-        assert check_imageset(document) == ([SOURCE] if covered or uncovered else [])
-        assert bool(left_out) is not (covered or uncovered)
+    for unmirrored in (False, True):
+        document, left_out = imageset([image], unmirrored=unmirrored)
+        assert check_imageset(document) == ([SOURCE] if covered or unmirrored else [])
+        assert bool(left_out) is not (covered or unmirrored)
 
 
 def test_an_empty_image_set_is_valid() -> None:

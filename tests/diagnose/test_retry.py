@@ -3,13 +3,11 @@
 from typing import Any
 
 import pytest
-from mirrorstream.attempts import Journal
-from mirrorstream.imagestreams import ImageStream, imagestream_from
-from mirrorstream.retries import (
-    Asked,
+from mirrorstream.diagnose.retry import (
     CannotRetry,
-    Look,
-    Outcome,
+    RetryOutcome,
+    RetryRequest,
+    Snapshot,
     chosen_tags,
     import_request,
     imported_tags,
@@ -17,10 +15,12 @@ from mirrorstream.retries import (
     render_outcomes,
     settled,
 )
-from mirrorstream.screen import layout
-from mirrorstream.tagstates import Asking, State, TagState, tag_states, with_origins
+from mirrorstream.diagnose.tag_status import ControllerView, State, TagState, tag_states, with_origins
+from mirrorstream.imagestream.model import ImageStream, imagestream_from
+from mirrorstream.imagestream.outcomes import AttemptHistory
+from mirrorstream.text.terminal import layout
 
-from tests.cli.builders import DIGEST, FIRST, NOT_FOUND, POLICY, SOURCE, attempt, failure, item, journal, stream
+from tests.diagnose.builders import DIGEST, FIRST, HOST, NOT_FOUND, POLICY, SOURCE, attempt, failure, history, item, stream
 
 FOLLOWS: list[Any] = [
     {"name": "latest", "from": {"kind": "ImageStreamTag", "name": "v1"}},
@@ -36,7 +36,7 @@ FOLLOWS: list[Any] = [
 
 def chosen(found: ImageStream, tag: str | None) -> tuple[str, ...]:
     """The tags that are imported."""
-    return chosen_tags(found, tag_states(found, POLICY, Journal(), Asking()), tag)
+    return chosen_tags(found, tag_states(found, POLICY, AttemptHistory(), ControllerView()), tag)
 
 
 @pytest.mark.parametrize(
@@ -136,15 +136,15 @@ def test_what_the_platform_imported(status: Any, imported: set[str]) -> None:
     assert imported_tags(request, {"status": status}) == imported
 
 
-def state(status: Any = None, known: Journal | None = None, *, observing: bool = False, **changes: Any) -> TagState:
+def state(status: Any = None, known: AttemptHistory | None = None, *, observing: bool = False, **changes: Any) -> TagState:
     """A tag's state."""
-    (found,) = tag_states(stream(status, **changes), POLICY, known or Journal(), Asking(observing=observing))
+    (found,) = tag_states(stream(status, **changes), POLICY, known or AttemptHistory(), ControllerView(observing=observing))
     return found
 
 
 OLD_IMAGE: Any = {**item(1), "conditions": failure()["conditions"]}
-HELD = journal(attempt("held", "", message="serves another image"))
-TRIED, SERVED = journal(attempt("failed", "not-found")), journal(attempt("imported", ""))
+HELD = history(attempt("held", "", message="serves another image"))
+TRIED, SERVED = history(attempt("failed", "not-found")), history(attempt("imported", ""))
 OPTED_OUT: Any = {"mirrorstream.github.io/import": "disabled"}
 
 
@@ -175,31 +175,35 @@ def test_how_long_to_wait(found: TagState, fresh: bool, configured: bool, patien
 @pytest.mark.parametrize(
     ("outcome", "says", "well"),
     [
-        (Outcome(state(item()), platform=True), f"ns/app:v1  imported by the platform  src.io/team/app@{DIGEST}", True),
-        (Outcome(with_origins([state(item())], {DIGEST: FIRST})[0]), f"ns/app:v1  healed  through {FIRST}", True),
-        (Outcome(state(item())), f"ns/app:v1  imported  src.io/team/app@{DIGEST}", True),
+        (RetryOutcome(state(item()), platform=True), f"ns/app:v1  imported by the platform  src.io/team/app@{DIGEST}", True),
+        (RetryOutcome(with_origins([state(item())], {(DIGEST, ""): HOST})[0]), f"ns/app:v1  healed  through {HOST}", True),
+        (RetryOutcome(state(item())), f"ns/app:v1  imported  src.io/team/app@{DIGEST}", True),
         (
-            Outcome(state(failure(), journal(attempt("failed", "not-found", "timeout")))),
+            RetryOutcome(state(failure(), history(attempt("failed", "not-found", "timeout")))),
             "ns/app:v1  still failing  unreachable: dial tcp 10.0.0.1:443: connect: connection refused; "
             "m.io/x/team/app:v1: not-found; n.io/y/team/app:v1: timeout",
             False,
         ),
         (
-            Outcome(state(failure(), journal(attempt("error", message="no rights")))),
+            RetryOutcome(state(failure(), history(attempt("error", message="no rights")))),
             "ns/app:v1  still failing  unreachable: dial tcp 10.0.0.1:443: connect: connection refused; no rights",
             False,
         ),
-        (Outcome(state(failure())), "connection refused; nothing is known to have been tried through a mirror", False),
-        (Outcome(state(failure(NOT_FOUND, "NotFound"))), "ns/app:v1  refused  the failure (not-found) must not be", False),
-        (Outcome(state(failure(), annotations=OPTED_OUT)), "the stream's annotation mirrorstream.github.io/import says so", False),
-        (Outcome(state(failure(), observing=True)), "refused; mirrorstream observes only (mode: observe)", False),
-        (Outcome(state(OLD_IMAGE, HELD)), f"ns/app:v1  held  {FIRST} serves another image\n", False),
-        (Outcome(state(item()), problem="not imported again: why"), "ns/app:v1  not imported again  why", False),
-        (Outcome(state(item()), platform=True, problem="gone"), "ns/app:v1  gone\n", False),
-        (Outcome(state()), "ns/app:v1  pending  the platform's import is pending", False),
+        (RetryOutcome(state(failure())), "connection refused; nothing is known to have been tried through a mirror", False),
+        (RetryOutcome(state(failure(NOT_FOUND, "NotFound"))), "ns/app:v1  refused  the failure (not-found) must not be", False),
+        (
+            RetryOutcome(state(failure(), annotations=OPTED_OUT)),
+            "the stream's annotation mirrorstream.github.io/import is disabled",
+            False,
+        ),
+        (RetryOutcome(state(failure(), observing=True)), "refused; mirrorstream observes only (mode: observe)", False),
+        (RetryOutcome(state(OLD_IMAGE, HELD)), f"ns/app:v1  held  {FIRST} serves another image\n", False),
+        (RetryOutcome(state(item()), problem="not imported again: why"), "ns/app:v1  not imported again  why", False),
+        (RetryOutcome(state(item()), platform=True, problem="gone"), "ns/app:v1  gone\n", False),
+        (RetryOutcome(state()), "ns/app:v1  pending  the platform's import is pending", False),
     ],
 )
-def test_one_line_for_each_tag(outcome: Outcome, says: str, well: bool) -> None:
+def test_one_line_for_each_tag(outcome: RetryOutcome, says: str, well: bool) -> None:
     """What became of it, and why it did not."""
     text = layout(render_outcomes([outcome]))
     assert says in text
@@ -211,19 +215,19 @@ def test_one_line_for_each_tag(outcome: Outcome, says: str, well: bool) -> None:
 
 def test_a_healed_tag_over_an_old_failure_is_well() -> None:
     """The state decides, not what was before."""
-    assert state(item(), journal(attempt("failed", "timeout"))).state is State.IMPORTED
+    assert state(item(), history(attempt("failed", "timeout"))).state is State.IMPORTED
 
 
-def look(found: ImageStream) -> Look:
+def look(found: ImageStream) -> Snapshot:
     """A stream and its states."""
-    return Look(found, {one.tag: one for one in tag_states(found, POLICY, Journal(), Asking())})
+    return Snapshot(found, {one.tag: one for one in tag_states(found, POLICY, AttemptHistory(), ControllerView())})
 
 
-def repository(*tags: Any, listed: tuple[str, ...] = (), source: str = "src.io/team/app") -> Look:
+def repository(*tags: Any, listed: tuple[str, ...] = ()) -> Snapshot:
     """A stream of a whole repository, with tags of its spec besides, and those that were listed."""
     document = {
         "metadata": {"name": "app", "namespace": "ns", "annotations": {"openshift.io/image.dockerRepositoryCheck": "x"}},
-        "spec": {"dockerImageRepository": source, "tags": list(tags)},
+        "spec": {"dockerImageRepository": "src.io/team/app", "tags": list(tags)},
         "status": {"tags": [{"tag": name, **item()} for name in listed]},
     }
     return look(imagestream_from(document))
@@ -240,44 +244,60 @@ WHOLE = repository()
 @pytest.mark.parametrize(
     ("asked", "found", "told"),
     [
-        pytest.param(Asked(look(stream(failure())), ("v1",)), look(stream(failure())), [("v1", "failing", "")], id="the-same"),
         pytest.param(
-            Asked(look(stream(failure())), ("v1",)), repository(), [("v1", "failing", "no longer in the spec")], id="a-deleted-tag"
+            RetryRequest(look(stream(failure())), ("v1",)), look(stream(failure())), [("v1", "failing", "")], id="the-same"
         ),
         pytest.param(
-            Asked(look(stream(failure())), ("v1",)),
+            RetryRequest(look(stream(failure())), ("v1",)),
+            repository(),
+            [("v1", "failing", "no longer in the spec")],
+            id="a-deleted-tag",
+        ),
+        pytest.param(
+            RetryRequest(look(stream(failure())), ("v1",)),
             repository({"name": "v1", "from": {"kind": "ImageStreamTag", "name": "x"}}),
             [("v1", "failing", "no longer a tag that imports an image")],
             id="a-changed-tag",
         ),
-        pytest.param(Asked(WHOLE, ("",)), WHOLE, [("", "failing", "")], id="a-repository-in-vain"),
+        pytest.param(RetryRequest(WHOLE, ("",)), WHOLE, [("", "failing", "")], id="a-repository-in-vain"),
         pytest.param(
-            Asked(WHOLE, ("",)), repository(listed=("a", "b")), [("a", "imported", ""), ("b", "imported", "")], id="a-repository"
+            RetryRequest(WHOLE, ("",)),
+            repository(listed=("a", "b")),
+            [("a", "imported", ""), ("b", "imported", "")],
+            id="a-repository",
         ),
         pytest.param(
-            Asked(WHOLE, ("",), frozenset({""})),
+            RetryRequest(WHOLE, ("",), frozenset({""})),
             repository(imports("a"), listed=("a",)),
             [("a", "imported", "")],
             id="a-repository-that-the-platform-imported",
         ),
         pytest.param(
-            Asked(WHOLE, ("",)), look(stream(item())), [("", "failing", "no longer in the spec")], id="a-deleted-repository"
+            RetryRequest(WHOLE, ("",)), look(stream(item())), [("", "failing", "no longer in the spec")], id="a-deleted-repository"
         ),
         pytest.param(
-            Asked(look(stream(item())), ("v1",), unended=True),
+            RetryRequest(look(stream(item())), ("v1",), unended=True),
             look(stream(item())),
             [("v1", "imported", "not imported again: the platform's own import did not end")],
             id="well-before-and-not-imported-again",
         ),
         pytest.param(
-            Asked(look(stream(item())), ("v1",), unended=True), look(stream(item(3))), [("v1", "imported", "")], id="imported-again"
+            RetryRequest(look(stream(item())), ("v1",), unended=True),
+            look(stream(item(3))),
+            [("v1", "imported", "")],
+            id="imported-again",
         ),
         pytest.param(
-            Asked(look(stream(failure())), ("v1",), unended=True), look(stream(item())), [("v1", "imported", "")], id="healed"
+            RetryRequest(look(stream(failure())), ("v1",), unended=True),
+            look(stream(item())),
+            [("v1", "imported", "")],
+            id="healed",
         ),
     ],
 )
-def test_everything_that_was_asked_for_has_an_outcome(asked: Asked, found: Look, told: list[tuple[str, str, str]]) -> None:
+def test_everything_that_was_asked_for_has_an_outcome(
+    asked: RetryRequest, found: Snapshot, told: list[tuple[str, str, str]]
+) -> None:
     """No answer would be taken for a success."""
     made = outcomes(asked, found)
     assert [(one.state.tag, str(one.state.state), one.problem) for one in made] == told

@@ -1,20 +1,20 @@
 """The text of `status`: read it as a user would."""
 
 import pytest
-from mirrorstream.attempts import Journal, Result
-from mirrorstream.policy import MirrorPolicy, PolicyWarning
-from mirrorstream.screen import layout
-from mirrorstream.statusreport import DETAILED, RuleObject, Rules, StatusReport, render_status
-from mirrorstream.tagstates import Asking, State, TagState, tag_states, with_origins
+from mirrorstream.diagnose.status import DETAILED, RuleObject, Rules, StatusReport, render_status
+from mirrorstream.diagnose.tag_status import ControllerView, State, TagState, tag_states, with_origins
+from mirrorstream.imagestream.outcomes import AttemptHistory, AttemptResult
+from mirrorstream.rules.policy import MirrorPolicy, PolicyWarning
+from mirrorstream.text.terminal import layout
 
-from tests.cli.builders import DIGEST, FIRST, NOT_FOUND, NOW, POLICY, attempt, failure, item, journal, stream
+from tests.diagnose.builders import DIGEST, HOST, NOT_FOUND, NOW, POLICY, attempt, failure, history, item, stream
 
 RULES = Rules(True, (RuleObject("ImageDigestMirrorSet/m", 1),), (PolicyWarning("ImageTagMirrorSet/x", "spec.y", "is nothing"),))
 
 
-def state(status: object = None, known: Journal | None = None, policy: MirrorPolicy | None = POLICY) -> TagState:
+def state(status: object = None, known: AttemptHistory | None = None, policy: MirrorPolicy | None = POLICY) -> TagState:
     """The state of one tag."""
-    (found,) = tag_states(stream(status), policy, known or Journal(), Asking())  # type: ignore[arg-type]
+    (found,) = tag_states(stream(status), policy, known or AttemptHistory(), ControllerView())  # type: ignore[arg-type]
     return found
 
 
@@ -30,13 +30,13 @@ def text(found: StatusReport) -> str:
 
 def test_the_whole_answer() -> None:
     """Failures first and at length, then the rest."""
-    failing = state(failure(), journal(attempt(Result.FAILED, "not-found", "timeout")))
+    failing = state(failure(), history(attempt(AttemptResult.FAILED, "not-found", "timeout")))
     refused = state(failure(NOT_FOUND, "NotFound"))
-    (healed,) = with_origins([state(item())], {DIGEST: FIRST})
+    (healed,) = with_origins([state(item())], {(DIGEST, ""): HOST})
     assert text(report(failing, refused, healed, state(), notes=("you see little",))) == (
         "Namespace ns: 1 failing, 1 refused, 1 not imported yet, 1 healed; 4 tags in 1 stream\n"
         "\n"
-        "Failing (no mirror has served it yet; mirrorstream goes on trying)\n"
+        "Failing (no mirror has served it yet; mirrorstream retries)\n"
         "  ns/app:v1  for 1h, unreachable\n"
         "    from:         src.io/team/app:v1\n"
         "    failure:      dial tcp 10.0.0.1:443: connect: connection refused\n"
@@ -48,13 +48,13 @@ def test_the_whole_answer() -> None:
         "  ns/app:v1  for 1h, not-found\n"
         "    from:         src.io/team/app:v1\n"
         "    failure:      not found\n"
-        "    why:          the failure (not-found) must not be bypassed\n"
+        "    why:          the failure (not-found) must not be bypassed, since mirrors.bypassNotFound is false\n"
         "\n"
         "Not imported yet (the platform has not finished)\n"
         "  ns/app:v1  from src.io/team/app:v1\n"
         "\n"
         "Healed (imported through a mirror)\n"
-        "  ns/app:v1  through m.io/x/team/app:v1\n"
+        "  ns/app:v1  through m.io\n"
         "\n"
         "Mirror rules: 1 source in 1 object\n"
         "  ImageDigestMirrorSet/m  1 source\n"
@@ -76,15 +76,19 @@ def test_without_an_event_the_rules_say_what_would_be_tried() -> None:
 
 def test_a_mirror_that_came_later_is_said() -> None:
     """The Event does not know of it."""
-    assert "      not yet: n.io/y/team/app:v1\n" in text(report(state(failure(), journal(attempt(Result.FAILED, "not-found")))))
+    assert "      not yet: n.io/y/team/app:v1\n" in text(
+        report(state(failure(), history(attempt(AttemptResult.FAILED, "not-found"))))
+    )
 
 
-HELD = attempt(Result.HELD, "not-found", "", message="serves another image than the source did, sha256:b: it replaces it from T on")
+HELD = attempt(
+    AttemptResult.HELD, "not-found", "", message="serves another image than the source did, sha256:b: it replaces it from T on"
+)
 
 
 def test_a_held_tag_says_until_when() -> None:
     """It has an image, so nothing is broken by it; the source is."""
-    held = state({**item(1), "conditions": failure()["conditions"]}, journal(HELD))
+    held = state({**item(1), "conditions": failure()["conditions"]}, history(HELD))
     assert text(report(held)).startswith(
         "Namespace ns: 1 held; 1 tag in 1 stream\n"
         "\n"
@@ -110,7 +114,7 @@ def test_many_failures_get_a_line_each() -> None:
 
 def test_long_lists_of_what_is_well_are_cut() -> None:
     """And that is said."""
-    healed = with_origins([state(item())] * 25, {DIGEST: FIRST})
+    healed = with_origins([state(item())] * 25, {(DIGEST, ""): HOST})
     assert "  and 5 more: -o yaml lists all\n" in text(report(*healed))
 
 
@@ -119,7 +123,7 @@ def test_long_lists_of_what_is_well_are_cut() -> None:
     [
         ([], 0, "Namespace ns: there is no ImageStream\n"),
         ([state(item())], 1, "Namespace ns: nothing fails; 1 tag in 1 stream\n"),
-        (with_origins([state(item())], {DIGEST: FIRST}), 2, "Namespace ns: nothing fails; 1 healed; 1 tag in 2 streams\n"),
+        (with_origins([state(item())], {(DIGEST, ""): HOST}), 2, "Namespace ns: nothing fails; 1 healed; 1 tag in 2 streams\n"),
     ],
 )
 def test_the_headline(tags: list[TagState], streams: int, says: str) -> None:
@@ -158,10 +162,24 @@ def test_a_pending_tag_is_listed_with_what_its_source_answered_before() -> None:
     assert "before:" not in text(report(state()))
 
 
+def test_tags_whose_image_pods_may_be_unable_to_run_are_listed_by_the_reason() -> None:
+    """Also those that are well, which are otherwise counted only."""
+    reason, other = "the reason", "another"
+    tags = [
+        TagState("ns", "app", f"v{n:02}", State.IMPORTED, "src.io/team/app:v1", warnings=(reason, other) if n == 3 else (reason,))
+        for n in range(22)
+    ]
+    found = text(report(*tags, state(item())))
+    assert ("Pods may be unable to run (an image that its tag has)\n  the reason\n    ns/app:v00\n") in found
+    assert "    ns/app:v19\n    and 2 more: -o yaml lists all\n  another\n    ns/app:v03\n\n" in found
+    document = report(*tags, state(item())).document()
+    assert [tag["tag"] for tag in document["tags"]] == [f"v{n:02}" for n in range(22)]
+
+
 def test_the_document() -> None:
     """Every state is counted; tags that are well without a mirror are not listed."""
     document = report(state(failure()), state(item()), notes=("n",)).document()
-    assert set(document) == {"namespace", "summary", "tags", "rules", "notes"}
+    assert set(document) == {"namespace", "summary", "tags", "pods", "rules", "notes"}
     counts = {str(one): 0 for one in State} | {"failing": 1, "imported": 1}
     assert document["summary"] == {"streams": 1, "tags": counts}
     assert [tag["state"] for tag in document["tags"]] == ["failing"]

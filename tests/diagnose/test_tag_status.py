@@ -3,27 +3,43 @@
 import time
 from typing import Any
 
-import msgspec
 import pytest
-from mirrorstream.attempts import Answer, Attempt, Journal, Result
-from mirrorstream.failures import FailureClass
-from mirrorstream.imagestreams import ImageStream, StatusTag, imagestream_from
-from mirrorstream.policy import MirrorPolicy
-from mirrorstream.tagstates import Asking, State, TagState, tag_states, with_origins
+from mirrorstream.diagnose.tag_status import ControllerView, State, TagState, tag_states, with_origins
+from mirrorstream.imagestream.failures import Bypass, FailureClass
+from mirrorstream.imagestream.model import ImageStream, imagestream_from
+from mirrorstream.imagestream.outcomes import Attempt, AttemptHistory, AttemptResult, CandidateAnswer
+from mirrorstream.rules.policy import MirrorPolicy
 
-from tests.cli.builders import DIGEST, FIRST, IDMS, NOT_FOUND, POLICY, SECOND, SOURCE, attempt, failure, item, journal, stream
+from tests.diagnose.builders import (
+    DIGEST,
+    FIRST,
+    HOST,
+    IDMS,
+    NOT_FOUND,
+    POLICY,
+    SECOND,
+    SOURCE,
+    attempt,
+    failure,
+    history,
+    item,
+    stream,
+)
 
-NOTHING = Journal()
+NOTHING = AttemptHistory()
 EMPTY = MirrorPolicy.from_objects([])
 OPTED_OUT = {"mirrorstream.github.io/import": "disabled"}
 CHECKED = {"openshift.io/image.dockerRepositoryCheck": "2027-01-15T07:00:00Z"}
 
 
 def states(
-    found: ImageStream, policy: MirrorPolicy | None = POLICY, known: Journal = NOTHING, asking: Asking | None = None
+    found: ImageStream,
+    policy: MirrorPolicy | None = POLICY,
+    known: AttemptHistory = NOTHING,
+    controller_view: ControllerView | None = None,
 ) -> list[TagState]:
     """Every state of a stream's tags."""
-    return list(tag_states(found, policy, known, asking or Asking()))
+    return list(tag_states(found, policy, known, controller_view or ControllerView()))
 
 
 @pytest.mark.parametrize(
@@ -39,7 +55,7 @@ def states(
         pytest.param(stream(failure()), EMPTY, State.UNMIRRORED, id="no-rule"),
         pytest.param(stream(failure(NOT_FOUND, "NotFound")), EMPTY, State.UNMIRRORED, id="no-rule-and-not-found"),
         pytest.param(stream(failure(), annotations=OPTED_OUT), POLICY, State.OPTED_OUT, id="opted-out"),
-        pytest.param(stream(failure(), annotations=OPTED_OUT), EMPTY, State.UNMIRRORED, id="opted-out-and-no-rule"),
+        pytest.param(stream(failure(), annotations=OPTED_OUT), EMPTY, State.OPTED_OUT, id="opted-out-and-no-rule"),
         pytest.param(stream(item(), annotations=OPTED_OUT), POLICY, State.IMPORTED, id="opted-out-and-well"),
         pytest.param(stream(failure()), None, State.FAILING, id="rules-unseen"),
         pytest.param(stream(failure(NOT_FOUND, "NotFound")), None, State.FAILING, id="rules-unseen-and-not-found"),
@@ -58,7 +74,7 @@ def test_a_failing_tag_says_everything() -> None:
         {"name": "stable", "from": {"kind": "ImageStreamTag", "name": "app:latest"}},
         {"name": "other", "from": {"kind": "ImageStreamTag", "name": "base:v1"}},
     ]
-    (tag,) = states(stream(failure(), *follows), known=journal(attempt(Result.FAILED, "not-found", "timeout")))
+    (tag,) = states(stream(failure(), *follows), known=history(attempt(AttemptResult.FAILED, "not-found", "timeout")))
     assert (tag.name, tag.since, tag.source) == ("ns/app:v1", "2027-01-15T07:00:00Z", SOURCE)
     assert tag.failure
     assert tag.failure.kind is FailureClass.UNREACHABLE
@@ -70,7 +86,7 @@ def test_a_failing_tag_says_everything() -> None:
     document = tag.document()
     assert set(document) == {
         "namespace", "stream", "tag", "state", "source", "why", "since", "failure", "candidates", "tried", "image", "through",
-        "followers",
+        "scheduled", "followers", "warnings",
     }  # fmt: skip
     assert document["failure"]["class"] == "unreachable"
     assert document["candidates"][0] == {"reference": FIRST, "mirrorSet": "ImageDigestMirrorSet/m"}
@@ -81,7 +97,7 @@ def test_a_failing_tag_says_everything() -> None:
 )
 def test_an_event_that_refuses(policy: MirrorPolicy | None, state: State) -> None:
     """It counts for those who see no rules; where they are seen it may be an old one."""
-    (tag,) = states(stream(failure()), policy, journal(attempt(Result.REFUSED, message="blocked")))
+    (tag,) = states(stream(failure()), policy, history(attempt(AttemptResult.REFUSED, message="blocked")))
     assert tag.state is state
     assert tag.why == ("blocked" if state is State.REFUSED else "")
 
@@ -89,15 +105,15 @@ def test_an_event_that_refuses(policy: MirrorPolicy | None, state: State) -> Non
 @pytest.mark.parametrize(
     ("known", "state"),
     [
-        (attempt(Result.FAILED, "not-found", failure="stuck"), State.FAILING),
-        (attempt(Result.FAILED, "not-found", failure="timeout"), State.PENDING),
-        (attempt(Result.IMPORTED, "", failure="stuck"), State.PENDING),
+        (attempt(AttemptResult.FAILED, "not-found", failure="stuck"), State.FAILING),
+        (attempt(AttemptResult.FAILED, "not-found", failure="timeout"), State.PENDING),
+        (attempt(AttemptResult.IMPORTED, "", failure="stuck"), State.PENDING),
     ],
     ids=["in-vain", "for-an-earlier-failure", "with-success"],
 )
 def test_an_import_that_does_not_end(known: Attempt, state: State) -> None:
     """Where packets are dropped the platform may never write a condition: what mirrorstream tried tells that it is stuck."""
-    assert [tag.state for tag in states(stream(), known=journal(known))] == [state]
+    assert [tag.state for tag in states(stream(), known=history(known))] == [state]
 
 
 def test_a_pending_tag_tells_how_the_import_before_ended() -> None:
@@ -111,19 +127,19 @@ def test_a_pending_tag_tells_how_the_import_before_ended() -> None:
 
 
 @pytest.mark.parametrize(
-    ("asking", "message", "reason", "state"),
+    ("controller_view", "message", "reason", "state"),
     [
-        (Asking(bypass_not_found=True), NOT_FOUND, "NotFound", State.FAILING),
-        (Asking(looks_after=lambda namespace: namespace != "ns"), "x", "InternalError", State.OPTED_OUT),
-        (Asking(recorded_reference="mirror"), "x", "InternalError", State.REFUSED),
+        (ControllerView(bypass=Bypass(not_found=True)), NOT_FOUND, "NotFound", State.FAILING),
+        (ControllerView(covers=lambda namespace: namespace != "ns"), "x", "InternalError", State.OPTED_OUT),
+        (ControllerView(recorded_reference="mirror"), "x", "InternalError", State.REFUSED),
     ],
     ids=["bypassNotFound", "namespaces", "recordedReference"],
 )
-def test_the_controllers_configuration_counts(asking: Asking, message: str, reason: str, state: State) -> None:
+def test_the_controllers_configuration_counts(controller_view: ControllerView, message: str, reason: str, state: State) -> None:
     """Otherwise the answer would be that of another installation."""
     config = {"kind": "Image", "metadata": {"name": "cluster"}, "spec": {"allowedRegistriesForImport": [{"domainName": "src.io"}]}}
     policy = MirrorPolicy.from_objects([IDMS, config])
-    assert [tag.state for tag in states(stream(failure(message, reason)), policy, asking=asking)] == [state]
+    assert [tag.state for tag in states(stream(failure(message, reason)), policy, controller_view=controller_view)] == [state]
 
 
 @pytest.mark.parametrize(
@@ -147,7 +163,9 @@ def test_whole_repositories(annotations: Any, status: list[Any], found: list[tup
 
 
 OLD_IMAGE = {**item(1), "conditions": failure()["conditions"]}
-HELD = attempt(Result.HELD, "not-found", "", message="serves another image than the source did: it replaces that one from 09:00 on")
+HELD = attempt(
+    AttemptResult.HELD, "not-found", "", message="serves another image than the source did: it replaces that one from 09:00 on"
+)
 
 
 @pytest.mark.parametrize("policy", [POLICY, None], ids=["rules", "rules-unseen"])
@@ -155,7 +173,7 @@ HELD = attempt(Result.HELD, "not-found", "", message="serves another image than 
     ("status", "known", "state"),
     [
         (OLD_IMAGE, [HELD], State.HELD),
-        (OLD_IMAGE, [HELD, attempt(Result.FAILED, "not-found", "timeout")], State.FAILING),
+        (OLD_IMAGE, [HELD, attempt(AttemptResult.FAILED, "not-found", "timeout")], State.FAILING),
         (failure(), [HELD], State.FAILING),
         (item(), [HELD], State.IMPORTED),
     ],
@@ -165,7 +183,7 @@ def test_a_tag_that_keeps_its_image_for_a_while(
     policy: MirrorPolicy | None, status: Any, known: list[Attempt], state: State
 ) -> None:
     """Nothing is missing until the source has failed for long enough; which mirror has what, and when, is said."""
-    (tag,) = states(stream(status), policy, journal(*known))
+    (tag,) = states(stream(status), policy, history(*known))
     assert tag.state is state
     if state is State.HELD:
         assert tag.why == f"{SECOND} {HELD.message}"
@@ -206,20 +224,14 @@ def test_what_was_never_asked_for_has_no_state() -> None:
     assert [tag.tag for tag in states(stream(item(), *others))] == ["v1"]
 
 
-def test_tags_with_one_image_each_say_through_what_they_came() -> None:
-    """An Image's annotation names the first mirror that served it, for whichever tag; a tag's own Event knows better."""
-    more: Any = {"name": "v2", "from": {"kind": "DockerImage", "name": SOURCE}, "generation": 2}
-    document = stream(item(), more)
-    both = msgspec.structs.replace(
-        document.status,
-        tags=[
-            StatusTag("v1", document.status.tags[0].items),  # type: ignore[index]
-            StatusTag("v2", document.status.tags[0].items),
-        ],
-    )  # type: ignore[index]
-    served = Attempt("v2", "imported", SOURCE, candidates=(Answer(FIRST, failure="not-found"), Answer(SECOND)))
-    found = with_origins(states(msgspec.structs.replace(document, status=both), known=journal(served)), {DIGEST: FIRST})
-    assert [(tag.tag, tag.through) for tag in found] == [("v1", FIRST), ("v2", SECOND)]
+@pytest.mark.parametrize(
+    ("event", "through"), [(FIRST, FIRST), (SECOND, HOST), ("", HOST)], ids=["its-own", "of-another-mirror", "none"]
+)
+def test_what_served_a_tag(event: str, through: str) -> None:
+    """Its own Event has the whole reference; it counts only for the mirror that the Image names for this item."""
+    known = history(Attempt("v1", "imported", SOURCE, candidates=(CandidateAnswer(event),))) if event else history()
+    (found,) = with_origins(states(stream(item()), known=known), {(DIGEST, ""): HOST})
+    assert (found.state, found.through) == (State.HEALED, through)
 
 
 def test_large_streams_do_not_take_long() -> None:
@@ -241,6 +253,65 @@ def test_large_streams_do_not_take_long() -> None:
 def test_healed_is_what_its_image_says() -> None:
     """Only of tags that are well."""
     well, failing = states(stream(item())), states(stream({**item(1), "conditions": failure()["conditions"]}))
-    found = with_origins([*well, *failing], {DIGEST: FIRST})
-    assert [(tag.state, tag.through) for tag in found] == [(State.HEALED, FIRST), (State.FAILING, "")]
-    assert with_origins(well, {"sha256:other": FIRST}) == well
+    found = with_origins([*well, *failing], {(DIGEST, ""): HOST})
+    assert [(tag.state, tag.through) for tag in found] == [(State.HEALED, HOST), (State.FAILING, "")]
+    assert with_origins(well, {("sha256:other", ""): HOST}) == well
+
+
+RECORDED = f"m.io/x/team/app@{DIGEST}"
+BY_MIRROR = {"items": [{"image": DIGEST, "dockerImageReference": RECORDED, "generation": 2}]}
+ITMS = {
+    "kind": "ImageTagMirrorSet",
+    "metadata": {"name": "t"},
+    "spec": {"imageTagMirrors": [{"source": "src.io", "mirrors": ["m.io/x"]}]},
+}
+
+
+def of_tag(status: Any, *, annotations: Any = None, **more: Any) -> ImageStream:
+    """A stream with one Local tag, by default."""
+    entry = {"name": "v1", "from": {"kind": "DockerImage", "name": SOURCE}, "generation": 2, "referencePolicy": {"type": "Local"}}
+    return imagestream_from(
+        {
+            "metadata": {"name": "app", "namespace": "ns", "annotations": annotations or {}},
+            "spec": {"tags": [{**entry, **more}]},
+            "status": {"tags": [{"tag": "v1", **status}]},
+        }
+    )
+
+
+def rules(mode: str = "", *insecure: str) -> MirrorPolicy:
+    """Rules with a tag mirror, and an Image config."""
+    config = {
+        "kind": "Image",
+        "metadata": {"name": "cluster"},
+        "spec": {"registrySources": {"insecureRegistries": list(insecure)}},
+        "status": {"imageStreamImportMode": mode},
+    }
+    return MirrorPolicy.from_objects([ITMS, config])
+
+
+@pytest.mark.parametrize(
+    ("found", "policy", "says"),
+    [
+        pytest.param(of_tag(BY_MIRROR), rules("", "m.io/x"), "importPolicy.insecure", id="insecure-for-nodes-only"),
+        pytest.param(of_tag(BY_MIRROR), rules("", "m.io"), "", id="the-whole-host"),
+        pytest.param(of_tag(BY_MIRROR, importPolicy={"insecure": True}), rules("", "m.io/x"), "", id="the-tag-is-insecure"),
+        pytest.param(
+            of_tag(BY_MIRROR, annotations={"openshift.io/image.insecureRepository": "true"}), rules("", "m.io/x"), "", id="stream"
+        ),
+        pytest.param(of_tag(BY_MIRROR, referencePolicy={"type": "Source"}), rules("PreserveOriginal", "m.io/x"), "", id="source"),
+        pytest.param(of_tag(BY_MIRROR), None, "", id="rules-unseen"),
+        pytest.param(of_tag(BY_MIRROR), rules("PreserveOriginal"), "set importMode PreserveOriginal", id="several-architectures"),
+        pytest.param(of_tag(failure()), rules("PreserveOriginal", "m.io/x"), "", id="no-image"),
+        pytest.param(
+            of_tag(BY_MIRROR, importPolicy={"importMode": "PreserveOriginal"}), rules("PreserveOriginal"), "", id="a-list"
+        ),
+        pytest.param(of_tag(BY_MIRROR, importPolicy={"importMode": "Legacy"}), rules("Legacy"), "", id="one-architecture"),
+    ],
+)
+def test_what_may_keep_pods_from_running_a_tags_image(found: ImageStream, policy: MirrorPolicy | None, says: str) -> None:
+    """Of a Local tag that has one: each thing by its name, and what helps."""
+    (state,) = states(found, policy)
+    assert len(state.warnings) == bool(says)
+    assert says in "".join(state.warnings)
+    assert state.document()["warnings"] == list(state.warnings)

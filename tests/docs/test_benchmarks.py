@@ -2,10 +2,10 @@
 
 import json
 
-from e2e.bench.record import JSON, PAGE, page
+from e2e.bench.figures import JSON, PAGE, page
 
 
 def test_the_page_is_made_of_the_recorded_figures() -> None:
-    """Whoever reads the page reads what was measured, with every limit that was missed."""
+    """The page has every recorded figure and every limit that was missed."""
     made = page(json.loads(JSON.read_text(encoding="utf-8")))
-    assert made == PAGE.read_text(encoding="utf-8"), "run `python -m e2e.bench.record`"
+    assert made == PAGE.read_text(encoding="utf-8"), "run `python -m e2e.bench.figures`"

@@ -5,14 +5,14 @@ import re
 from pathlib import Path
 
 import pytest
-from mirrorstream.cli import build_parser
+from mirrorstream_cli.main import build_parser
 
-from e2e.documents import CONSOLE, PROJECT, Block, DocumentError, blocks, not_shown, pages, programs
+from e2e.testbed.documents import CONSOLE, PROJECT, Block, DocumentError, blocks, not_shown, pages, programs, title
 
-RUNNABLE = {"oc", "kubectl", "mirrorstream", "mkdir", "base64", "grep", "openssl", "source"}
-"""What is there where e2e/scenarios/test_documents.py runs the commands; oc is kubectl there."""
+RUNNABLE = {"oc", "kubectl", "mirrorstream", "mkdir", "base64", "grep", "openssl", "source", "tail"}
+"""What is there where e2e/scenarios/node/test_documents.py runs the commands; oc is kubectl there."""
 OC_ONLY = {"adm", "import-image", "tag", "policy", "new-project", "image"}
-PAGES = [pytest.param(page, id=page.name) for page in pages()]
+PAGES = [pytest.param(page, id=title(page)) for page in pages()]
 SESSIONS = [pytest.param(block, id=str(block)) for page in pages() for block in blocks(page) if block.language == CONSOLE]
 OURS = ("mirrorstream", "kubectl-mirrorstream")
 
@@ -43,7 +43,7 @@ def test_a_session_is_marked_as_one(page: Path) -> None:
     inside = {line for block in blocks(page) for line in block.text.splitlines()}
     for line in page.read_text(encoding="utf-8").splitlines():
         assert not line.strip().startswith("$ ") or line.strip() in {text.strip() for text in inside}, (
-            f"{page.name}: {line.strip()}"
+            f"{title(page)}: {line.strip()}"
         )
 
 
@@ -75,12 +75,12 @@ def test_every_command_of_ours_is_one(block: Block, capsys: pytest.CaptureFixtur
 def test_subcommands_and_flags_that_are_named_exist(page: Path) -> None:
     """Also outside of sessions: in the text, and in the forms that show what may be given."""
     text = page.read_text(encoding="utf-8")
-    for line in re.findall(r"(?:`|^\s+|^\$ )(?:(?:oc|kubectl) )?(?:kubectl-)?mirrorstream ([a-z][^`\n]*)", text, re.MULTILINE):
+    for line in re.findall(r"(?:`|^[ \t]+|^\$ )(?:(?:oc|kubectl) )?(?:kubectl-)?mirrorstream ([a-z][^`\n]*)", text, re.MULTILINE):
         name = line.split()[0].strip("[]")
-        assert name in SUBCOMMANDS, f"{page.name}: there is no `mirrorstream {name}`"
+        assert name in SUBCOMMANDS, f"{title(page)}: there is no `mirrorstream {name}`"
         known = set(SUBCOMMANDS[name]._option_string_actions)
         for flag in re.findall(r"(?:^|[\s\[|])(--[a-z][a-z-]*)", line.partition("#")[0]):
-            assert flag in known, f"{page.name}: `mirrorstream {name}` has no {flag}"
+            assert flag in known, f"{title(page)}: `mirrorstream {name}` has no {flag}"
 
 
 def test_flags_that_are_named_alone_exist() -> None:
@@ -90,7 +90,7 @@ def test_flags_that_are_named_alone_exist() -> None:
     bed = {"--backend", "--openshift-bin", "--kubeconfig"}
     for page in pages():
         for flag in re.findall(r"`(--[a-z][a-z-]*)[ `]", page.read_text(encoding="utf-8")):
-            assert flag in known | bed | of_others, f"{page.name}: nobody has {flag}"
+            assert flag in known | bed | of_others, f"{title(page)}: nobody has {flag}"
 
 
 def test_targets_of_make_exist() -> None:
@@ -98,7 +98,7 @@ def test_targets_of_make_exist() -> None:
     targets = set(re.findall(r"^([a-z0-9]+):", (PROJECT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
     for page in pages():
         for target in re.findall(r"(?:`|^    |^\$ )make ([a-z0-9]+)", page.read_text(encoding="utf-8"), re.MULTILINE):
-            assert target in targets, f"{page.name}: there is no `make {target}`"
+            assert target in targets, f"{title(page)}: there is no `make {target}`"
 
 
 @pytest.mark.parametrize(

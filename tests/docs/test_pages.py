@@ -10,9 +10,12 @@ import pytest
 import yaml
 
 from docs.generate_configuration import PAGE, page
-from e2e.documents import PROJECT
+from e2e.testbed.documents import PROJECT
 
-OUTSIDE = [pytest.param(PROJECT / name, id=name) for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md")]
+OUTSIDE = [
+    pytest.param(PROJECT / name, id=name)
+    for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md", "e2e/README.md")
+]
 
 
 def test_the_configuration_reference_is_current() -> None:
@@ -23,7 +26,7 @@ def test_the_configuration_reference_is_current() -> None:
 
 def test_the_default_configuration_that_is_shown_is_the_default_one() -> None:
     """The file in the page, and the one that is installed, say what the models say."""
-    from mirrorstream.settings import Settings, parse_settings
+    from mirrorstream.runtime.settings import Settings, parse_settings
 
     (shown,) = re.findall(r"## The file, with its defaults\n\n```yaml\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
     installed = (PROJECT / "config" / "base" / "configuration" / "config.yaml").read_text(encoding="utf-8")
@@ -47,7 +50,7 @@ def _anchors(path: Path) -> set[str]:
 
 @pytest.mark.parametrize("document", OUTSIDE)
 def test_links_between_documents_lead_somewhere(document: Path) -> None:
-    """README, CONTRIBUTING, CHANGELOG and SECURITY are read where they lie; the site's own links are checked when it is built."""
+    """These are read where they lie; the site's own links are checked when it is built."""
     for target in re.findall(r"\]\(([^)\s]+)\)", document.read_text(encoding="utf-8")):
         if target.startswith("https://"):
             continue
@@ -57,25 +60,41 @@ def test_links_between_documents_lead_somewhere(document: Path) -> None:
         assert not anchor or anchor in _anchors(path), f"{document.name}: {target}: there is no such heading"
 
 
-@pytest.fixture(scope="module")
-def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The site, built as `make docs` does: a link or anchor that leads nowhere, or a page that nothing leads to, fails it."""
-    folder = tmp_path_factory.mktemp("site")
-    done = subprocess.run(
-        [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(folder)],
-        cwd=PROJECT,
+def _built(project: Path, folder: Path) -> subprocess.CompletedProcess[str]:
+    """What `make docs` does."""
+    return subprocess.run(
+        [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(folder)],
+        cwd=project,
         env={**os.environ, "NO_MKDOCS_2_WARNING": "1"},
         capture_output=True,
         text=True,
         check=False,
-        timeout=100,
+        timeout=300,
     )
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The site, built as `make docs` does: a link or anchor that leads nowhere, or a page that nothing leads to, fails it."""
+    folder = tmp_path_factory.mktemp("site")
+    done = _built(PROJECT, folder)
     assert done.returncode == 0, done.stdout + done.stderr
     return folder
 
 
+def test_a_broken_link_fails_the_build(tmp_path: Path) -> None:
+    """Mkdocs counts only the warnings that it prints: with --quiet, --strict finds nothing."""
+    (tmp_path / "docs").mkdir()
+    (tmp_path / "docs" / "index.md").write_text("# Here\n\n[there](#there)\n", encoding="utf-8")
+    head, _, _ = (PROJECT / "mkdocs.yml").read_text(encoding="utf-8").partition("not_in_nav:")
+    (tmp_path / "mkdocs.yml").write_text(f"{head}nav: [index.md]\n", encoding="utf-8")
+    assert "mkdocs build --strict\n" in (PROJECT / "Makefile").read_text(encoding="utf-8")
+    done = _built(tmp_path, tmp_path / "site")
+    assert (done.returncode, "'#there'" in done.stderr) == (1, True), done.stdout + done.stderr
+
+
 def test_pages_need_nothing_from_elsewhere(site: Path) -> None:
-    """Whoever reads the site in a disconnected network sees all of it: nothing is loaded from another host."""
+    """The site works in a disconnected network: nothing is loaded from another host."""
     for path in site.rglob("*.html"):
         text = path.read_text(encoding="utf-8")
         loaded = re.findall(r"<(?:script|img|iframe)[^>]*\bsrc=\"?(https?:[^\"\s>]+)", text)

@@ -1,4 +1,4 @@
-"""How much is tried: little in every run, the same each time; with MIRRORSTREAM_SOAK=1 20 times as much, and always anew."""
+"""How much is tried: little in every run, the same each time; with MIRRORSTREAM_SOAK=1 20 times as much, with new seeds."""
 
 import gc
 import os

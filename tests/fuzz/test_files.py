@@ -9,12 +9,12 @@ import pytest
 import yaml
 from hypothesis import example, given
 from hypothesis import strategies as st
-from mirrorstream.authority import Authority
-from mirrorstream.commands.explain import READABLE, read_file
 from mirrorstream.kube.errors import ConfigurationError
-from mirrorstream.policy import MirrorPolicy
-from mirrorstream.settings import NamespaceSettings, Settings, SettingsError, parse_settings
-from mirrorstream_webhook.bundle import NAME, entries, has, merge, without
+from mirrorstream.rules.policy import MirrorPolicy
+from mirrorstream.runtime.ca import Authority
+from mirrorstream.runtime.settings import NamespaceSettings, Settings, SettingsError, parse_settings
+from mirrorstream_cli.object_files import READABLE, read_files
+from mirrorstream_webhook.ca_bundle import NAME, entries, has, merge, without
 
 from tests.fuzz.bounds import LARGEST, SOAK, examples, grows_linearly
 from tests.fuzz.corpus import cases, raw_cases
@@ -91,7 +91,7 @@ def test_what_once_broke_a_configuration(text: str, tmp_path: Path) -> None:
     file = tmp_path / "f.yaml"
     file.write_bytes(text.encode())
     with pytest.raises(ConfigurationError) as raised:
-        read_file(str(file))
+        read_files([str(file)])
     assert len(str(raised.value).splitlines()) == 1
 
 
@@ -109,7 +109,7 @@ def test_a_file_of_anything_is_read_or_refused(tmp_path_factory: pytest.TempPath
     file = tmp_path_factory.getbasetemp() / "objects.yaml"
     file.write_bytes(text.encode(errors="surrogatepass"))
     try:
-        found = read_file(str(file))
+        found = read_files([str(file)]).objects
     except ConfigurationError as error:
         said = str(error)
     else:
@@ -187,7 +187,7 @@ def test_files_take_linear_time(make: Any, tmp_path: Path) -> None:
         settings_or_error(text)
         file.write_text(text)
         with contextlib.suppress(ConfigurationError):
-            read_file(str(file))
+            read_files([str(file)])
 
     grows_linearly(make, run, smallest=2048, largest=LARGEST if SOAK else LARGEST // 16)
 

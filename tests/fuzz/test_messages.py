@@ -6,23 +6,24 @@ from typing import Any
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
-from mirrorstream.attempts import (
+from mirrorstream.imagestream.failures import FailureClass, classify, classify_message
+from mirrorstream.imagestream.messages import brief, mentions, split_aggregate
+from mirrorstream.imagestream.outcomes import (
     ANNOTATION_LENGTH,
     CANDIDATES,
     MESSAGE_LENGTH,
     OUTCOME_ANNOTATION,
     REASONS,
     RESULTS,
-    Answer,
     Attempt,
-    Journal,
+    AttemptHistory,
+    CandidateAnswer,
+    attempt_document,
     decode_event,
-    encode_attempt,
-    read_attempt,
-    tried_document,
+    encode_attempts,
+    read_attempts,
 )
-from mirrorstream.failures import FailureClass, brief, classify, classify_message, mentions, split_aggregate
-from mirrorstream.safetext import clean, harmless, one_line, shortened
+from mirrorstream.text.sanitize import clean, harmless, one_line, shortened
 
 from tests.fuzz.bounds import examples, grows_linearly
 from tests.fuzz.corpus import cases
@@ -94,7 +95,7 @@ def test_any_message_has_a_class(reason: str, message: str, sources: list[str]) 
 @examples(300)
 def test_an_annotation_of_anything_is_read_or_is_none(text: str) -> None:
     """An Event's annotation has whatever its writer wanted."""
-    read_attempt(text)
+    read_attempts(text)
 
 
 attempts = st.builds(
@@ -104,7 +105,7 @@ attempts = st.builds(
     source=shown,
     failure=shown,
     message=shown,
-    candidates=st.lists(st.builds(Answer, shown, shown, shown, shown), max_size=20).map(tuple),
+    candidates=st.lists(st.builds(CandidateAnswer, shown, shown, shown, shown), max_size=20).map(tuple),
 )
 
 
@@ -118,17 +119,19 @@ def test_what_is_read_of_an_attempt_is_harmless_and_bounded(attempt: Attempt) ->
         raw = msgspec.json.encode(attempt).decode()
     except UnicodeEncodeError:
         return  # half a surrogate pair, which no JSON has
-    found = read_attempt(raw)
-    assert found is not None or len(raw) > ANNOTATION_LENGTH
-    if found is None:
+    all_found = read_attempts(raw)
+    assert all_found or len(raw) > ANNOTATION_LENGTH
+    if not all_found:
         return
+    (found,) = all_found
     for text in (found.tag, found.source, found.failure, found.message, found.through):
         assert not steering(text)
         assert len(text) <= max(MESSAGE_LENGTH, 512) or text == found.tag
     assert len(found.candidates) <= CANDIDATES
     for answer in found.candidates:
         assert not any(steering(text) for text in (answer.reference, answer.mirror_set, answer.failure, answer.message))
-    assert read_attempt(encode_attempt(found)) == found
+    ((text, _),) = encode_attempts([found])
+    assert read_attempts(text) == (found,)
 
 
 events = mapping(
@@ -167,12 +170,12 @@ def test_events_of_anything_make_a_journal(documents: list[Any]) -> None:
             found.append(decode_event(msgspec.json.encode(document)))
         except (msgspec.MsgspecError, UnicodeEncodeError):
             continue
-    journal = Journal(found)
+    history = AttemptHistory(found)
     for event in found:
         key = (event.involved_object.namespace, event.involved_object.name)
-        assert not any(steering(sentence) for sentence in journal.sentences(key, event.involved_object.uid))
-        tried = journal.of(key, event.involved_object.uid, "a", "")
-        assert tried is None or not steering(str(tried_document(tried)["at"]))
+        assert not any(steering(sentence) for sentence in history.sentences(key, event.involved_object.uid))
+        tried = history.latest(key, event.involved_object.uid, "a", "")
+        assert tried is None or not steering(str(attempt_document(tried)["at"]))
 
 
 @pytest.mark.parametrize("message", cases("message"))
@@ -201,6 +204,11 @@ GROWING = {
     "digests": lambda size: "digests " * (size // 8),
     "spaces": lambda size: " " * size,
     "quotes": lambda size: '"' * size,
+    "escaped-quotes": lambda size: '["' + '\\"' * (size // 2) + "]",
+    "quoted-parts": lambda size: "[" + '", a/b: "' * (size // 9) + "]",
+    "artifacts": lambda size: "a/b: unknown: " + "artifact " * (size // 9),
+    "errors": lambda size: "a/b: errors:\n" + "denied: x\n" * (size // 10),
+    "invalid": lambda size: 'a "" is invalid: ' * (size // 17),
     "get": lambda size: 'Get "' * (size // 5),
     "not-found": lambda size: 'dockerimage.image.openshift.io "' * (size // 32),
     "lines": lambda size: "\n" * size,
@@ -222,7 +230,7 @@ GROWING = {
 
 @pytest.mark.parametrize("make", GROWING.values(), ids=GROWING)
 def test_messages_take_linear_time(make: Any) -> None:
-    """Every pattern that a message is searched for, and everything that makes it fit to be shown. "a////…" once took for ever."""
+    """Every pattern that a message is searched for, and everything that makes it fit to be shown. "a////…" once never ended."""
     sources = ("quay.io/a", "a a", "a" * 1024, " " * 1024, "a" * 100_000)
 
     def run(message: str) -> None:
@@ -231,6 +239,6 @@ def test_messages_take_linear_time(make: Any) -> None:
         brief(message)
         one_line(message)
         harmless(message)
-        read_attempt(message)
+        read_attempts(message)
 
     grows_linearly(make, run)

@@ -7,10 +7,14 @@ from typing import Any
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
-from mirrorstream.explain import Answer, explain_reference, render
-from mirrorstream.failures import classify
-from mirrorstream.policy import MirrorPolicy
-from mirrorstream.references import (
+from mirrorstream.diagnose.explain import ExplainReport, explain_reference, render
+from mirrorstream.diagnose.suggest import suggestion
+from mirrorstream.diagnose.tag_status import State, TagState
+from mirrorstream.imagestream.eligibility import evaluate, normalised
+from mirrorstream.imagestream.failures import classify
+from mirrorstream.imagestream.model import ImportPolicy
+from mirrorstream.rules.policy import MirrorPolicy
+from mirrorstream.rules.references import (
     MAXIMUM_LENGTH,
     ReferenceError,
     has_registry_host,
@@ -19,11 +23,10 @@ from mirrorstream.references import (
     parse_reference,
     written_name,
 )
-from mirrorstream.settings import NamespaceSettings
-from mirrorstream.verdicts import judge, normalised
+from mirrorstream.runtime.settings import NamespaceSettings
 
 from tests.fuzz.bounds import LARGEST, examples, grows_linearly
-from tests.fuzz.values import REPOSITORIES, json_values, perhaps, references, rule_objects, texts
+from tests.fuzz.values import DIGEST, REPOSITORIES, json_values, perhaps, references, rule_objects, texts
 
 Object = dict[str, Any]
 
@@ -62,18 +65,14 @@ def _ask(policy: MirrorPolicy, reference: str) -> list[Any]:
         answers += [
             policy.pull_sources(reference),
             policy.import_candidates(reference),
-            policy.assess(reference),
-            policy.refusal(reference),
-            policy.digest_mirrors_cover(reference),
-            policy.tag_mirrors_cover(reference),
-            policy.mirrors_cover(reference),
-            policy.covering_objects(reference),
-            policy.mirror_origins(reference),
         ]
+        found = policy.resolve(parse_reference(reference))
+        answers += [found.candidates, found.left_out, found.refusal, found.is_mirrored, found.is_mirrored_by_digest]
+        answers += [found.scope, found.objects, found.mirror_origins]
         explanation = explain_reference(policy, reference)
         answers.append(explanation.document())
-        render(Answer((explanation,), policy.warnings), 0.0)
-    answers.append(judge(policy, reference, classify("", "connection refused", (reference,))))
+        render(ExplainReport((explanation,), policy.warnings), 0.0)
+    answers.append(evaluate(policy, reference, classify("", "connection refused", (reference,))))
     return answers
 
 
@@ -113,7 +112,7 @@ def test_registries_from_arguments_never_raise(insecure: Any, blocked: list[Any]
 @given(st.lists(st.text(st.sampled_from("*?[]!-^ab\\&|~."), min_size=1, max_size=63), min_size=1, max_size=4), texts)
 @examples(250)
 def test_any_text_is_a_pattern_of_namespaces(patterns: list[str], name: str) -> None:
-    """With no pattern that takes for ever, whatever its stars."""
+    """No pattern takes more than linear time, whatever its stars."""
     found = NamespaceSettings(include=tuple(patterns), exclude=tuple(reversed(patterns))).cover(name)
     assert found is False
 
@@ -208,3 +207,58 @@ def test_references_take_linear_time(make: Any) -> None:
         written_name(text)
 
     grows_linearly(make, run)
+
+
+NESTED = ("r.example.com", "*.example.com", "r.example.com/a", "r.example.com/a/b", "r.example.com/a/b/c", "r.example.com/x")
+WANTED = ("r.example.com/a", "r.example.com/a/b", "r.example.com/a/b/c", "r.example.com/x/y", "r.example.com:5000/a/b")
+OTHERS = (*WANTED, "r.example.com/a/z", "r.example.com/a/b/z", "r.example.com/z", "s.example.com/a/b", "example.com/a")
+
+
+@st.composite
+def nested_rules(draw: st.DrawFn) -> list[Object]:
+    """Digest and tag mirrors for scopes that lie in each other, and perhaps restrictions of such scopes."""
+    objects: list[Object] = []
+    for number in range(draw(st.integers(1, 4))):
+        kind, field = draw(
+            st.sampled_from([("ImageDigestMirrorSet", "imageDigestMirrors")] * 3 + [("ImageTagMirrorSet", "imageTagMirrors")])
+        )
+        source = draw(st.sampled_from(NESTED))
+        mirrors = draw(st.lists(st.sampled_from(["m.io", "n.io/p", "o.io/q/r", source]), min_size=1, max_size=3, unique=True))
+        entry = {"source": source, "mirrors": mirrors}
+        if draw(st.booleans()):
+            entry["mirrorSourcePolicy"] = "NeverContactSource"
+        objects.append({"kind": kind, "metadata": {"name": f"m{number}"}, "spec": {field: [entry]}})
+    scopes = st.lists(st.sampled_from([*NESTED, "m.io", "n.io/p"]), max_size=2)
+    sources = {"insecureRegistries": draw(scopes), "blockedRegistries": draw(scopes)}
+    return [*objects, {"kind": "Image", "metadata": {"name": "cluster"}, "spec": {"registrySources": sources}}]
+
+
+@given(nested_rules(), st.sets(st.sampled_from(WANTED), min_size=1))
+@examples(400)
+def test_a_suggestion_takes_no_mirror_away(objects: list[Object], wanted: set[str]) -> None:
+    """Whatever rules there are: digests are pulled from where they were, and the tags that it is for from their mirrors."""
+    before = MirrorPolicy.from_objects(objects)
+    policy = ImportPolicy(scheduled=True)
+    states = [
+        TagState("openshift", "app", name, State.HEALED, f"{name}:v1", import_policy=policy)
+        for name in sorted(wanted)
+        if not any(mirror.kind == "tag" for mirror in before.resolve(parse_reference(f"{name}:v1")).mirrors)
+    ]
+    found = suggestion(states, before, objects)
+    after = MirrorPolicy.from_objects([*objects, *found.objects])
+    assert after.warnings == before.warnings
+    for name in OTHERS:
+        assert _pulled(after, f"{name}@{DIGEST}") == _pulled(before, f"{name}@{DIGEST}"), name
+        assert _pulled(after, f"{name}:v1")[-1] == _pulled(before, f"{name}:v1")[-1], name
+    for state in found.tags:
+        mirrors = [reference for reference, blocked in _pulled(after, state.source)[:-1] if not blocked]
+        expected = [candidate.reference for candidate in before.import_candidates(state.source)]
+        assert [reference for reference in mirrors if reference != state.source] == expected
+
+
+def _pulled(policy: MirrorPolicy, reference: str) -> list[tuple[str, bool]]:
+    """Where a node pulls from, and whether it is blocked there.
+
+    Whether it is insecure may change for the better known: a wildcard hides that the Image config lists its registry as insecure.
+    """
+    return [(source.reference, source.blocked) for source in policy.pull_sources(reference)]

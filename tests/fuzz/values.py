@@ -1,6 +1,5 @@
 """What is fed in: anything that JSON can say, and texts that look like what is expected."""
 
-import json
 from typing import Any
 
 from hypothesis import strategies as st
@@ -42,15 +41,6 @@ def mapping(**fields: st.SearchStrategy[Any]) -> st.SearchStrategy[Object]:
 def lists(value: st.SearchStrategy[Any], most: int = 3) -> st.SearchStrategy[list[Any]]:
     """A short list, each item of which may be anything."""
     return st.lists(perhaps(value), max_size=most)
-
-
-def encodable(value: Any) -> bool:
-    """Whether a value can have come as JSON: half a surrogate pair can't."""
-    try:
-        json.dumps(value, ensure_ascii=False).encode()
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 names = st.one_of(st.sampled_from(["a", "b", "cluster", ""]), texts)
@@ -102,12 +92,13 @@ parts = st.one_of(
             "connection refused", "x509: certificate", "Internal error occurred: ", ": ", ", ", "[", "]", "not found", "\n",
             "you may not have access to the container image ", "registry a blocked",
             "dockerimage.image.openshift.io \"a\" not found",
+            '"', '\\"', "errors:\n", "unknown: ", "denied", 'error parsing HTTP 403 response body: "',
             "unable to ", "dial tcp [::1]:443", "the repository ", 'Get "https://a/v2/": ', "HTTP status: 503",
         ]
     ),
 )  # fmt: skip
 messages = st.lists(parts, max_size=12).map("".join)
-"""Failure messages, as the importer, a registry or whoever may write a status puts them together."""
+"""Failure messages, as the importer, a registry or a client that may write a status builds them."""
 
 image_streams = mapping(
     metadata=metadata,

@@ -2,6 +2,7 @@
 
 import http.server
 import json
+import ssl
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -10,6 +11,8 @@ from typing import Any
 import pytest
 import yaml
 from mirrorstream.kube.client import Client, load_client
+
+from e2e.testbed.support.certificates import Authority
 
 Handle = Callable[["Request"], None]
 
@@ -95,6 +98,16 @@ class Script:
         }
         path.write_text(yaml.safe_dump(document))
         return path
+
+
+def secured(authority: Authority) -> Script:
+    """An API server that speaks TLS, with a certificate of this authority's."""
+    pair = authority.issue("server", hosts=("localhost",))
+    script = Script()
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(pair.certificate, pair.key)
+    script.server.socket = context.wrap_socket(script.server.socket, server_side=True, do_handshake_on_connect=False)
+    return script
 
 
 @pytest.fixture

@@ -1,19 +1,29 @@
 """The client: credentials as kubectl finds them, errors in one line, no wait without a limit."""
 
 import base64
-import ssl
+import socket
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
 import yaml
-from mirrorstream.kube.client import ApiError, ApiUnreachable, Client, ConfigurationError, load_client
-from mirrorstream.kube.limiter import RateLimiter, ahead_of_others
+from mirrorstream.kube.client import (
+    CONNECT_TIMEOUT,
+    ApiError,
+    ApiTimeout,
+    ApiUnreachable,
+    Client,
+    ConfigurationError,
+    load_client,
+)
+from mirrorstream.kube.ratelimit import RateLimiter, prioritized
+from mirrorstream.kube.rest_config import RestConfig
 
-from e2e.certificates import Authority
-from tests.kube.conftest import Request, Script
+from e2e.testbed.support.certificates import Authority
+from tests.kube.conftest import Request, Script, secured
 
 
 @pytest.mark.parametrize(
@@ -80,9 +90,9 @@ def test_nobody_there_is_one_line_that_names_the_server(tmp_path: Path, script: 
 
 
 def test_a_server_that_never_answers_is_given_up(script: Script, client: Client) -> None:
-    """Every request has a limit."""
-    script.handle = lambda request: script.ended.wait(10) and None
-    with pytest.raises(ApiUnreachable, match="timed out"):
+    """Every request has a limit, and it is told from a server that was not asked."""
+    script.handle = lambda request: script.ended.wait(600) and None
+    with pytest.raises(ApiTimeout, match="timed out"):
         client.request("GET", "/x", timeout=0.2)
 
 
@@ -104,28 +114,29 @@ def test_throttling_is_obeyed_a_bounded_number_of_times(script: Script, client: 
         client.get("/x")
 
 
-@pytest.mark.parametrize(
-    ("no_proxy", "through"),
-    [
-        pytest.param("", True, id="no-exceptions"),
-        pytest.param("example.com,10.0.0.0/8", True, id="others"),
-        pytest.param(".svc,127.0.0.1", False, id="address"),
-        pytest.param("127.0.0.0/8", False, id="network"),
-        pytest.param("*", False, id="everything"),
-    ],
-)
-def test_the_clusters_proxy_is_for_others(
-    no_proxy: str, through: bool, script: Script, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_what_the_server_took_is_told_without_the_waits_before(
+    script: Script, client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """OLM sets these variables on every pod of a cluster with a proxy, which the API server cannot be reached through."""
-    proxy = Script()
-    for name in ("HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY"):
-        monkeypatch.delenv(name.lower(), raising=False)
-        monkeypatch.setenv(name, no_proxy if name == "NO_PROXY" else proxy.url)
-    load_client(str(script.kubeconfig(tmp_path / "k")), in_cluster=False).get("/x")
-    assert (bool(proxy.requests), bool(script.requests)) == (through, not through)
-    proxy.server.shutdown()
-    proxy.server.server_close()
+    """Neither the limit of requests nor a Retry-After makes the server slow; each answer is told."""
+    now = [0.0]
+
+    def sleep(seconds: float) -> None:
+        now[0] += seconds
+
+    monkeypatch.setattr("mirrorstream.kube.client.time.monotonic", lambda: now[0])
+    client._sleep = sleep
+    client.limiter = RateLimiter(0.5, clock=lambda: now[0], sleep=sleep)
+    codes = iter([429, 200])
+
+    def handle(request: Request) -> None:
+        now[0] += 3
+        request.answer(200, {}) if next(codes) == 200 else request.fail(429, "TooManyRequests", Retry_After="1")
+
+    script.handle = handle
+    took: list[float] = []
+    client.request("GET", "/x", answered=took.append)
+    assert took == [3, 3]
+    assert now[0] > 7
 
 
 def test_a_rotated_token_is_read_again(script: Script, tmp_path: Path) -> None:
@@ -144,7 +155,7 @@ def test_a_rotated_token_is_read_again(script: Script, tmp_path: Path) -> None:
     client.get("/x")
     assert seen == ["Bearer old", "Bearer new"]
     token.write_text("wrong")
-    client._reconnect(client._configuration)
+    client._reconnect(client._config)
     with pytest.raises(ApiError) as error:
         client.get("/x")
     assert error.value.status == 401
@@ -166,6 +177,15 @@ def test_an_exec_plugin_gives_the_token(script: Script, tmp_path: Path) -> None:
     script.handle = lambda request: (seen.append(request.headers["Authorization"]), request.answer(200, {}))[1]
     load_client(str(script.kubeconfig(tmp_path / "k", **user)), in_cluster=False).get("/x")
     assert seen == ["Bearer t"]
+
+
+def test_a_kubeconfigs_password_is_sent(script: Script, tmp_path: Path) -> None:
+    """As basic authentication, which kubectl still knows."""
+    seen: list[Any] = []
+    script.handle = lambda request: (seen.append(request.headers["Authorization"]), request.answer(200, {}))[1]
+    path = script.kubeconfig(tmp_path / "k", username="user", password="password")
+    load_client(str(path), in_cluster=False).get("/x")
+    assert seen == [f"Basic {base64.b64encode(b'user:password').decode()}"]
 
 
 def test_the_rate_is_limited_after_a_burst() -> None:
@@ -195,7 +215,7 @@ def test_what_a_user_waits_for_goes_ahead_within_the_rate() -> None:
     def sleep(seconds: float) -> None:
         if not order:  # others come while the first one waits
             order.append("waiting")
-            with ahead_of_others(True):
+            with prioritized(True):
                 for _ in range(40):
                     limiter.wait()
                     order.append(f"{now[0]:.2f}")
@@ -207,21 +227,11 @@ def test_what_a_user_waits_for_goes_ahead_within_the_rate() -> None:
     assert limiter.wait() == pytest.approx(0.1)
     assert order[1] == "0.10", "the first token that there is, though another request has waited for it"
     assert order[15] == "1.50"
-    assert 4.0 <= now[0] <= 4.3, "40 tokens after the burst take four seconds, whoever gets them"
-
-
-def secured(authority: Authority) -> Script:
-    """An API server that speaks TLS, with a certificate of this authority's."""
-    pair = authority.issue("server", hosts=("localhost",))
-    script = Script()
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(pair.certificate, pair.key)
-    script.server.socket = context.wrap_socket(script.server.socket, server_side=True, do_handshake_on_connect=False)
-    return script
+    assert 4.0 <= now[0] <= 4.3, "40 tokens after the burst take four seconds, in whatever thread"
 
 
 def test_an_api_server_of_another_authority_is_told_nothing(tmp_path: Path) -> None:
-    """Whoever stands in between gets no token: the connection ends before anything is sent."""
+    """A machine in the middle gets no token: the connection ends before anything is sent."""
     ours, theirs = Authority(tmp_path / "ours", "ours"), Authority(tmp_path / "theirs", "theirs")
     script = secured(theirs)
     path = script.kubeconfig(tmp_path / "kubeconfig", token="secret")
@@ -249,12 +259,29 @@ def test_an_api_server_of_another_authority_is_told_nothing(tmp_path: Path) -> N
 def test_a_hook_comes_before_every_write_and_no_read(script: Script, client: Client) -> None:
     """It may end the process instead; a copy without limits does not have it."""
     called: list[list[tuple[str, str]]] = []
-    guarded = Client(client._load, before_write=lambda: called.append(list(script.requests)))
+
+    def before_write() -> float:
+        called.append(list(script.requests))
+        return 1.0
+
+    guarded = Client(client._load, before_write=before_write)
     guarded.get("/x")
     guarded.request("PUT", "/x", body={})
     guarded.unlimited().request("PUT", "/x", body={})
     assert called == [[("GET", "/x")]]
     assert script.requests == [("GET", "/x"), ("PUT", "/x"), ("PUT", "/x")]
+
+
+def test_a_write_waits_for_a_connection_only_as_long_as_the_hook_says(tmp_path: Path) -> None:
+    """A leader's time may be over before the usual time limit. This server accepts connections and says nothing."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        config = RestConfig(f"https://127.0.0.1:{server.getsockname()[1]}", insecure=True)
+        client = Client(lambda: config, before_write=lambda: 0.1)
+        began = time.monotonic()
+        with pytest.raises(ApiUnreachable, match="timed out") as error:
+            client.request("PUT", "/x", body={})
+    assert not isinstance(error.value, ApiTimeout), "nothing was asked"
+    assert time.monotonic() - began < CONNECT_TIMEOUT
 
 
 def test_an_authority_inside_the_kubeconfig_may_change(tmp_path: Path) -> None:

@@ -1,13 +1,14 @@
 """Leader election: one acts, and stops acting in time, whatever the API server and the clocks do."""
 
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import pytest
 from mirrorstream.kube.client import ApiError, ApiUnreachable
-from mirrorstream_controller.election import LEASE_SECONDS, RENEW_SECONDS, RETRY_SECONDS, Election
+from mirrorstream.kube.leaderelection import LEASE_SECONDS, RENEW_SECONDS, RETRY_SECONDS, Election, NotLeadingError
 
 Object = dict[str, Any]
 
@@ -54,7 +55,8 @@ class Slow:
 class Replica:
     """One participant, driven by hand."""
 
-    def __init__(self, leases: Leases, name: str, clock: list[float]) -> None:
+    def __init__(self, leases: Leases, name: str, clock: list[float] | None = None, *, rejoin: bool = False) -> None:
+        """By the clock of the test, by default the election's own."""
         self.started = 0
         self.lost: list[str] = []
         self.election = Election(
@@ -62,12 +64,13 @@ class Replica:
             namespace="ns",
             name="lease",
             identity=name,
-            on_started=self.on_started,
-            on_lost=self.lost.append,
-            clock=lambda: clock[0],
+            on_started_leading=self.on_started_leading,
+            on_stopped_leading=self.lost.append,
+            rejoin=rejoin,
+            **({"clock": lambda: clock[0]} if clock else {}),
         )
 
-    def on_started(self) -> None:
+    def on_started_leading(self) -> None:
         """Count."""
         self.started += 1
 
@@ -154,6 +157,62 @@ def test_a_frozen_leader_does_not_take_itself_for_one(clock: list[float]) -> Non
     assert not one.leads
 
 
+def test_a_suspended_machine_gives_its_lead_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By default the clock of leader and standby counts that time, too."""
+    slept = 0.0
+    awake = time.clock_gettime
+
+    def with_sleep(clock: int) -> float:
+        return awake(clock) + (slept if clock == time.CLOCK_BOOTTIME else 0)
+
+    monkeypatch.setattr(time, "clock_gettime", with_sleep)
+    leases = Leases()
+    one, two = Replica(leases, "one"), Replica(leases, "two")
+    one.election.attempt()
+    two.election.attempt()
+    assert one.election.check_lead() > 5
+    slept = 3600
+    with pytest.raises(NotLeadingError):
+        one.election.check_lead()
+    assert one.lost == ["the lease could not be renewed for 11 s"]
+    two.election.attempt()
+    assert two.leads
+
+
+def test_a_write_is_sent_before_another_may_lead(clock: list[float]) -> None:
+    """It may need a new connection first: that takes no longer than the lead lasts for sure."""
+    leases = Leases()
+    one, two = Replica(leases, "one", clock), Replica(leases, "two", clock)
+    one.election.attempt()
+    two.election.attempt()
+    for passed in (0.0, 5.0, 5.9):
+        clock[0] += passed
+        sent = one.election.check_lead()
+        assert sent > 1
+        clock[0] += sent - 0.01
+        two.election.attempt()
+        assert not two.leads
+        clock[0] -= sent - 0.01
+
+
+def test_nothing_is_written_while_the_end_of_a_lost_lead_is_under_way(clock: list[float]) -> None:
+    """One thread finds that the lead is lost and is about to end the process; another one was about to write."""
+    replica = Replica(Leases(), "one", clock)
+    replica.election.attempt()
+    replica.election.check_lead()
+    written: list[str] = []
+
+    def write_meanwhile(reason: str) -> None:
+        with pytest.raises(NotLeadingError):
+            replica.election.check_lead()
+        written.append(reason)
+
+    replica.election._on_stopped_leading = write_meanwhile
+    clock[0] += 60
+    replica.election.check_deadline()
+    assert len(written) == 1
+
+
 def test_conflicts_are_tried_again(clock: list[float]) -> None:
     """A leader keeps leading through one, a candidate does not begin."""
     leases = Leases()
@@ -191,12 +250,12 @@ def test_who_is_stopped_while_acquiring_gives_the_lease_up_and_never_leads(clock
     def request(method: str, path: str, **options: Any) -> Object:
         if method == "POST":
             asked.set()
-            assert one.election._stopped.wait(10)
+            assert one.election._stopped.wait(60)
         return leases.request(method, path, **options)
 
     one.election._client = Slow(request)  # type: ignore[assignment]
     one.election.start()
-    assert asked.wait(10)
+    assert asked.wait(60)
     one.election.stop()
     assert not one.started
     assert not one.lost
@@ -299,3 +358,41 @@ def test_an_api_server_that_takes_five_seconds_costs_nobody_the_lease(clock: lis
         wait(one.election.pause())
     assert one.leads
     assert not one.lost
+
+
+def test_one_that_rejoins_waits_for_its_turn_again(clock: list[float]) -> None:
+    """The webhook goes on answering reviews without the lease, and takes over when the other replica is gone."""
+    leases = Leases()
+    one, two = Replica(leases, "one", clock, rejoin=True), Replica(leases, "two", clock, rejoin=True)
+    one.election.attempt()
+    two.election.attempt()
+    clock[0] += 12.1
+    one.election.check_deadline()
+    one.election.check_deadline()
+    assert (one.leads, one.lost) == (False, ["the lease could not be renewed for 11 s"])
+    two.election.attempt()
+    one.election.attempt()
+    assert (one.leads, two.leads) == (False, True)
+    two.election.stop()
+    one.election.attempt()
+    assert (one.leads, one.started) == (True, 2)
+
+
+def test_a_late_answer_does_not_bring_the_lead_back(clock: list[float]) -> None:
+    """The renewal that was under way when the lead was given up may be as old as the lease: another replica acts by then."""
+    leases = Leases()
+    one = Replica(leases, "one", clock, rejoin=True)
+    one.election.attempt()
+
+    def late(method: str, path: str, **more: Any) -> Object:
+        answer = leases.request(method, path, **more)
+        clock[0] += 11.1
+        one.election.check_deadline()
+        return answer
+
+    one.election._client = Slow(late)  # type: ignore[assignment]
+    one.election.attempt()
+    assert (one.leads, one.started) == (False, 1)
+    one.election._client = leases  # type: ignore[assignment]
+    one.election.attempt()
+    assert (one.leads, one.started) == (True, 2)

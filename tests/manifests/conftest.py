@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from e2e.kustomize import COMPONENTS, CONFIG, OVERLAYS, any_kubectl, render, with_component
+from e2e.testbed.support.kustomize import COMPONENTS, CONFIG, OVERLAYS, any_kubectl, render, with_component
 
 Object = dict[str, Any]
 Render = Callable[[str], list[Object]]

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 import yaml
-from mirrorstream.settings import Settings, parse_settings
+from mirrorstream.runtime.settings import Settings, parse_settings
 
-from e2e.kustomize import CONFIG, any_kubectl, render, write_overlay
+from e2e.testbed.support.kustomize import CONFIG, any_kubectl, render, write_overlay
 from tests.manifests.conftest import NAMES, Render
 
 Object = dict[str, Any]
@@ -105,14 +105,18 @@ def test_one_replica_has_nothing_to_keep_apart(name: str, rendered: Render) -> N
 
 @pytest.mark.parametrize("name", NAMES)
 def test_rights_are_few_and_apart(name: str, rendered: Render) -> None:
-    """No secrets, no wildcards, no pods but to be read; each program has an account of its own, and nobody else gets its roles."""
+    """No secrets, no wildcards; pods are changed only where a policy bounds that; no two accounts share a role."""
     items = rendered(name)
     roles = of_kind(items, "Role", "ClusterRole")
     for role in roles:
         for rule in role["rules"]:
             words = {word for field in ("apiGroups", "resources", "verbs") for word in rule.get(field, [])}
             assert not words & {"*", "secrets", "escalate", "bind", "impersonate"}, role["metadata"]["name"]
-            if "pods" in words:  # Prometheus looks for what it scrapes
+            if "pods" in words and role["metadata"]["name"] == "mirrorstream-pending-pods":
+                assert set(rule["verbs"]) == {"list", "watch", "patch"}
+                assert {"mirrorstream-pending-pods"} <= named(items, "ValidatingAdmissionPolicy").keys()
+                assert {"mirrorstream-pending-pods"} <= named(items, "ValidatingAdmissionPolicyBinding").keys()
+            elif "pods" in words:  # Prometheus looks for what it scrapes
                 assert role["metadata"]["name"] == "mirrorstream-prometheus"
                 assert set(rule["verbs"]) == {"get", "list", "watch"}
     subjects = defaultdict(set)

@@ -24,7 +24,7 @@ SINCE_1_30 = {"ValidatingAdmissionPolicy", "ValidatingAdmissionPolicyBinding"}
 
 @pytest.fixture(autouse=True)
 def read_schemas_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The package reads its schemas, some megabytes, anew for each object."""
+    """The package reads its schemas, some megabytes, again for each object."""
     monkeypatch.setattr(utils, "schema_contents", _schema)
 
 

@@ -12,20 +12,24 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from mirrorstream.imagestreams import ImageStream, decode_imagestream
+from mirrorstream.imagestream.model import ImageStream, decode_imagestream
+from mirrorstream.imagestream.outcomes import OUTCOME_ANNOTATION, read_attempts
 from mirrorstream.kube.client import ApiError, Client, load_client
 from mirrorstream.kube.informer import Change
-from mirrorstream.policy import MirrorPolicy
-from mirrorstream.settings import Settings
+from mirrorstream.kube.objects import Key
+from mirrorstream.kube.workqueue import WorkQueue
+from mirrorstream.rules.policy import MirrorPolicy
+from mirrorstream.runtime.settings import Settings
 from mirrorstream_controller.metrics import ControllerMetrics
+from mirrorstream_controller.plan import Fingerprint
 from mirrorstream_controller.reconciler import Reconciler
-from mirrorstream_controller.workqueue import Key, WorkQueue
+from mirrorstream_controller.stream_state import Phase, TagState
 
-from e2e.registry import Failure, Registry
-from e2e.simulator.errors import StatusError
-from e2e.simulator.images import imports
-from e2e.simulator.settings import Settings as ClusterSettings
-from e2e.simulator.simulator import Simulator
+from e2e.testbed.registries.registry import Failure, Registry
+from e2e.testbed.simulator.errors import StatusError
+from e2e.testbed.simulator.images import imports
+from e2e.testbed.simulator.settings import Settings as ClusterSettings
+from e2e.testbed.simulator.simulator import Simulator
 
 Object = dict[str, Any]
 IMAGES = "/apis/image.openshift.io/v1"
@@ -60,7 +64,7 @@ class ManualPool:
         """Take one."""
         self.jobs.append(job)
 
-    def hurry(self, name: object) -> None:
+    def raise_priority(self, name: object) -> None:
         """They run in the order that the test wants."""
 
     def resize(self, concurrency: int) -> None:
@@ -96,6 +100,8 @@ class Cluster:
         self.examples = 0
         self.told: Counter[str] = Counter()
         """The reasons of all Events."""
+        self.transitions: Counter[tuple[Phase, Phase]] = Counter()
+        """What tags have gone through."""
         self.patch = pytest.MonkeyPatch()
 
     def start(self) -> None:
@@ -103,6 +109,14 @@ class Cluster:
         self.source.__enter__()
         self.mirror.__enter__()
         self.simulator._serve()
+        enter = TagState.enter
+
+        def count(tag: TagState, phase: Phase, fingerprint: Fingerprint) -> None:
+            before = tag.phase
+            enter(tag, phase, fingerprint)
+            self.transitions[before, phase] += 1
+
+        self.patch.setattr(TagState, "enter", count)
 
     def stop(self) -> None:
         """End everything."""
@@ -126,7 +140,7 @@ class Bed:
         cluster.mirror.failures.clear()
         self.set_rules(frozenset())
         self.set_blocked(blocked=False)
-        self.events: list[tuple[str, str]] = []
+        self.events: list[tuple[str, str, Any, Any]] = []
         self.start_controller()
 
     def stamp(self) -> str:
@@ -151,7 +165,8 @@ class Bed:
     def event(self, involved: Any, event_type: str, reason: str, message: str, annotations: Any) -> None:
         """Take an Event as the recorder does."""
         self.cluster.told[reason] += 1
-        self.events.append((reason, message))
+        attempts = read_attempts(dict(annotations)[OUTCOME_ANNOTATION])
+        self.events += [(reason, message, involved, attempt) for attempt in attempts]
 
     def deliver(self) -> None:
         """Have the watch bring every stream as it is now."""
@@ -273,3 +288,30 @@ class Bed:
             else:
                 # The same image has the same digest everywhere, and Images outlive an example.
                 registry.put(repository, tag, seed=f"{self.namespace}-{state}-{tag}")
+
+
+def main_tag(stream: Object) -> Object:
+    """The spec tag that the histories change."""
+    return next(tag for tag in stream["spec"]["tags"] if tag["name"] == "main")
+
+
+def source_of(stream: Object) -> str:
+    """The pull spec of that tag."""
+    return str(main_tag(stream)["from"]["name"])
+
+
+def entries(stream: Object | None) -> dict[str, Object]:
+    """The stream's status tags by name."""
+    return {entry["tag"]: entry for entry in ((stream or {}).get("status") or {}).get("tags") or []}
+
+
+def has_failed(stream: Object) -> bool:
+    """Whether the platform's last import failed."""
+    return any(c["status"] == "False" for c in entries(stream).get("main", {}).get("conditions") or [])
+
+
+def is_pending(stream: Object) -> bool:
+    """Whether the platform has yet to import it."""
+    entry = entries(stream).get("main", {})
+    seen = [found["generation"] for found in (entry.get("items") or [])[:1] + (entry.get("conditions") or [])]
+    return bool(main_tag(stream)["generation"] > max(seen, default=0))

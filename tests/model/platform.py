@@ -83,6 +83,8 @@ def run_import(stream: Object, answer: str, stamp: str, *, nonce: str = "") -> b
     if known is None or not same or tag["generation"] > known["generation"]:
         stream["metadata"]["generation"] = tag["generation"] = generation
         shared = known is not None and event["image"] == known["image"]
+        if known and shared and "created" in known:
+            event["created"] = known["created"]
         found["items"] = [event, *(found["items"] or [])[1 if shared else 0 :]]
         wrote = True
     return wrote

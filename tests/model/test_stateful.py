@@ -12,9 +12,12 @@ import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule, run_state_machine_as_test
+from mirrorstream.imagestream.outcomes import HELD
+from mirrorstream.rules.references import parse_reference
+from mirrorstream_controller.stream_state import NEXT_PHASES, Phase
 
 from tests.model import SOAK
-from tests.model.cluster import IMAGES, Bed, Cluster, Object
+from tests.model.cluster import IMAGES, Bed, Cluster, Object, entries, has_failed, is_pending, main_tag, source_of
 
 NAMES = st.sampled_from(["a", "b"])
 STREAMS = ("a", "b")
@@ -32,6 +35,8 @@ BOUNDED = settings(**PROFILE, derandomize=True, max_examples=EXAMPLES, stateful_
 LONG = settings(**PROFILE, max_examples=1500, stateful_step_count=50)
 ROUNDS = 12
 """In so many looks, hours apart, everything must be well."""
+BUMPED = 3
+"""After so many, none has an image of a source that it had before: nothing is held of that."""
 DISABLED = "mirrorstream.github.io/import"
 RETRY = "mirrorstream.github.io/retry"
 
@@ -50,6 +55,10 @@ class Machine(RuleBasedStateMachine):
         self.rules: frozenset[str] = frozenset()
         self.blocked = False
         self.retries = 0
+        self.came_from: dict[str, str] = {}
+        """The source that each stream's newest item came from."""
+        self.heard_from: dict[str, str] = {}
+        """The same, of the items that the controller's watch brought."""
         for name in STREAMS:
             self.bed.put_source(name, "down")
             for kind in KINDS:
@@ -81,6 +90,7 @@ class Machine(RuleBasedStateMachine):
         if self.bed.stream(name):
             self.bed.client.request("DELETE", self.bed.path(name))
             self._forget(name)
+            self.came_from.pop(name, None)
 
     @rule(name=NAMES, tag=st.sampled_from(["v1", "v2"]))
     def change_source(self, name: str, tag: str) -> None:
@@ -100,21 +110,41 @@ class Machine(RuleBasedStateMachine):
         self.change_upstream(name, "down")
         self.import_image(name)
 
+    @rule(name=NAMES, tag=st.sampled_from(["v1", "v2"]), heard=st.booleans())
+    def version_is_bumped(self, name: str, tag: str, heard: bool) -> None:
+        """The same with a change of the source, of whose time before the controller heard, or did not."""
+        self.change_upstream(name, "one")
+        self.platform_imports(name, scheduled=False)
+        if heard:
+            self.watch_delivers()
+        self.change_upstream(name, "down")
+        self.change_source(name, tag)
+        self.platform_imports(name, scheduled=False)
+
     @rule(name=NAMES)
     def import_image(self, name: str) -> None:
         """What `oc import-image` does."""
         if stream := self.bed.stream(name):
-            main = _main(stream)
+            main = main_tag(stream)
             image = {"from": main["from"], "to": {"name": "main"}, "importPolicy": main["importPolicy"]}
             body = {"metadata": {"name": name}, "spec": {"import": True, "images": [image]}}
             self._hear(name)
             self.bed.client.request("POST", f"{IMAGES}/namespaces/{self.bed.namespace}/imagestreamimports", body=body)
+            self.every_item_has_a_source()
 
     @rule(name=NAMES)
     def retry(self, name: str) -> None:
         """What `mirrorstream retry` does besides."""
         self.retries += 1
         self._annotate(name, RETRY, str(self.retries))
+
+    @rule(name=NAMES)
+    def retry_what_is_held(self, name: str) -> None:
+        """A user does not wait for the end of the hour; a mirror may have another image by now."""
+        self._lose_upstream_and_mirror_another(name)
+        self._round()
+        self.retry(name)
+        self._round()
 
     @rule(name=NAMES, value=st.sampled_from(["disabled", "enabled"]))
     def opt_out(self, name: str, value: str) -> None:
@@ -152,14 +182,15 @@ class Machine(RuleBasedStateMachine):
     def platform_imports(self, name: str, scheduled: bool) -> None:
         """The platform's import controller looks at a stream, or does what it does every quarter of an hour."""
         stream = self.bed.stream(name)
-        if stream and (_pending(stream) or (scheduled and _main(stream)["importPolicy"].get("scheduled"))):
+        if stream and (is_pending(stream) or (scheduled and main_tag(stream)["importPolicy"].get("scheduled"))):
             self._hear(name)
         self.bed.platform_imports(name, scheduled=scheduled)
+        self.every_item_has_a_source()
 
     @rule()
     def watch_delivers(self) -> None:
         """The controller hears what became of the streams."""
-        self.bed.deliver()
+        self._deliver()
 
     @rule()
     def rules_are_delivered(self) -> None:
@@ -177,6 +208,19 @@ class Machine(RuleBasedStateMachine):
         """A mirror answers."""
         self._watched(self.bed.run_import)
 
+    @rule(name=NAMES, answered=st.booleans())
+    def rules_go_during_an_import(self, name: str, answered: bool) -> None:
+        """What a mirror served, or is about to serve, is not wanted any more."""
+        self._lose_upstream_and_mirror_another(name)
+        self.bed.deliver_rules()
+        self._deliver()
+        self.controller_works()
+        while answered and self.bed.pool.jobs:
+            self.import_runs()
+        self.change_rules(frozenset())
+        self.rules_are_delivered()
+        self.controller_works()
+
     @rule()
     def everything_moves(self) -> None:
         """What a second brings, when nothing is in the way."""
@@ -191,6 +235,7 @@ class Machine(RuleBasedStateMachine):
     def restart(self) -> None:
         """The controller is killed, and another one started."""
         self.bed.start_controller()
+        self.heard_from = dict(self.came_from)
 
     # What must hold.
 
@@ -198,12 +243,34 @@ class Machine(RuleBasedStateMachine):
     def every_item_has_its_image(self) -> None:
         """An item without its Image cannot be pulled."""
         for name in STREAMS:
-            for entry in _status(self.bed.stream(name)).values():
+            for entry in entries(self.bed.stream(name)).values():
                 for item in (entry.get("items") or [])[:1]:
                     self.bed.client.get(f"{IMAGES}/images/{item['image']}")
 
+    @invariant()
+    def every_item_has_a_source(self) -> None:
+        """An item that is as young as its tag came from the tag's present source."""
+        for name in STREAMS:
+            stream = self.bed.stream(name)
+            items = entries(stream).get("main", {}).get("items") or []
+            if stream and items and items[0]["generation"] >= main_tag(stream)["generation"]:
+                self.came_from[name] = source_of(stream)
+
+    def _deliver(self) -> None:
+        self.every_item_has_a_source()
+        self.bed.deliver()
+        self.heard_from = dict(self.came_from)
+
     def _watched(self, step: Any) -> None:
         """Let the controller act, and hold it to what it may do."""
+        told = len(self.bed.events)
+        self._watch_writes(step)
+        self.every_item_has_a_source()
+        for reason, _, involved, attempt in self.bed.events[told:]:
+            if reason == HELD:
+                assert attempt.source == self.heard_from[involved.name], "what came from another source is not held"
+
+    def _watch_writes(self, step: Any) -> None:
         before = {name: self.bed.stream(name) for name in STREAMS}
         written = Counter(self.bed.counting.writes)
         looks = step()
@@ -221,18 +288,18 @@ class Machine(RuleBasedStateMachine):
             if after["status"] == old["status"]:
                 continue
             self._allowed(name, old)
-        assert {path.rpartition("/")[2] for path in self.bed.counting.writes} <= {"status"}
+        assert all(path.endswith("/status") or path.startswith(f"{IMAGES}/images/") for path in self.bed.counting.writes)
 
     def _allowed(self, name: str, old: Object) -> None:
         """Whether the controller may have written into `old`."""
         assert (old["metadata"].get("annotations") or {}).get(DISABLED) != "disabled", "opted out"
-        source = _main(old)["from"]["name"]
+        source = source_of(old)
         assert self.said.get((name, source)) not in ("missing", "blocked"), "the source said no"
         policy = self.bed.policy
         assert policy
-        assert policy.refusal(source) is None, "forbidden, and the controller knows"
+        assert policy.resolve(parse_reference(source)).refusal is None, "forbidden, and the controller knows"
         assert policy.import_candidates(source), "no rule asks for it, and the controller knows"
-        assert _pending(old) or _failed(old), "there was nothing to heal"
+        assert is_pending(old) or has_failed(old), "there was nothing to heal"
 
     def teardown(self) -> None:
         """Everything that can be served is put up: every tag is served soon, and then nothing is written any more."""
@@ -243,18 +310,22 @@ class Machine(RuleBasedStateMachine):
             for kind in KINDS:
                 self.change_mirror(name, kind, "two")
             self.opt_out(name, "enabled")
-            if (stream := self.bed.stream(name)) and self.said.get((name, _main(stream)["from"]["name"])) in ("missing", "blocked"):
+            stream = self.bed.stream(name)
+            if stream and self.said.get((name, source_of(stream))) in ("missing", "blocked"):
                 # The source had the last word; the user has to ask again.
                 self.import_image(name)
-        for _ in range(ROUNDS):
+        for number in range(ROUNDS):
             self._round()
             self.bed.time += 400
+            if number == BUMPED:
+                for name in filter(self.bed.stream, STREAMS):
+                    assert self.came_from[name] == source_of(self.bed.stream(name) or {}), "another version"
         for name in STREAMS:
             stream = self.bed.stream(name)
             if stream:
-                assert not _pending(stream), stream
-                assert not _failed(stream), (stream, self.bed.events)
-                assert {tag for tag, entry in _status(stream).items() if entry.get("items")} == {"latest", "main"}
+                assert not is_pending(stream), stream
+                assert not has_failed(stream), (stream, self.bed.events)
+                assert {tag for tag, entry in entries(stream).items() if entry.get("items")} == {"latest", "main"}
         written = Counter(self.bed.counting.writes)
         for _ in range(4):
             self._round()
@@ -266,26 +337,32 @@ class Machine(RuleBasedStateMachine):
         self.bed.deliver_rules()
         for name in STREAMS:
             self.platform_imports(name, scheduled=False)
-        self.bed.deliver()
+        self._deliver()
         for _ in range(10):
             self._watched(self.bed.work)
             if not self.bed.pool.jobs:
                 break
             while self.bed.pool.jobs:
                 self._watched(self.bed.run_import)
-        self.bed.deliver()
+        self._deliver()
 
     # Helpers.
+
+    def _lose_upstream_and_mirror_another(self, name: str) -> None:
+        self.create(name, scheduled=False)
+        self.change_rules(frozenset({"digest"}))
+        self.change_mirror(name, "digest", "two")
+        self.upstream_is_lost(name)
 
     def _from(self, name: str, tag: str) -> Object:
         return {"kind": "DockerImage", "name": self.bed.reference(name, tag)}
 
     def _edit(self, name: str, change: Any) -> None:
         if stream := self.bed.stream(name):
-            before = _main(stream)["from"]["name"]
-            self.bed.edit(name, lambda stream: change(_main(stream)))
+            before = source_of(stream)
+            self.bed.edit(name, lambda stream: change(main_tag(stream)))
             after = self.bed.stream(name)
-            if after and _main(after)["from"]["name"] != before:
+            if after and source_of(after) != before:
                 self._forget(name)
 
     def _annotate(self, name: str, annotation: str, value: str) -> None:
@@ -296,28 +373,10 @@ class Machine(RuleBasedStateMachine):
         """The source is about to answer the platform."""
         stream = self.bed.stream(name)
         assert stream
-        self.said[name, _main(stream)["from"]["name"]] = "blocked" if self.blocked else self.source[name]
+        self.said[name, source_of(stream)] = "blocked" if self.blocked else self.source[name]
 
     def _forget(self, name: str) -> None:
         self.said = {key: said for key, said in self.said.items() if key[0] != name}
-
-
-def _main(stream: Object) -> Object:
-    return next(tag for tag in stream["spec"]["tags"] if tag["name"] == "main")
-
-
-def _status(stream: Object | None) -> dict[str, Object]:
-    return {entry["tag"]: entry for entry in ((stream or {}).get("status") or {}).get("tags") or []}
-
-
-def _failed(stream: Object) -> bool:
-    return any(c["status"] == "False" for c in _status(stream).get("main", {}).get("conditions") or [])
-
-
-def _pending(stream: Object) -> bool:
-    entry = _status(stream).get("main", {})
-    seen = [found["generation"] for found in (entry.get("items") or [])[:1] + (entry.get("conditions") or [])]
-    return bool(_main(stream)["generation"] > max(seen, default=0))
 
 
 @pytest.fixture
@@ -329,9 +388,12 @@ def cluster(tmp_path: Path) -> Iterator[Cluster]:
     found.stop()
 
 
-@pytest.mark.timeout(3600 if SOAK else 300)
+@pytest.mark.timeout(3600)
 def test_any_history(cluster: Cluster) -> None:
-    """Never a spec change, never an image that the source or the platform forbids, one write a look; in the end all is served."""
+    """No spec change, no forbidden image, one write a reconcile, every transition of a tag; in the end all is served."""
     machine = type("Machine", (Machine,), {"cluster": cluster})
     run_state_machine_as_test(machine, settings=LONG if SOAK else BOUNDED)
     assert set(cluster.told) >= {"ImportedFromMirror", "MirrorImportFailed", "MirrorImportHeld", "MirrorImportRefused"}
+    expected = {(before, then) for before, following in NEXT_PHASES.items() for then in following}
+    # New settings during a status write take a second thread: test_stream_state.py has that transition.
+    assert {*cluster.transitions, (Phase.IDLE, Phase.BACKING_OFF)} == expected

@@ -11,9 +11,12 @@ from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
 import pytest
-from mirrorstream.imagestreams import ImageStream, imagestream_from
-from mirrorstream.policy import MirrorPolicy
-from mirrorstream_controller.plan import Memory, PlanSettings, TagPlan, plan_stream, replacement
+from mirrorstream.imagestream.failures import Bypass
+from mirrorstream.imagestream.model import ImageStream, imagestream_from
+from mirrorstream.imagestream.settled import EARLIER, UNKNOWN
+from mirrorstream.rules.policy import MirrorPolicy
+from mirrorstream_controller.history import History
+from mirrorstream_controller.plan import PlanSettings, TagPlan, plan_stream, replacement
 
 from tests.model import SOAK
 from tests.model.world import remembering
@@ -33,13 +36,13 @@ FAILURES: dict[str, tuple[str, str]] = {
     "tls": ("InternalError", "Internal error occurred: {}: x509: certificate signed by unknown authority"),
     "server-error": ("InternalError", "Internal error occurred: {}: received unexpected HTTP status: 503 Service Unavailable"),
     "throttled": ("InternalError", "Internal error occurred: {}: toomanyrequests: slow down"),
-    "not-a-registry": ("InternalError", "Internal error occurred: {}: error parsing HTTP 200: invalid character '<'"),
+    "not-a-registry": ("InternalError", "Internal error occurred: {}: error unmarshalling content: invalid character '<'"),
     "unauthorized": ("Unauthorized", 'you may not have access to the container image "{}"'),
     "denied": ("InternalError", "Internal error occurred: {}: denied: no"),
     "unknown": ("InternalError", "Internal error occurred: {}: the moon is full"),
     "not-found": ("NotFound", 'dockerimage.image.openshift.io "{}" not found'),
     "forbidden": ("Forbidden", "forbidden: registry src.io blocked"),
-    "invalid": ("Invalid", "{} is invalid: no"),
+    "invalid": ("Invalid", ' "" is invalid: from.name: Invalid value: "{}": invalid name: no'),
     "unsupported": ("InternalError", "Internal error occurred: {}: unsupported manifest media type"),
     "integrity": ("InternalError", "Internal error occurred: {}: content integrity error: the manifest does not match"),
 }
@@ -72,8 +75,9 @@ class Rules(NamedTuple):
     mirrors: str
     refusal: str
     allowed: str
-    bypass: bool
+    bypass_not_found: bool
     recorded: str
+    bypass_denied: bool = True
 
 
 class Tag(NamedTuple):
@@ -134,7 +138,9 @@ def every_tag() -> Iterator[Tag]:
 
 def bypassed(kind: str, rules: Rules) -> bool:
     """Whether a mirror may stand in for a source that failed like this."""
-    return kind not in NEVER and (kind != "not-found" or rules.bypass)
+    if kind in ("unauthorized", "denied"):
+        return rules.bypass_denied
+    return kind not in NEVER and (kind != "not-found" or rules.bypass_not_found)
 
 
 def recordable(rules: Rules) -> list[str]:
@@ -168,14 +174,15 @@ def expected(tag: Tag, rules: Rules) -> Expected | None:
     if all(age is None or age < 0 for age in (tag.item_age, condition_age)):
         # The platform has it still to do. It does not write down the same failure twice, so what the source said before is its
         # answer still.
-        said_before = failed and tag.about == SOURCE and tag.condition != "forbidden"
-        if tag.stuck_after == 0 and not said_before:
+        previous_failure = failed and tag.about == SOURCE and tag.condition != "forbidden"
+        if tag.stuck_after == 0 and not previous_failure:
             return Expected("wait")
         pending = tag.pending_for or 0.0
         if pending < STUCK_AFTER:
             return Expected("wait", again_in=STUCK_AFTER - pending)
-        kind = tag.condition if said_before and not bypassed(tag.condition, rules) else "stuck"
-        return Expected(of_failure(kind, rules)[0], kind, of_failure(kind, rules)[1], failing_for=pending)
+        kind = tag.condition if previous_failure and not bypassed(tag.condition, rules) else "stuck"
+        since = max(pending, tag.failing_for or 0.0)
+        return Expected(of_failure(kind, rules)[0], kind, of_failure(kind, rules)[1], failing_for=since)
     if not failed:
         return Expected("nothing")
     since = max(CONDITION_AGE, tag.failing_for or 0.0)
@@ -239,12 +246,12 @@ def found(plan: TagPlan | None) -> Expected | None:
 
 def decide(tag: Tag, stream: ImageStream, rules: Rules, mirrors: MirrorPolicy) -> TagPlan | None:
     """What the code decides."""
-    memory = Memory(
+    history = History(
         {} if tag.pending_for is None else {"v1": NOW - tag.pending_for},
         {} if tag.failing_for is None else {"v1": NOW - tag.failing_for},
     )
-    settings = PlanSettings(rules.bypass, rules.recorded, tag.stuck_after, REPLACE_AFTER)
-    plans = plan_stream(stream, mirrors, settings, memory, NOW)
+    settings = PlanSettings(Bypass(rules.bypass_not_found, rules.bypass_denied), rules.recorded, tag.stuck_after, REPLACE_AFTER)
+    plans = plan_stream(stream, mirrors, settings, history, NOW)
     assert len(plans) <= 1
     return plans[0] if plans else None
 
@@ -252,6 +259,7 @@ def decide(tag: Tag, stream: ImageStream, rules: Rules, mirrors: MirrorPolicy) -
 PLAIN = [Rules("both", "no", "all", bypass, recorded) for bypass in (False, True) for recorded in ("auto", "mirror")] + [
     Rules("none", "no", "all", False, "auto"),
     Rules("digest", "blocked", "all", False, "auto"),
+    Rules("both", "no", "all", False, "auto", bypass_denied=False),
 ]
 """Configurations of every kind of answer."""
 
@@ -270,7 +278,7 @@ def test_every_state_of_a_tag() -> None:
     assert sum(seen.values()) == 88 * 4 * 2 * 2 * 2 * 3 * 3 * len(PLAIN)
 
 
-POLICIES = {rules: policy(rules) for rules in every_rule()}
+POLICIES = {rules: policy(rules) for rules in (*every_rule(), *PLAIN)}
 FAILED = [Tag(kind, SOURCE, 0, item, False, False, STUCK_AFTER, None, None) for kind in FAILURES for item in (None, -1, 0, 1)] + [
     Tag("none", SOURCE, 0, item, False, False, STUCK_AFTER, STUCK_AFTER, None) for item in (None, -1)
 ]
@@ -289,7 +297,7 @@ def test_every_configuration() -> None:
     assert set(seen) == {(), ("d.io",), ("t.io",), ("t.io", "d.io")}
 
 
-@pytest.mark.timeout(3600 if SOAK else 120)
+@pytest.mark.timeout(3600)
 @pytest.mark.parametrize("condition", [*FAILURES, "true", "none"])
 def test_every_state_in_every_configuration(condition: str) -> None:
     """The whole product; without soak only that part of it in which rules are asked at all, as the first test shows."""
@@ -312,13 +320,35 @@ def test_every_state_in_every_configuration(condition: str) -> None:
 @pytest.mark.parametrize("ours", [False, True], ids=["platforms", "ours"])
 @pytest.mark.parametrize("failing_for", [None, 0.0, REPLACE_AFTER - 1, REPLACE_AFTER])
 @pytest.mark.parametrize("replace_after", [0.0, REPLACE_AFTER])
-def test_every_replacement(newest: str, ours: bool, failing_for: float | None, replace_after: float) -> None:
-    """The platform's own item gives way to another digest only once the source has failed for long; all else at once."""
-    (plan,) = plan_stream(document(FAILED[0]), POLICIES[PLAIN[0]], PlanSettings(), Memory(), NOW)
+@pytest.mark.parametrize("settled", [True, False], ids=["settled", "of-an-earlier-source"])
+def test_every_replacement(newest: str, ours: bool, failing_for: float | None, replace_after: float, settled: bool) -> None:
+    """The platform's own item of the present source gives way to another digest once that has failed for long; all else at once."""
+    (plan,) = plan_stream(document(FAILED[0]), POLICIES[PLAIN[0]], PlanSettings(), History(), NOW)
     since = None if failing_for is None else NOW - failing_for
-    plan = TagPlan(plan.tag, plan.action, "", newest_image=newest, failing_since=since)
+    plan = TagPlan(plan.tag, plan.action, "", newest_image=newest, failing_since=since, settled=settled)
     decision = replacement(plan, "sha256:aa", newest_is_ours=ours, settings=PlanSettings(replace_after=replace_after), now=NOW)
-    others = newest == "sha256:bb" and not ours
+    others = newest == "sha256:bb" and not ours and settled
     assert decision.allowed is (not others or (failing_for or 0.0) >= replace_after)
-    assert decision.only_condition is (newest == "sha256:aa" and not ours)
+    assert decision.only_condition is (newest == "sha256:aa" and not ours and settled)
     assert decision.again_at == (None if decision.allowed else (since or NOW) + replace_after)
+
+
+@pytest.mark.parametrize(
+    ("unsettled", "settled"),
+    [
+        pytest.param({}, True, id="none"),
+        pytest.param({"v1": UNKNOWN}, False, id="unknown"),
+        pytest.param({"v1": EARLIER}, False, id="earlier"),
+        pytest.param({"v1": OTHER}, False, id="another"),
+        pytest.param({"v1": SOURCE}, True, id="the-present"),
+        pytest.param({"v2": UNKNOWN}, True, id="another-tag"),
+    ],
+)
+def test_whether_an_item_is_settled_is_in_the_plan(unsettled: dict[str, str], settled: bool) -> None:
+    """Of a tag that the plan imports, and by it, whether its turn has come."""
+    plans = [
+        plan_stream(document(FAILED[0]), POLICIES[PLAIN[0]], PlanSettings(), History(unsettled=known), NOW)[0]
+        for known in (unsettled, {})
+    ]
+    assert plans[0].settled is settled
+    assert (plans[0].fingerprint == plans[1].fingerprint) is settled

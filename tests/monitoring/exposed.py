@@ -6,16 +6,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from mirrorstream.settings import SettingsFile
-from mirrorstream_controller.failing import State
+from mirrorstream.runtime.settings import SettingsFile
+from mirrorstream_controller.failing_tags import FailingState
 from mirrorstream_controller.manager import Manager as ControllerManager
 from mirrorstream_webhook.manager import Manager as WebhookManager
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.metrics import MetricWrapperBase
 from prometheus_client.metrics_core import Metric
 
-from e2e.certificates import self_signed
-from e2e.kubeconfig import write_kubeconfig
+from e2e.testbed.support.certificates import Authority
+from e2e.testbed.support.kubeconfig import write_kubeconfig
 
 SUFFIXES = {"counter": ("_total",), "histogram": ("_bucket", "_count", "_sum"), "gauge": ("",)}
 PROGRAMS = ("controller", "webhook")
@@ -42,26 +42,26 @@ class Registries:
 
     def __init__(self, folder: Path) -> None:
         kubeconfig = str(write_kubeconfig(folder / "kubeconfig", "http://127.0.0.1:1"))
-        pair = {name: folder / name for name in ("tls.crt", "tls.key")}
-        for path, content in zip(pair.values(), self_signed(), strict=True):
-            path.write_bytes(content)
-        certificate, key = map(str, pair.values())
+        pair = Authority(folder, "ca").issue("localhost", hosts=("localhost",))
+        certificate, key = str(pair.certificate), str(pair.key)
         served: dict[str, Any] = {"metrics_port": 0, "metrics_certificate": certificate, "metrics_key": key}
         controller = ControllerManager(SettingsFile(None), kubeconfig=kubeconfig, **served)
         # As a leader that has one covered tag to heal: some gauges are the leader's, one is there only while a tag fails.
         controller._leading = True
-        controller._reconciler.failing.put(("ns", "app"), [State.COVERED], 1.0)
+        controller._reconciler.failing.put(("ns", "app"), [FailingState.FAILING], 1.0)
         webhook = WebhookManager(
             SettingsFile(None), kubeconfig=kubeconfig, port=0, certificate_file=certificate, key_file=key, **served
         )
-        self.controller, self._webhook = controller, webhook
+        # As the replica that mends pending pods.
+        webhook._pending_pods.election.leading = True
+        self.controller, self.webhook = controller, webhook
         self.registries = {"controller": controller.metrics.registry, "webhook": webhook.metrics.registry}
 
     def close(self) -> None:
         """Give the ports back."""
-        for manager in (self.controller, self._webhook):
+        for manager in (self.controller, self.webhook):
             manager._health._server.server_close()
-        self._webhook._server._socket.close()
+        self.webhook._server.stop()
 
     def text(self, program: str) -> str:
         """What a scrape of `program` gets."""

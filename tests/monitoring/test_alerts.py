@@ -35,7 +35,7 @@ def test_every_alert_has_a_runbook_and_every_runbook_an_alert(alerts: list[Alert
     text = (ROOT / "docs" / "runbooks.md").read_text(encoding="utf-8")
     assert re.findall(r"^## (\w+)$", text, re.MULTILINE) == [alert["alert"] for alert in alerts]
     for section in re.split(r"^## ", text, flags=re.MULTILINE)[1:]:
-        for part in ("**What it means.**", "**What users notice.**", "**Find the cause.**", "**Fix it.**"):
+        for part in ("**Meaning.**", "**Impact.**", "**Diagnosis.**", "**Fix.**"):
             assert part in section, (section.split("\n", 1)[0], part)
 
 

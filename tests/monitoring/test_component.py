@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from e2e.kustomize import any_kubectl, render, write_overlay
+from e2e.testbed.support.kustomize import any_kubectl, render, write_overlay
 from tests.monitoring.conftest import COMPONENT
 
 Object = dict[str, Any]

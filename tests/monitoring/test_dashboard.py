@@ -73,6 +73,7 @@ def test_every_metric_of_ours_is_shown_or_left_out_on_purpose(exposed: dict[str,
         "mirrorstream_informer_objects",
         "mirrorstream_metrics_certificate_start_timestamp_seconds",
         "mirrorstream_webhook_certificate_start_timestamp_seconds",
+        "mirrorstream_webhook_legacy_tags",
     }
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from e2e.gobuild import alone
+from e2e.testbed.support.gobuild import alone
 from tests.packaging import read_only
 from tests.packaging.containerfile import ROOT, Containerfile, Performer
 
@@ -84,7 +84,7 @@ def _python(wanted: str) -> str:
     """The image's Python if this machine has it, else the one that the tests run with."""
     ask = [wanted, "-c", "import sys, ensurepip; print(sys.executable)"]
     try:
-        return subprocess.run(ask, capture_output=True, text=True, check=True, timeout=20).stdout.strip()
+        return subprocess.run(ask, capture_output=True, text=True, check=True, timeout=300).stdout.strip()
     except (OSError, subprocess.CalledProcessError):
         return f"{sys.base_prefix}/bin/python{sys.version_info.major}.{sys.version_info.minor}"
 
@@ -98,7 +98,7 @@ def confined(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
         pytest.skip("needs Linux with Landlock, and unshare")
     kept = tmp_path_factory.mktemp("confined") / "file"
     script = f"import os; print(os.getuid(), os.getgid()); open({str(kept)!r}, 'w')"
-    done = subprocess.run([*command, sys.executable, "-c", script], capture_output=True, text=True, check=False, timeout=60)
+    done = subprocess.run([*command, sys.executable, "-c", script], capture_output=True, text=True, check=False, timeout=300)
     if done.stdout.split() != [str(ANY_UID), "0"]:
         pytest.skip(f"user namespaces are switched off here: {done.stderr.strip()[-200:]}")
     assert "PermissionError" in done.stderr, "writing must be refused, or what follows shows nothing"

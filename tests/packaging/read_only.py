@@ -1,4 +1,4 @@
-"""`python read_only.py COMMAND …`: run a command that may write no file, wherever it is, whoever runs it.
+"""`python read_only.py COMMAND …`: run a command that may write no file, as root too.
 
 As in a container with a read-only root filesystem and no volume that can be written to. It is a Landlock rule set, which needs no
 privilege (https://docs.kernel.org/userspace-api/landlock.html).

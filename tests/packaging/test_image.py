@@ -11,16 +11,15 @@ from pathlib import Path
 
 import pytest
 
-from e2e.certificates import Authority
-from e2e.kubeconfig import write_kubeconfig
-from e2e.ports import free_port
-from e2e.processes import Process
-from e2e.simulator.settings import Settings
-from e2e.simulator.simulator import Simulator
+from e2e.testbed.simulator.settings import Settings
+from e2e.testbed.simulator.simulator import Simulator
+from e2e.testbed.support.certificates import Authority
+from e2e.testbed.support.kubeconfig import write_kubeconfig
+from e2e.testbed.support.ports import free_port
+from e2e.testbed.support.processes import Process
 from tests.packaging.conftest import Image
 from tests.packaging.containerfile import ROOT
 
-pytestmark = pytest.mark.timeout(240)  # the first to ask for the image waits until it is made
 MIRRORS = """\
 apiVersion: config.openshift.io/v1
 kind: ImageDigestMirrorSet
@@ -42,7 +41,7 @@ def simulator() -> Iterator[Simulator]:
 def run(image: Image, confined: list[str], program: str, *arguments: str) -> str:
     """What a program prints, run as it would be in a container."""
     done = subprocess.run(
-        [*confined, program, *arguments], capture_output=True, text=True, check=False, env=image.variables(), cwd="/", timeout=60
+        [*confined, program, *arguments], capture_output=True, text=True, check=False, env=image.variables(), cwd="/", timeout=300
     )
     assert done.returncode == 0, done.stderr
     return done.stdout
@@ -91,9 +90,9 @@ def _becomes_ready(
     command = [*confined, *only, image.entrypoint, *arguments, *always]
     process = Process(arguments[0], command, folder / "log", folder=Path("/"))
     try:
-        process.wait_until("it is ready", lambda: _get(port, "/readyz") == 200, seconds=30)
+        process.wait_until("it is ready", lambda: _get(port, "/readyz") == 200)
         process.send(end)
-        assert process.wait(20) == 0, process.log()
+        assert process.wait(60) == 0, process.log()
         assert "Traceback" not in process.log()
     finally:
         process.kill()
@@ -127,7 +126,7 @@ def test_it_holds_the_locked_packages_and_mirrorstream(image: Image) -> None:
     """No pip, no build tools."""
     code = "import importlib.metadata as m, json; print(json.dumps({d.metadata['Name']: d.version for d in m.distributions()}))"
     done = subprocess.run(
-        [image.environment / "bin" / "python", "-Ic", code], capture_output=True, text=True, check=True, timeout=60
+        [image.environment / "bin" / "python", "-Ic", code], capture_output=True, text=True, check=True, timeout=300
     )
     found = {re.sub(r"[-_.]+", "-", name).lower(): version for name, version in json.loads(done.stdout).items()}
     locked = re.findall(r"^([a-z0-9-]+)==([^\s;]+)", (ROOT / "requirements.lock").read_text(encoding="utf-8"), re.MULTILINE)
@@ -164,17 +163,13 @@ def test_nothing_refers_to_where_it_was_built(image: Image) -> None:
 
 
 def test_the_page_about_fips_says_what_is_in_the_wheels(image: Image) -> None:
-    """Which libraries do the cryptography, by version: whoever changes the lock looks again."""
+    """Which libraries do the cryptography, by version: a changed lock needs another look."""
     page = (ROOT / "docs" / "image.md").read_text(encoding="utf-8")
-    (server,) = image.environment.rglob("granian/_granian*.so")
-    for name in ("rustls", "ring"):
-        (version,) = set(re.findall(rf"{name} (\d+\.\d+\.\d+)", page))
-        assert f"/{name}-{version}/".encode() in server.read_bytes(), f"{name} in {server.name}"
     (bindings,) = image.environment.rglob("cryptography/hazmat/bindings/_rust.abi3.so")
     (version,) = set(re.findall(r"OpenSSL (\d+\.\d+\.\d+)", page))
     assert f"OpenSSL {version} ".encode() in bindings.read_bytes()
     assert b"libcrypto.so" not in bindings.read_bytes()
     locked = re.findall(r"^([a-z0-9-]+)==([^\s;]+)", (ROOT / "requirements.lock").read_text(encoding="utf-8"), re.MULTILINE)
     assert f"the {len(locked)} packages" in page
-    for name, number in re.findall(r"(granian|msgspec|cryptography|PyYAML|MarkupSafe) (\d[\d.]*\d)", page):
+    for name, number in re.findall(r"(httptools|msgspec|cryptography|PyYAML|MarkupSafe) (\d[\d.]*\d)", page):
         assert (name.lower(), number) in locked, "look again which architectures have wheels"

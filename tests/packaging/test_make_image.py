@@ -5,6 +5,7 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 import tomllib
 from pathlib import Path
 
@@ -28,7 +29,7 @@ def make(folder: Path, *arguments: str, engines: tuple[str, ...]) -> tuple[list[
         (folder / engine).chmod(0o755)
     environment = {key: value for key, value in os.environ.items() if key in ("HOME", "LANG")} | {"PATH": str(folder)}
     command = [str(folder / "make"), "--silent", "image", *arguments]
-    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False, timeout=60)
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False, timeout=300)
     called = folder / "called"
     return (called.read_text(encoding="utf-8").splitlines() if called.exists() else []), done.stdout + done.stderr
 
@@ -87,3 +88,19 @@ def test_without_an_engine_it_says_so(tmp_path: Path) -> None:
     called, said = make(tmp_path / "bin", engines=())
     assert called == []
     assert "make image: needs podman or docker, and there is neither on the PATH" in said
+
+
+def test_debian_needs_no_engine(tmp_path: Path) -> None:
+    """It says which programs it does need."""
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin" / "python3").symlink_to(sys.executable)
+    called, said = make(tmp_path / "bin", "BASE=debian", engines=("podman",))
+    assert called == []
+    assert "make image: BASE=debian needs mmdebstrap and buildah" in said
+
+
+def test_an_unknown_base_is_refused(tmp_path: Path) -> None:
+    """With the names of the two that there are."""
+    called, said = make(tmp_path / "bin", "BASE=alpine", engines=("podman",))
+    assert called == []
+    assert "make image: BASE is ubi or debian, not alpine" in said

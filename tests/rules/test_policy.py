@@ -5,12 +5,12 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from mirrorstream.candidates import Candidate
-from mirrorstream.mirrorlists import merge_mirror_lists
-from mirrorstream.objects import read_objects
-from mirrorstream.policy import MirrorPolicy
-from mirrorstream.references import ReferenceError
-from mirrorstream.scopes import enclosing_scopes, lies_in
+from mirrorstream.rules.candidates import Candidate
+from mirrorstream.rules.merge import merge_mirror_lists
+from mirrorstream.rules.objects import read_objects
+from mirrorstream.rules.policy import MirrorPolicy
+from mirrorstream.rules.references import ReferenceError, parse_reference
+from mirrorstream.rules.scopes import enclosing_scopes, lies_in
 
 DIGEST = "sha256:" + "0" * 64
 Object = dict[str, Any]
@@ -22,10 +22,10 @@ def idms(source: str, *mirrors: str, name: str = "digests", **more: Any) -> Obje
     return {"kind": "ImageDigestMirrorSet", "metadata": {"name": name}, "spec": {"imageDigestMirrors": [entry]}}
 
 
-def itms(source: str, *mirrors: str, name: str = "tags", **more: Any) -> Object:
+def itms(source: str, *mirrors: str, **more: Any) -> Object:
     """An ImageTagMirrorSet with one entry."""
     entry = {"source": source, "mirrors": list(mirrors), **more}
-    return {"kind": "ImageTagMirrorSet", "metadata": {"name": name}, "spec": {"imageTagMirrors": [entry]}}
+    return {"kind": "ImageTagMirrorSet", "metadata": {"name": "tags"}, "spec": {"imageTagMirrors": [entry]}}
 
 
 def image_config(**spec: Any) -> Object:
@@ -103,7 +103,7 @@ def test_digest_mirrors_can_be_kept_from_tags() -> None:
     policy = MirrorPolicy.from_objects(BOTH, tags_through_digest_mirrors=False)
     assert candidates(policy, "src.io/ns/app:v1") == [("t.io/m/app:v1", "ImageTagMirrorSet/tags")]
     assert len(candidates(policy, f"src.io/ns/app@{DIGEST}")) == 2
-    assert "tagsThroughDigestMirrors" in policy.assess("src.io/ns/app:v1")[1][0].reason
+    assert "tagsThroughDigestMirrors" in policy.resolve(parse_reference("src.io/ns/app:v1")).left_out[0].reason
 
 
 @pytest.mark.parametrize(
@@ -203,7 +203,8 @@ def test_rules_that_are_taken_over_are_those_that_would_be_made(changes: list[tu
     ]
 
     def answers(policy: MirrorPolicy) -> list[object]:
-        return [(policy.pull_sources(each), policy.assess(each), policy.covering_objects(each)) for each in references]
+        found = [policy.resolve(parse_reference(each)) for each in references]
+        return [(each.pull_sources, each.candidates, each.left_out, each.scope, each.objects) for each in found]
 
     policy, before = MirrorPolicy.from_objects([]), list[object]()
     for sets, config in changes:
@@ -217,7 +218,7 @@ def test_rules_that_are_taken_over_are_those_that_would_be_made(changes: list[tu
 
 
 def test_rules_that_stay_are_not_made_again() -> None:
-    """Of ten thousand rules one changes: as long as all are made anew, reviews wait for the interpreter."""
+    """Of ten thousand rules one changes: were all built again, reviews would wait for the interpreter."""
     first = MirrorPolicy(read_objects([idms("a.io", "m.io"), itms("b.io", "m.io")]))
     second = MirrorPolicy(read_objects([idms("a.io", "m.io"), itms("b.io", "n.io")]), previous=first)
     assert second != first
@@ -273,7 +274,7 @@ def test_no_object_makes_it_fail(kind: Any, item: Any, entry: Any) -> None:
 )
 def test_refusals_come_from_registry_sources(sources: Object, reference: str, refused: bool) -> None:
     """And they name the rule."""
-    refusal = MirrorPolicy.from_objects([image_config(registrySources=sources)]).refusal(reference)
+    refusal = MirrorPolicy.from_objects([image_config(registrySources=sources)]).resolve(parse_reference(reference)).refusal
     assert (refusal is not None) is refused
     assert refusal is None or "spec.registrySources" in refusal
 
@@ -281,7 +282,7 @@ def test_refusals_come_from_registry_sources(sources: Object, reference: str, re
 def test_never_contact_source_is_no_refusal() -> None:
     """It is the normal disconnected cluster, and the node knows it as blocked."""
     policy = MirrorPolicy.from_objects([idms("src.io", "m.io", mirrorSourcePolicy="NeverContactSource")])
-    assert policy.refusal("src.io/a/b") is None
+    assert policy.resolve(parse_reference("src.io/a/b")).refusal is None
     assert policy.pull_sources("src.io/a/b:v1")[-1].blocked
 
 
@@ -321,8 +322,8 @@ def test_the_import_allow_list(entry: Object, reference: str, insecure: bool, al
 def test_which_name_is_recorded(objects: list[Object], mode: str, recorded: str) -> None:
     """The source's where the platform resolves it through a digest mirror, else the mirror's."""
     policy = MirrorPolicy.from_objects(objects)
-    candidate = policy.import_candidates("src.io/a/b:v1")[0]
-    assert policy.recorded_name("src.io/a/b:v1", candidate, mode) == recorded
+    found = policy.resolve(parse_reference("src.io/a/b:v1"))
+    assert found.recorded_name("src.io/a/b:v1", found.candidates[0], mode) == recorded
 
 
 def test_policies_compare_by_their_rules() -> None:
@@ -353,3 +354,31 @@ def test_scopes_nest_as_their_texts_say(name: str, scope: str) -> None:
         name == scope or name.startswith(scope + "/") or (scope.startswith("*.") and host.endswith(scope[1:]) and host != scope)
     )
     assert lies_in(name, scope) is expected
+
+
+@pytest.mark.parametrize(
+    ("status", "host", "warnings"),
+    [
+        ({"internalRegistryHostname": "registry.svc:5000"}, "registry.svc:5000", 0),
+        ({"internalRegistryHostname": ""}, "", 0),
+        ({}, "", 0),
+        (None, "", 0),
+        ("broken", "", 0),
+        ({"internalRegistryHostname": "registry.svc/path"}, "", 1),
+        ({"internalRegistryHostname": 5}, "", 1),
+    ],
+)
+def test_the_internal_registrys_name(status: Any, host: str, warnings: int) -> None:
+    """What the Image config says, if it is a registry's; a change of it is a change of the policy."""
+    policy = MirrorPolicy.from_objects([{**image_config(), "status": status}])
+    assert policy.internal_registry == host
+    assert len(policy.warnings) == warnings
+    assert (policy == MirrorPolicy.from_objects([image_config()])) == (not host and not warnings)
+
+
+def test_where_nodes_search_for_names_without_a_registry() -> None:
+    """A list of hosts in the Image config; what is none of them is left out."""
+    config = image_config(registrySources={"containerRuntimeSearchRegistries": ["quay.io", "not valid", "docker.io"]})
+    policy = MirrorPolicy.from_objects([config])
+    assert policy.search_registries == ("quay.io", "docker.io")
+    assert policy != MirrorPolicy.from_objects([image_config()])

@@ -3,7 +3,7 @@
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from mirrorstream.references import ReferenceError, has_registry_host, is_location, parse_reference, written_name
+from mirrorstream.rules.references import ReferenceError, has_registry_host, is_location, parse_reference, written_name
 
 DIGEST = "sha256:" + "0" * 64
 

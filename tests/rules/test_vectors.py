@@ -5,7 +5,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from mirrorstream.policy import MirrorPolicy
+from mirrorstream.rules.policy import MirrorPolicy
+from mirrorstream.rules.references import parse_reference
 
 VECTORS = Path(__file__).parents[1] / "data" / "mirror-vectors.jsonl"
 ROWS = [json.loads(line) for line in VECTORS.read_text(encoding="utf-8").splitlines()]
@@ -32,3 +33,13 @@ def test_the_order_of_objects_does_not_matter(row: dict[str, Any]) -> None:
     assert one == other
     for case in row["cases"]:
         assert one.import_candidates(case["reference"]) == other.import_candidates(case["reference"])
+
+
+@pytest.mark.parametrize("row", ROWS, ids=lambda row: str(row["id"]))
+def test_no_pull_of_the_vectors_fails(row: dict[str, Any]) -> None:
+    """Where a node has pull sources, mirrors that make no valid reference are at most those for the other kind of reference."""
+    policy = MirrorPolicy.from_objects(
+        row["objects"], insecure_registries=row["insecureRegistries"], blocked_registries=row["blockedRegistries"]
+    )
+    for case in row["cases"]:
+        assert policy.resolve(parse_reference(case["reference"])).pull_failure == "", case["reference"]

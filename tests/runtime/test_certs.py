@@ -6,8 +6,8 @@ import threading
 from pathlib import Path
 
 import pytest
-from mirrorstream.certs import read_pair
-from mirrorstream.cli import main
+from mirrorstream.runtime.certs import read_pair
+from mirrorstream_cli.main import main
 
 ARGUMENTS = ["--service", "mirrorstream-webhook", "--namespace", "mirrorstream"]
 

@@ -8,11 +8,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from mirrorstream.health import HealthServer
 from mirrorstream.kube.errors import ConfigurationError
-from mirrorstream.metrics import Metrics
+from mirrorstream.runtime.health import HealthServer
+from mirrorstream.runtime.metrics import Metrics
 
-from e2e.certificates import DAYS, self_signed
+from e2e.testbed.support.certificates import DAYS, Authority, Pair
 
 
 def get(server: HealthServer, path: str, context: ssl.SSLContext | None = None) -> tuple[int, str]:
@@ -67,11 +67,15 @@ def test_a_changed_certificate_is_used_for_the_next_connection(tmp_path: Path) -
     """And half of a new pair is not."""
     certificate, key = tmp_path / "tls.crt", tmp_path / "tls.key"
 
+    def new_pair() -> tuple[Authority, Pair]:
+        authority = Authority(tmp_path / "pki", "ca")
+        return authority, authority.issue("localhost", hosts=("localhost",))
+
     def write() -> ssl.SSLContext:
-        pem, private = self_signed()
-        certificate.write_bytes(pem)
-        key.write_bytes(private)
-        return ssl.create_default_context(cadata=pem.decode())
+        authority, pair = new_pair()
+        certificate.write_bytes(pair.certificate.read_bytes())
+        key.write_bytes(pair.key.read_bytes())
+        return ssl.create_default_context(cafile=str(authority.certificate))
 
     first = write()
     metrics = Metrics()
@@ -79,7 +83,7 @@ def test_a_changed_certificate_is_used_for_the_next_connection(tmp_path: Path) -
     server.start()
     try:
         assert get(server, "/healthz", first)[0] == 200
-        certificate.write_bytes(self_signed()[0])
+        certificate.write_bytes(new_pair()[1].certificate.read_bytes())
         assert get(server, "/healthz", first)[0] == 200
         second = write()
         assert get(server, "/healthz", second)[0] == 200

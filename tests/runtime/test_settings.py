@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from mirrorstream.settings import (
+from mirrorstream.runtime.settings import (
     NamespaceSettings,
     Settings,
     SettingsError,
@@ -33,7 +33,7 @@ from mirrorstream.settings import (
     ],
 )
 def test_a_mistake_names_the_file_and_the_field(text: str, says: str) -> None:
-    """Whoever mistypes a field finds it without reading our code."""
+    """The error for a mistyped field names the field."""
     with pytest.raises(SettingsError) as error:
         parse_settings(text, "f.yaml")
     assert says in str(error.value)
@@ -67,7 +67,9 @@ def test_the_documented_example_is_valid() -> None:
       checkAccess: true
       respectImagePolicies: true
       scope: mirrored
-      pendingTags: leave
+      serveFrom: [registry, digest]
+      pendingTags: rewrite
+      pendingPods: repair
       excludeOwners: []
     """
     assert parse_settings(example, "f.yaml") == Settings()

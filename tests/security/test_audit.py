@@ -106,7 +106,7 @@ def run(folder: Path, url: str) -> tuple[int, str]:
     )
     clean = {name: value for name, value in os.environ.items() if not name.lower().endswith("_proxy")}
     done = subprocess.run(
-        [sys.executable, "-c", script], cwd=ROOT, env=clean, capture_output=True, text=True, check=False, timeout=60
+        [sys.executable, "-c", script], cwd=ROOT, env=clean, capture_output=True, text=True, check=False, timeout=300
     )
     assert "Traceback" not in done.stderr, done.stderr
     return done.returncode, done.stdout

@@ -7,7 +7,7 @@ import pytest
 from docs.generate_dependencies import PAGE, Dependency, dependencies, page, reasons
 from tests.packaging.containerfile import ROOT
 
-LOCKS = ["requirements.lock", "requirements-build.lock", "requirements-dev.lock"]
+LOCKS = ["requirements.lock", "requirements-build.lock", "requirements-dev.lock", "requirements-lowest.lock"]
 ENTRY = re.compile(
     r"[a-z0-9][a-z0-9._-]*(\[[a-z0-9,_-]+\])?==[0-9][\w.!+]*( ; [^\\#]+?)?(?P<hashes>( \\\n    --hash=sha256:[0-9a-f]{64})+)"
 )
@@ -44,7 +44,7 @@ def test_installing_asks_for_the_hashes() -> None:
 
 
 def test_licences_are_allowed(found: list[Dependency]) -> None:
-    """As the packages declare them; whoever adds one that is not decides about the list first."""
+    """As the packages declare them; a new licence has to be added to the list first."""
     assert {one.name: one.refused for one in found if one.refused} == {}
 
 
@@ -66,7 +66,7 @@ def test_what_is_refused(licences: tuple[str, ...], refused: list[str]) -> None:
 
 
 def test_the_page_lists_what_is_locked(found: list[Dependency]) -> None:
-    """docs/dependencies.md, as `make docs` writes it."""
+    """docs/image.md, as `make docs` writes it."""
     text = PAGE.read_text(encoding="utf-8")
     assert page(text) == text, "run `make docs`"
     locked = re.findall(r"^([a-z0-9._-]+)==(\S+)", (ROOT / "requirements.lock").read_text(encoding="utf-8"), re.MULTILINE)

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from e2e.controlplane.build import DEFINITIONS, MODULE, components
-from e2e.controlplane.openshift import PROGRAMS
-from e2e.gobuild import GoMissingError, cache_folder, version
+from e2e.testbed.controlplane.build import DEFINITIONS, MODULE, components
+from e2e.testbed.controlplane.openshift import PROGRAMS
+from e2e.testbed.support.gobuild import GoMissingError, cache_folder, version
 
 ROOT = Path(__file__).parents[2]
 ONE = "e2e/scenarios/test_healing.py::test_a_tag_heals_through_digest_mirrors"
@@ -20,7 +20,7 @@ def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]
     """Pytest on one scenario."""
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", ONE, *arguments]
     return subprocess.run(
-        command, cwd=ROOT, env={**os.environ, **environment}, capture_output=True, text=True, check=False, timeout=100
+        command, cwd=ROOT, env={**os.environ, **environment}, capture_output=True, text=True, check=False, timeout=300
     )
 
 
@@ -28,7 +28,7 @@ def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]
     ("arguments", "message"),
     [
         (["--backend", "openshift"], "--backend openshift needs --openshift-bin DIR"),
-        (["--backend", "controlplane", "--openshift-bin", "."], "--openshift-bin belongs to the back end openshift"),
+        (["--backend", "controlplane", "--openshift-bin", "."], "--openshift-bin belongs to the back ends openshift and node"),
         (
             ["--openshift-bin", "docs"],
             "--openshift-bin docs has no openshift-apiserver, openshift-controller-manager, dockerregistry",
@@ -52,6 +52,21 @@ def test_without_go_the_suite_skips_and_says_so(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
     assert "NOT RUN on the back end controlplane: the real control plane is built with Go" in done.stdout
     assert "1 skipped" in done.stdout
+
+
+@pytest.mark.parametrize("required", [False, True], ids=["optional", "required"])
+def test_without_what_a_node_needs_the_suite_says_so(tmp_path: Path, required: bool) -> None:
+    """In one line; where a node must be had this is an error, so that nobody takes the skipped tests for passed ones."""
+    environment = {"PATH": f"{Path(sys.executable).parent}", "XDG_CACHE_HOME": str(tmp_path)}
+    done = run("--backend", "node", **environment, MIRRORSTREAM_REQUIRE_NODE="1" if required else "")
+    output = done.stdout + done.stderr
+    if required:
+        assert done.returncode == 1, output
+        assert "MIRRORSTREAM_REQUIRE_NODE is set, so this is an error" in output
+    else:
+        assert done.returncode == 0, output
+        assert "NOT RUN on the back end node: a node needs " in done.stdout
+        assert "1 skipped" in done.stdout
 
 
 def test_what_is_built_once_is_found_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,44 +1,60 @@
-"""What is made of measured figures: lines through them, and records."""
+"""What is made of measured figures: lines through them, quantiles, and records."""
 
 from typing import Any
 
 import pytest
 
-from e2e.bench import paper, record
+from e2e.bench import figures
 from e2e.bench.__main__ import MEASUREMENTS
 from e2e.bench.figures import Figure
+from e2e.bench.pods import read_histogram
+from e2e.bench.scale import Start, on_paper, requested
 
 Object = dict[str, Any]
 MACHINE = {"cores": 2, "processor": "P", "architecture": "a", "memoryGB": 8, "kernel": "Linux 6"}
+EARLIER = """
+# TYPE wait_seconds histogram
+wait_seconds_bucket{name="a",le="0.005"} 10
+wait_seconds_bucket{name="a",le="0.025"} 10
+wait_seconds_bucket{name="a",le="+Inf"} 10
+wait_seconds_sum{name="a"} 0.02
+wait_seconds_count{name="a"} 10
+"""
+LATER = """
+wait_seconds_bucket{name="a",le="0.005"} 100
+wait_seconds_bucket{name="a",le="0.025"} 109
+wait_seconds_bucket{name="a",le="+Inf"} 110
+wait_seconds_bucket{name="b",le="0.005"} 0
+wait_seconds_bucket{name="b",le="0.025"} 1000
+wait_seconds_bucket{name="b",le="+Inf"} 1000
+wait_seconds_sum{name="a"} 0.32
+wait_seconds_sum{name="b"} 20
+"""
 
 
-def recorded(*figures: Figure, name: str = "scale") -> Object:
+def recorded(*measured: Figure, name: str = "scale") -> Object:
     """A document of one group."""
     each = {"name": name, "title": "Scale", "about": "About.", "date": "2026-01-01T12:00:00+00:00", "loadBefore": 0.1}
     document = {"versions": {"mirrorstream": "1"}, "machine": MACHINE}
-    return {**document, "groups": [{**each, "figures": [figure.document() for figure in figures]}]}
-
-
-def test_a_line_goes_through_what_was_measured() -> None:
-    """What a stream adds, and where a bound is reached, follow from the measurements alone."""
-    line = paper.line([(0, 90.0), (1_000, 100.0), (10_000, 190.0)])
-    assert line.slope == pytest.approx(0.01)
-    assert line.at(100_000) == pytest.approx(1090)
-    assert line.reaches(134) == pytest.approx(4_400)
-    assert paper.line([(0, 1.0), (1, 1.0)]).reaches(2) == float("inf")
+    return {**document, "groups": [{**each, "figures": [figure.document() for figure in measured]}]}
 
 
 def test_what_breaks_first_is_told_first() -> None:
     """The memory that the manifest requests, if the measured slope is steep; otherwise what comes before it."""
-    steep = [paper.Point(streams, 90 + streams / 100, 1 + streams / 5_000) for streams in (0, 1_000, 10_000)]
-    flat = [paper.Point(streams, 90.0, 1 + streams / 5_000) for streams in (0, 1_000, 10_000)]
-    assert f"first the {paper.requested('controller'):.0f} MB of memory" in paper.figures("controller", steep)[1].beside
-    assert "first 10 s until it is ready at 45,000 streams" in paper.figures("controller", flat)[1].beside
+    steep = [Start(streams, 1 + streams / 5_000, 90 + streams / 100) for streams in (0, 1_000, 10_000)]
+    flat = [Start(streams, 1 + streams / 5_000, 90.0) for streams in (0, 1_000, 10_000)]
+    each, all_together = on_paper("controller", steep)
+    assert each.value == pytest.approx(10.0), "kB"
+    assert all_together.value == pytest.approx(1_090.0)
+    assert f"first the {requested('controller'):.0f} MB of memory" in all_together.beside
+    told = on_paper("controller", flat)[1].beside
+    assert "first 10 s until it is ready at 45,000 streams" in told
+    assert told.endswith("no number of streams"), "memory that does not grow"
 
 
 def test_a_missed_limit_is_seen_on_the_page() -> None:
     """Nobody has to compare numbers."""
-    text = record.page(recorded(Figure("slow", 2.0, "s", 1.0, "a|b"), Figure("fast", 0.5, "s", 1.0), Figure("told", 1234.0, "kB")))
+    text = figures.page(recorded(Figure("slow", 2.0, "s", 1.0, "a|b"), Figure("fast", 0.5, "s", 1.0), Figure("told", 1234.0, "kB")))
     assert r"| slow | **2 s, missed** | 1 s | a\|b |" in text
     assert "| fast | 0.5 s | 1 s |  |" in text
     assert "| told | 1,234 kB |  |  |" in text
@@ -50,23 +66,46 @@ def test_some_groups_are_recorded_beside_the_others_of_the_same_machine() -> Non
     old = recorded(Figure("a", 1.0, "s"), name="rules")
     new = recorded(Figure("b", 1.0, "s"), name="scale")
     order = ["rules", "scale"]
-    assert [each["name"] for each in record.merged(new, old, order)["groups"]] == order
-    with pytest.raises(record.OtherMachineError, match="rules: recorded on another machine"):
-        record.merged({**new, "machine": {**MACHINE, "cores": 4}}, old, order)
+    assert [each["name"] for each in figures.merged(new, old, order)["groups"]] == order
+    with pytest.raises(figures.OtherMachineError, match="rules: recorded on another machine"):
+        figures.merged({**new, "machine": {**MACHINE, "cores": 4}}, old, order)
     assert (
-        record.merged({**new, "machine": {**MACHINE, "cores": 4}}, recorded(Figure("b", 2.0, "s")), order)["groups"]
+        figures.merged({**new, "machine": {**MACHINE, "cores": 4}}, recorded(Figure("b", 2.0, "s")), order)["groups"]
         == new["groups"]
     )
 
 
 def test_the_machine_and_the_versions_are_told() -> None:
     """What a figure means depends on them."""
-    assert set(record.versions()) == {"mirrorstream", "Python", "kube-apiserver", "etcd"}
-    assert record.machine()["memoryGB"] > 0
-    assert record.machine()["cores"] > 0
+    assert set(figures.versions()) == {"mirrorstream", "Python", "kube-apiserver", "etcd"}
+    assert figures.machine()["memoryGB"] > 0
+    assert figures.machine()["cores"] > 0
 
 
 def test_groups_have_names_of_their_own() -> None:
     """`make bench ONLY=NAME` measures one of them."""
     names = [measurement.name for measurement in MEASUREMENTS]
     assert len(set(names)) == len(names)
+
+
+def test_only_what_was_observed_between_two_readings_counts() -> None:
+    """Of the series that is asked for; others of the same metric are not ours."""
+    found = read_histogram(LATER, "wait_seconds", name="a") - read_histogram(EARLIER, "wait_seconds", name="a")
+    assert found.count == 100
+    assert found.mean == pytest.approx(0.003)
+    assert found.share_within(0.005) == pytest.approx(0.9)
+
+
+@pytest.mark.parametrize(
+    ("share", "expected"),
+    [
+        pytest.param(0.45, 0.0025, id="inside the first bucket, which begins at 0"),
+        pytest.param(0.9, 0.005, id="at a bound"),
+        pytest.param(0.95, 0.005 + 0.020 * 5 / 9, id="inside the second"),
+        pytest.param(1.0, 0.025, id="beyond the last finite bound, that bound"),
+    ],
+)
+def test_quantiles_are_interpolated_as_prometheus_does(share: float, expected: float) -> None:
+    """So that the figure is the one that a dashboard shows."""
+    found = read_histogram(LATER, "wait_seconds", name="a") - read_histogram(EARLIER, "wait_seconds", name="a")
+    assert found.quantile(share) == pytest.approx(expected)

@@ -1,31 +1,24 @@
 """How much work a review and a reconcile are, against the counts that are kept beside the code."""
 
-import json
-import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from e2e.bench.work import Measured, differences, known, minor
+from e2e.bench.counts import Measured, differences, known, minor
 
 PROJECT = Path(__file__).parents[2]
 
 
 def test_a_review_and_a_reconcile_are_as_much_work_as_before() -> None:
-    """Whoever makes them dearer by a tenth, on however busy a machine, is told here, and writes the new counts down on purpose."""
-    kept = known().get(minor())
-    if kept is None:
-        pytest.skip(f"e2e/bench/work.json has no counts for Python {minor()}: `python -m e2e.bench.work --write` adds them")
-    # In a process of its own: whoever traces the tests (a debugger, coverage) would be counted, too.
-    command = [sys.executable, "-m", "e2e.bench.work", "--json"]
-    environment = {**os.environ, "PYTHONHASHSEED": "0"}
-    done = subprocess.run(command, cwd=PROJECT, env=environment, capture_output=True, text=True, check=False, timeout=60)
-    assert done.returncode == 0, done.stderr
-    found: Measured = json.loads(done.stdout)
-    changed = differences(kept, found)
-    assert not changed, "\n".join([*changed, "if that is meant: python -m e2e.bench.work --write"])
+    """A change that costs a tenth more fails here, on a busy machine too; the new counts are then recorded on purpose."""
+    if minor() not in known():
+        pytest.skip(f"e2e/bench/counts.json has nothing for Python {minor()}: `python -m e2e.bench.counts --write` adds it")
+    # In a process of its own: a tracer (a debugger, coverage) would be counted, too.
+    command = [sys.executable, "-m", "e2e.bench.counts"]
+    done = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, check=False, timeout=300)
+    assert done.returncode == 0, f"{done.stderr}if that is meant: python -m e2e.bench.counts --write"
 
 
 @pytest.mark.parametrize(

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from e2e.certificates import Authority, serving_context
-from e2e.simulator.api import Api
-from e2e.simulator.identity import FrontProxy
-from e2e.simulator.resources import Registry, core_kinds
-from e2e.simulator.server import Server
-from e2e.simulator.store import Store
+from e2e.testbed.simulator.api import Api
+from e2e.testbed.simulator.identity import FrontProxy
+from e2e.testbed.simulator.resources import Registry, core_kinds
+from e2e.testbed.simulator.server import Server
+from e2e.testbed.simulator.store import Store
+from e2e.testbed.support.certificates import Authority, serving_context
 
 Ask = Callable[..., int]
 

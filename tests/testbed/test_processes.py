@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from e2e.processes import Process, ProcessError
-from e2e.waiting import wait_for
+from e2e.testbed.support.processes import Process, ProcessError
+from e2e.testbed.support.waiting import wait_for
 
 START_ONE = """
 import sys, time
 from pathlib import Path
-from e2e.processes import Process
+from e2e.testbed.support.processes import Process
 print(Process("sleeper", ["sleep", "600"], Path(sys.argv[1])).pid, flush=True)
 time.sleep(600)
 """
@@ -37,7 +37,7 @@ def test_a_killed_run_takes_its_processes_along(tmp_path: Path) -> None:
         # It is tied to its parent by the program that becomes it.
         wait_for("the program runs", lambda: Path(f"/proc/{pid}/comm").read_text(encoding="ascii") == "sleep\n")
         os.kill(run.pid, signal.SIGKILL)
-    wait_for("the process is gone", lambda: not _runs(pid), seconds=5)
+    wait_for("the process is gone", lambda: not _runs(pid))
 
 
 def test_an_early_end_shows_the_end_of_the_log(tmp_path: Path) -> None:

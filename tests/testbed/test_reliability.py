@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from e2e import reliability
-from e2e.documents import PROJECT
-from e2e.reliability import Case, combined, document, main, run
+from e2e.testbed.documents import PROJECT
+from e2e.testbed.faults import reliability
+from e2e.testbed.faults.reliability import Case, combined, document, main, run
 
 CASES = [
     Case("Watch", "dropped", "nothing is missed", "test_watches.py::test_dropped[streams]", "passed", 6.2, {"requests": "7"}),
@@ -53,7 +53,7 @@ def test_the_page_is_made_of_its_json() -> None:
     """Nobody edits figures by hand."""
     runs = json.loads((PROJECT / "docs" / "reliability.json").read_text(encoding="utf-8"))
     page = (PROJECT / "docs" / "reliability.md").read_text(encoding="utf-8")
-    assert page == document(runs), "run `python -m e2e.reliability`"
+    assert page == document(runs), "run `python -m e2e.testbed.faults.reliability`"
 
 
 def test_what_tests_saw_reaches_the_file(tmp_path: Path) -> None:
@@ -61,7 +61,7 @@ def test_what_tests_saw_reaches_the_file(tmp_path: Path) -> None:
     file = tmp_path / "run.json"
     where = "e2e/scenarios/faults/test_interceptor.py::test_a_stream_heals_through_it"
     command = [sys.executable, "-m", "pytest", "-q", "-n", "1", where, "--reliability", str(file)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=PROJECT, timeout=100)
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=PROJECT, timeout=300)
     assert done.returncode == 0, done.stdout + done.stderr
     (case,) = json.loads(file.read_text(encoding="utf-8"))["cases"]
     assert (case["test"], case["outcome"]) == (where, "passed")

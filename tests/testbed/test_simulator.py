@@ -14,10 +14,10 @@ from typing import Any
 import pytest
 from mirrorstream.kube.client import ApiError, ApiUnreachable, Client, load_client
 
-from e2e.registry import Registry
-from e2e.simulator.settings import Settings
-from e2e.simulator.simulator import Simulator
-from e2e.waiting import wait_for
+from e2e.testbed.registries.registry import Registry
+from e2e.testbed.simulator.settings import Settings
+from e2e.testbed.simulator.simulator import Simulator
+from e2e.testbed.support.waiting import wait_for
 
 IS = "/apis/image.openshift.io/v1/namespaces/ns/imagestreams"
 
@@ -45,7 +45,7 @@ def test_kubectl_works_with_it(client: Client, tmp_path: Path) -> None:
 
     def kubectl(*arguments: str) -> str:
         command = ["kubectl", "--kubeconfig", str(tmp_path / "kubeconfig"), "--cache-dir", str(tmp_path / "cache"), *arguments]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
         assert done.returncode == 0, done.stderr
         return done.stdout
 
@@ -75,6 +75,30 @@ def test_pages_come_from_one_moment_and_expire(client: Client) -> None:
     with pytest.raises(ApiError) as error:
         client.get("/api/v1/namespaces/ns/configmaps", {"continue": token})
     assert error.value.status == 410
+
+
+def test_a_restored_backup_has_its_version_and_is_silent_to_later_watches(simulator: Simulator, client: Client) -> None:
+    """As etcd and kube-apiserver: a watch from a version that is still to come gets neither events nor bookmarks until then."""
+    path = "/api/v1/namespaces/ns/configmaps"
+
+    def create(name: str) -> int:
+        made = client.request("POST", path, body={"metadata": {"name": name}})
+        return int(made["metadata"]["resourceVersion"])
+
+    create("before")
+    client.request("POST", "/simulator/back-up")
+    for name in ("lost-1", "lost-2"):
+        last = create(name)
+    client.request("POST", "/simulator/restore")
+    found = client.get(path)
+    assert ([item["metadata"]["name"] for item in found["items"]], found["metadata"]["resourceVersion"]) == (
+        ["before"],
+        str(last - 2),
+    )
+    watch = client.watch(path, {"watch": "1", "resourceVersion": str(last), "timeoutSeconds": "20"}, read_timeout=20)
+    assert [create(f"later-{number}") for number in range(3)] == [last - 1, last, last + 1]
+    assert json.loads(next(iter(watch)))["object"]["metadata"]["name"] == "later-2"
+    watch.close()
 
 
 @pytest.mark.parametrize(
@@ -149,6 +173,8 @@ def test_pods_go_through_registered_webhooks(client: Client) -> None:
     webhook["clientConfig"] = {"url": f"http://127.0.0.1:{server.server_address[1]}/"}
     client.request("POST", path, body={"metadata": {"name": "w"}, "webhooks": [webhook]})
     pods = "/api/v1/namespaces/ns/pods"
+    client.request("POST", "/api/v1/namespaces", body={"metadata": {"name": "ns"}})
+    wait_for("the default account", lambda: client.get("/api/v1/namespaces/ns/serviceaccounts")["items"])
     assert client.request("POST", pods, body={"metadata": {"name": "good"}})["metadata"]["labels"] == {"seen": "create"}
     with pytest.raises(ApiError, match="denied the request"):
         client.request("POST", pods, body={"metadata": {"name": "bad"}})

@@ -1,7 +1,7 @@
 """What came from a cluster is shown without anything that a terminal would act on."""
 
 import pytest
-from mirrorstream.safetext import harmless, one_line, shortened
+from mirrorstream.text.sanitize import harmless, one_line, shortened
 
 
 @pytest.mark.parametrize(

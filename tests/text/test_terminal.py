@@ -3,7 +3,7 @@
 import re
 
 import pytest
-from mirrorstream.screen import Span, Style, blank, columns, layout, line, period
+from mirrorstream.text.terminal import Span, Style, blank, columns, layout, line, period
 
 ROWS = [("a", Span("long word", Style.BAD), "said something rather long about it"), ("bbb", "x", ""), ("c",)]
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from e2e.gobuild import BUILD, alone, cache_folder, go, version
+from e2e.testbed.support.gobuild import BUILD, alone, cache_folder, go, version
 
 MODULE = Path(__file__).parent
 API = "github.com/operator-framework/api"
@@ -31,7 +31,7 @@ def findings(bundle: Path) -> list[Finding]:
     with alone(folder / "lock"):
         if not (folder / "olm").exists():
             go(MODULE, *BUILD, "-o", str(folder / "olm"), ".")
-    done = subprocess.run([folder / "olm", bundle], check=True, capture_output=True, text=True, timeout=60)
+    done = subprocess.run([folder / "olm", bundle], check=True, capture_output=True, text=True, timeout=300)
     return [Finding(**json.loads(line)) for line in done.stdout.splitlines()]
 
 
