@@ -12,7 +12,7 @@ OLM brings some things itself, and can't bring others. What becomes of each rend
     an object of another namespace   left out: OLM puts everything into one
     anything else                    an object if OLM knows its kind, else an error: nothing is lost without a word
 
-docs/olm.md says what follows for those who install it.
+docs/gitops-and-olm.md says what follows for those who install it.
 """
 
 import base64

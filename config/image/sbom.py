@@ -17,6 +17,9 @@ LOCK = ROOT / "requirements.lock"
 TARGET = ROOT / "dist" / "mirrorstream.cdx.json"
 _COMMON = ("--pyproject", str(ROOT / "pyproject.toml"), "--output-reproducible", "--spec-version", "1.6", "--output-format", "JSON")
 
+LICENCES = {"pkg:pypi/pysocks@1.7.1": "BSD-3-Clause"}
+"""Of packages whose metadata names no licence of SPDX: their LICENSE file was read."""
+
 
 class MissingError(Exception):
     """A locked package is not installed here in that version."""
@@ -35,7 +38,8 @@ def merge(locked: Object, installed: Object) -> Object:
         if purl not in known:
             raise MissingError(f"{component['name']} {component['version']} is not installed here: `make clean` and try again")
         references = [*component["externalReferences"], *known[purl].get("externalReferences", [])]
-        components.append({**known[purl], "bom-ref": purl, "scope": "required", "externalReferences": references})
+        named = {"licenses": [{"license": {"id": LICENCES[purl]}}]} if purl in LICENCES else {}
+        components.append({**known[purl], **named, "bom-ref": purl, "scope": "required", "externalReferences": references})
     kept = {component["purl"] for component in components} | {root["purl"]}
     needs = {purls[edge["ref"]]: edge.get("dependsOn", []) for edge in installed["dependencies"] if edge["ref"] in purls}
     edges = {purl: sorted({purls[ref] for ref in needs.get(purl, []) if ref in purls} & kept) for purl in sorted(kept)}

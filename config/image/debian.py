@@ -1,0 +1,324 @@
+"""`make image BASE=debian`: the image on a base of Debian packages, for machines that reach no image registry.
+
+mmdebstrap makes the base's root file system from the machine's own Debian sources, buildah builds the Containerfile on it, and the
+result is an OCI archive. The same sources, commit and Debian packages give the same bytes. The root file system and the archive are
+kept in the user's cache by a digest of what goes in, so a second build takes a moment. How packages are reached (apt's sources and
+settings, pip's index and certificates) is read from the machine, and nothing of it is in the image.
+
+Needs the standard library only. The environment variables are those of `config/image/build.sh`, and APT_SOURCES: a file of sources
+to take instead of the machine's.
+"""
+
+import ast
+import contextlib
+import datetime
+import fcntl
+import hashlib
+import json
+import os
+import platform
+import re
+import shutil
+import signal
+import ssl
+import subprocess
+import sys
+import tarfile
+import tomllib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from config.image.debian_sources import SourcesError, machine_sources, machine_suite
+
+ROOT = Path(__file__).resolve().parents[2]
+PACKAGES = ("python3", "python3-venv")
+"""Besides Debian's essential packages. The first stage makes environments; the second shares its base."""
+LEFT_OUT = ("/usr/share/doc/*", "/usr/share/man/*", "/usr/share/info/*", "/usr/share/locale/*")
+MACHINES_OWN = ("hostname", "resolv.conf", "apt/sources.list", "apt/sources.list.d", "apt/auth.conf.d", "apt/apt.conf.d/50machine")
+"""What is below /etc while mmdebstrap works, and must not be in the image."""
+NEEDED = ("mmdebstrap", "buildah")
+TIED = ("setpriv", "--pdeathsig", "KILL", "--")
+"""The kernel ends what was started when this process is killed."""
+CERTIFICATES = "/etc/ssl/certs/ca-certificates.crt"
+STEP_SECONDS = 900
+KEPT = {"base": 2, "image": 10}
+"""How many root file systems and archives stay in the cache; a root file system has 160 MB, an archive 90 MB."""
+
+
+class BuildError(Exception):
+    """The image cannot be built; the text says why, in a way that can be shown to people."""
+
+
+@dataclass(frozen=True)
+class Labels:
+    """What the image says about itself. Without a commit two builds of the same sources are one."""
+
+    name: str = ""
+    revision: str = ""
+    created: str = "1970-01-01T00:00:00Z"
+
+    @property
+    def version(self) -> str:
+        """The project's."""
+        return str(tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["version"])
+
+    @property
+    def epoch(self) -> int:
+        """`created` in seconds: the time of every file of the image."""
+        return int(datetime.datetime.fromisoformat(self.created).timestamp())
+
+
+def image_archive(labels: Labels | None = None) -> Path:
+    """The image of this checkout as an OCI archive in the user's cache, built now if it is not there. Raises BuildError."""
+    labels = labels or Labels()
+    missing = [program for program in NEEDED if not shutil.which(program)]
+    if missing:
+        raise BuildError(f"BASE=debian needs {' and '.join(missing)} (Debian: apt-get install {' '.join(missing)})")
+    try:
+        suite = machine_suite()
+        given = os.environ.get("APT_SOURCES")
+        sources = Path(given).read_text(encoding="utf-8") if given else machine_sources()
+    except (SourcesError, OSError) as error:
+        raise BuildError(str(error)) from error
+    base_key = _digest(suite, platform.machine(), sources, *base_command(suite, "SETTINGS", "SOURCES", "BASE"))
+    base = _cache() / f"base-{base_key}.tar"
+    archive = _cache() / f"image-{_digest(base_key, repr(labels), Path(__file__).read_text(encoding='utf-8'), _context())}.tar"
+    with _alone() as builder:
+        if not archive.exists():
+            if not base.exists():
+                _say(f"making a root file system of Debian {suite} packages, about 40 s …")
+                builder.make_base(suite, sources, base)
+            _say("building the image, about 40 s …")
+            builder.make_image(suite, base, labels, archive)
+        for path in (archive, base):
+            if path.exists():
+                path.touch()
+        _forget()
+    return archive
+
+
+def digest_of(archive: Path) -> str:
+    """The digest of the manifest in an OCI archive, which a registry keeps."""
+    with tarfile.open(archive) as tar:
+        if (index := tar.extractfile("index.json")) is None:
+            raise ValueError(f"{archive} is no OCI archive: index.json is not a file")
+        (manifest,) = json.load(index)["manifests"]
+    return str(manifest["digest"])
+
+
+def base_command(suite: str, settings: str, sources: str, target: str) -> list[str]:
+    """How the root file system is made, of apt's settings and a file of sources."""
+    own = " ".join(f'"$1/etc/{name}"' for name in MACHINES_OWN)
+    return [
+        "mmdebstrap",
+        "--quiet",
+        "--variant=essential",
+        f"--include={','.join(PACKAGES)}",
+        *(f"--dpkgopt=path-exclude={pattern}" for pattern in LEFT_OUT),
+        "--dpkgopt=path-include=/usr/share/doc/*/copyright",
+        f'--setup-hook=install -D -m 644 "{settings}" "$1/etc/apt/apt.conf.d/50machine"',
+        f"--customize-hook=rm -rf {own}",
+        "--format=tar",
+        suite,
+        target,
+        sources,
+    ]
+
+
+class Builder:
+    """Makes files in a folder of its own, with programs that hold the lock as this process does."""
+
+    def __init__(self, folder: Path, lock: int) -> None:
+        self._folder, self._lock = folder, lock
+
+    def make_base(self, suite: str, sources: str, target: Path) -> None:
+        """The root file system, without a trace of the machine. Raises BuildError."""
+        settings, listed, made = self._folder / "apt.conf", self._folder / "debian.sources", self._folder / "base.tar"
+        settings.write_text(_apt_settings(), encoding="utf-8")
+        listed.write_text(sources, encoding="utf-8")
+        self._run(*base_command(suite, str(settings), str(listed), str(made)))
+        made.replace(target)
+
+    def make_image(self, suite: str, base: Path, labels: Labels, target: Path) -> None:
+        """The archive. Raises BuildError."""
+        base_name, layout = f"localhost/mirrorstream-base:{suite}", self._folder / "oci"
+        container = self._buildah("from", "--pull-never", "scratch")
+        self._buildah("add", "--quiet", container, str(base), "/")
+        self._buildah("commit", "--quiet", "--rm", "--timestamp", str(labels.epoch), container, base_name)
+        index, certificates = _pip_settings()
+        arguments = {
+            "BASE_IMAGE": base_name,
+            "PYTHON": "python3",
+            "VERSION": labels.version,
+            "REVISION": labels.revision,
+            "CREATED": labels.created,
+            "PIP_INDEX_URL": index,
+            "PIP_CERT": CERTIFICATES if certificates else "",
+        }
+        self._buildah(
+            "build",
+            "--quiet",
+            "--pull-never",
+            "--network=host",
+            f"--timestamp={labels.epoch}",
+            *(f"--build-arg={name}={value}" for name, value in arguments.items()),
+            *([f"--volume={certificates}:{CERTIFICATES}:ro"] if certificates else []),
+            "--tag=localhost/mirrorstream",
+            "--file=Containerfile",
+            ".",
+        )
+        self._buildah("push", "--quiet", "localhost/mirrorstream", f"oci:{layout}:{labels.name or labels.version}")
+        _pack(layout, self._folder / "image.tar")
+        (self._folder / "image.tar").replace(target)
+
+    def _buildah(self, *arguments: str) -> str:
+        store = ("--root", str(self._folder / "store"), "--runroot", str(self._folder / "run"), "--storage-driver", "vfs")
+        return self._run("buildah", *store, *arguments).strip()
+
+    def _run(self, *command: str) -> str:
+        """What a program prints. It and all that it started end with this call. Raises BuildError."""
+        environment = {**os.environ, "SOURCE_DATE_EPOCH": "0", "BUILDAH_ISOLATION": "chroot", "TMPDIR": str(self._folder)}
+        process = subprocess.Popen(  # noqa: S603  no shell, and a program of ours
+            [*TIED, *command],
+            cwd=ROOT,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+            pass_fds=(self._lock,),
+        )
+        try:
+            out, errors = process.communicate(timeout=STEP_SECONDS)
+        except subprocess.TimeoutExpired as error:
+            raise BuildError(f"{command[0]} did not end within {STEP_SECONDS} s") from error
+        finally:
+            _end(process)
+        if process.returncode:
+            last = "\n".join((errors or out).splitlines()[-12:])
+            raise BuildError(f"{command[0]} ended with {process.returncode}:\n{last}")
+        return out
+
+
+def _end(process: "subprocess.Popen[str]") -> None:
+    """End a program's whole session: first as a terminal would, which lets mmdebstrap clear up."""
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        if process.poll() is not None:
+            return
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, number)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(10)
+
+
+@contextlib.contextmanager
+def _alone() -> Iterator[Builder]:
+    """One build at a time on this machine, in an empty folder that is gone afterwards; after a kill the next one clears it."""
+    folder = _cache() / "building"
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with (_cache() / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        try:
+            _clear(folder)
+            folder.mkdir()
+            yield Builder(folder, lock.fileno())
+        finally:
+            _clear(folder)
+
+
+def _clear(folder: Path) -> None:
+    """Not shutil.rmtree: were anything mounted there, this leaves it alone."""
+    subprocess.run(["/bin/rm", "-rf", "--one-file-system", str(folder)], check=True, timeout=120)  # noqa: S603  no shell, and a program of ours
+
+
+def _forget() -> None:
+    """Keep the newest files of each kind only."""
+    for kind, kept in KEPT.items():
+        for path in sorted(_cache().glob(f"{kind}-*.tar"), key=lambda found: found.stat().st_mtime, reverse=True)[kept:]:
+            path.unlink()
+
+
+def _cache() -> Path:
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mirrorstream" / "image"
+
+
+def _context() -> str:
+    """A digest of everything that the Containerfile can copy, and of itself."""
+    through = (ROOT / ".containerignore").read_text(encoding="utf-8").splitlines()
+    roots = [ROOT / "Containerfile", *(ROOT / line.removeprefix("!/") for line in through if line.startswith("!/"))]
+    paths = [path for root in roots for path in (root.rglob("*") if root.is_dir() else [root])]
+    files = sorted(path for path in paths if path.is_file() and "__pycache__" not in path.parts)
+    return _digest(*(f"{path.relative_to(ROOT)} {hashlib.sha256(path.read_bytes()).hexdigest()}" for path in files))
+
+
+def _digest(*parts: str) -> str:
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
+
+
+def _apt_settings() -> str:
+    """How this machine's apt reaches its sources: proxies, certificates, credentials."""
+    dumped = subprocess.run(["apt-config", "dump", "Acquire"], capture_output=True, text=True, check=True, timeout=30).stdout  # noqa: S607  of the machine's own
+    return f'{dumped}Dir::Etc::netrc "/etc/apt/auth.conf";\nDir::Etc::netrcparts "/etc/apt/auth.conf.d";\n'
+
+
+def _pip_settings() -> tuple[str, str]:
+    """The package index and the certificates' file that pip is told here; "" is its own default."""
+    listed = subprocess.run(
+        [sys.executable, "-m", "pip", "config", "list"], capture_output=True, text=True, check=False, timeout=60
+    ).stdout
+    found = {name: ast.literal_eval(value) for name, value in re.findall(r"^(\S+?\.[\w-]+)=(.*)$", listed, re.MULTILINE)}
+
+    def setting(name: str) -> str:
+        places = (
+            os.environ.get(f"PIP_{name.upper().replace('-', '_')}"),
+            found.get(f"install.{name}"),
+            found.get(f"global.{name}"),
+        )
+        return next((place for place in places if place), "")
+
+    usual = ssl.get_default_verify_paths().cafile or (CERTIFICATES if Path(CERTIFICATES).exists() else "")
+    return setting("index-url"), setting("cert") or usual
+
+
+def _pack(layout: Path, target: Path) -> None:
+    """An OCI layout as an archive whose bytes depend on the files alone."""
+    with tarfile.open(target, "w", format=tarfile.USTAR_FORMAT) as tar:
+        for path in sorted(path for path in layout.rglob("*") if path.is_file()):
+            entry = tarfile.TarInfo(path.relative_to(layout).as_posix())
+            entry.size, entry.mode = path.stat().st_size, 0o644
+            with path.open("rb") as file:
+                tar.addfile(entry, file)
+
+
+def _say(text: str) -> None:
+    print(f"image: {text}", file=sys.stderr, flush=True)  # noqa: T201  a program's output
+
+
+def _refuse(why: str) -> int:
+    print(f"make image: {why}", file=sys.stderr)  # noqa: T201
+    return 1
+
+
+def main() -> int:
+    """Write dist/mirrorstream-VERSION-oci.tar."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    given = {"name": os.environ.get("IMAGE"), "revision": os.environ.get("REVISION"), "created": os.environ.get("CREATED")}
+    labels = Labels(**{key: value for key, value in given.items() if value})
+    if os.environ.get("PLATFORMS"):
+        return _refuse("BASE=debian builds for this machine's architecture only; leave PLATFORMS out")
+    try:
+        archive = image_archive(labels)
+    except BuildError as error:
+        return _refuse(str(error))
+    target = ROOT / "dist" / f"mirrorstream-{labels.version}-oci.tar"
+    target.parent.mkdir(exist_ok=True)
+    shutil.copyfile(archive, target.with_suffix(".part"))
+    target.with_suffix(".part").replace(target)
+    print(f"{target.relative_to(ROOT)}  {digest_of(target)}")  # noqa: T201
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
