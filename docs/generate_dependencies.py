@@ -1,4 +1,4 @@
-"""Writes the table in docs/dependencies.md from the bill of materials and pyproject.toml; `make docs` runs it.
+"""Writes the table in docs/image.md from the bill of materials and pyproject.toml; `make docs` runs it.
 
 The licences are those that the installed packages declare.
 """
@@ -10,12 +10,12 @@ from typing import Any
 
 from config.image.sbom import ROOT, bill
 
-PAGE = ROOT / "docs" / "dependencies.md"
+PAGE = ROOT / "docs" / "image.md"
 BEGIN, END = "<!-- generated: make docs -->\n", "<!-- end -->"
 ALLOWED = frozenset(
     {"Apache-2.0", "BSD", "BSD-2-Clause", "BSD-3-Clause", "ISC", "MIT", "MIT-0", "MPL-2.0", "PSF-2.0", "Python-2.0"},
 )
-"""Licences that a package of the image may have; docs/dependencies.md says why these."""
+"""Licences that a package of the image may have; docs/image.md says why these."""
 CLASSIFIERS = {
     "License :: OSI Approved :: Apache Software License": "Apache-2.0",
     "License :: OSI Approved :: BSD License": "BSD",
