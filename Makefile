@@ -1,14 +1,19 @@
 # Every target sets up its own virtual environment when there is none, with exactly the versions in requirements-dev.lock.
 .DEFAULT_GOAL := help
-.PHONY: help demo test e2e faults lint contract bench soak docs format lock clean image sbom bundle audit
+.PHONY: help demo test e2e node faults lint contract bench lowest soak docs format lock clean image sbom bundle audit
 PYTHON ?= python3
 VENV := .venv
 READY := $(VENV)/.ready
 WORKERS ?= 4
-PYTEST := $(VENV)/bin/pytest
+# AGAIN=1 repeats only what failed in the run before.
+PYTEST := $(VENV)/bin/pytest $(if $(AGAIN),--last-failed)
 
 # Faults take minutes and some quiet: they have a target of their own.
 FAULTS := e2e/scenarios/faults
+
+# What needs a node has a run of its own in `make e2e`.
+NODE := e2e/scenarios/node e2e/selftest/test_node.py
+without_node = $(addprefix --ignore ,$(NODE))
 
 # Where end-to-end tests run; an existing cluster knows the registries of one process only.
 where = $(if $(CLUSTER),--kubeconfig $(CLUSTER),-n $(WORKERS) $(if $(OPENSHIFT_BIN),--openshift-bin $(OPENSHIFT_BIN),--backend $(or $(BACKEND),$(1))))
@@ -28,13 +33,17 @@ demo: $(READY) ## watch ImageStreams heal on a simulated cluster; KEEP=1 leaves 
 	@$(VENV)/bin/python -m e2e.demo $(if $(KEEP),--keep)
 
 test: $(READY) ## all tests: rules, controller, contract with the real API's recordings, scenarios on a simulated cluster
-	$(PYTEST) -n $(WORKERS) tests e2e --ignore $(FAULTS)
+	$(PYTEST) -n $(WORKERS) tests e2e --ignore $(FAULTS) $(without_node)
 
-e2e: $(READY) ## everything on a real control plane, built with Go; OPENSHIFT_BIN=DIR or CLUSTER=KUBECONFIG for a real OpenShift API
-	$(PYTEST) $(call where,controlplane) e2e --ignore $(FAULTS)
+e2e: $(READY) ## everything on a real control plane, then pods on a real node; OPENSHIFT_BIN=DIR or CLUSTER=KUBECONFIG for a real OpenShift API
+	$(PYTEST) $(call where,controlplane) e2e --ignore $(FAULTS) $(without_node)
+	$(if $(CLUSTER)$(BACKEND),,$(MAKE) node)
 
-faults: $(READY) ## programs killed, frozen, cut off; API servers and mirrors that fail in every way; AGAIN=1 repeats what failed
-	$(PYTEST) $(if $(AGAIN),--last-failed) $(call where,controlplane) $(FAULTS)
+node: $(READY) # the second half of `make e2e`
+	$(PYTEST) -n $(WORKERS) --backend node $(if $(OPENSHIFT_BIN),--openshift-bin $(OPENSHIFT_BIN)) $(NODE)
+
+faults: $(READY) ## programs killed, frozen, cut off; API servers and mirrors that fail in every way
+	$(PYTEST) $(call where,controlplane) $(FAULTS)
 
 contract: $(READY) ## does the simulator answer what the real API answered? BACKEND=controlplane, OPENSHIFT_BIN= and CLUSTER= ask others
 	$(PYTEST) $(filter-out -n $(WORKERS),$(call where,simulator)) e2e/contract
@@ -48,17 +57,29 @@ lint: $(READY) ## ruff, mypy --strict, import contracts
 bench: $(READY) ## how fast it is, measured here; ONLY="scale healing" for some groups, JSON=FILE, RECORD=1 for docs/benchmarks.md
 	$(VENV)/bin/python -m e2e.bench $(ONLY) $(if $(JSON),--json $(JSON)) $(if $(RECORD),--record)
 
-soak: $(READY) ## what takes long: all faults in full numbers, into docs/reliability.md; all states of the models; random histories and inputs
+lowest: ## the fast tests with the oldest libraries that pyproject.toml allows
+	$(PYTHON) -m venv --clear $(LOWEST)
+	$(LOWEST)/bin/pip install $(QUIET) --require-hashes -r requirements-lowest.lock
+	awk -F '[=; ]' '/^[a-z]/ && !seen[$$1]++ {print $$1 "==" $$3}' requirements-lowest.lock requirements-dev.lock > $(LOWEST)/constraints.txt
+	$(LOWEST)/bin/pip install $(QUIET) -c $(LOWEST)/constraints.txt $(TEST_TOOLS)
+	$(LOWEST)/bin/pip install $(QUIET) --no-deps --no-build-isolation --editable .
+	$(LOWEST)/bin/pytest -p no:cacheprovider -n $(WORKERS) tests/kube tests/runtime tests/cli tests/controller tests/webhook
+
+LOWEST := .venv-lowest
+QUIET := --quiet --disable-pip-version-check
+TEST_TOOLS := bcrypt editables hatchling hypothesis pytest pytest-timeout pytest-xdist rich trustme
+
+soak: $(READY) lowest ## what takes long: all faults in full numbers, into docs/reliability.md; all states of the models; random histories and inputs
 	rm -f $(SOAKED)
 	$(SOAK) $(PYTEST) -n $(WORKERS) tests/model
 	$(SOAK) $(PYTEST) -n 0 tests/day e2e/scenarios/test_endurance.py
 	$(SOAK) $(PYTEST) -n $(WORKERS) --timeout 1800 tests/fuzz
-	TENANT_STREAMS=1000 TENANT_TAGS=300 TENANT_SECONDS=30 $(PYTEST) e2e/scenarios/test_denial.py
+	TENANT_STREAMS=1000 TENANT_TAGS=300 $(PYTEST) e2e/scenarios/test_denial.py
 	-$(SOAK) $(PYTEST) $(call where,controlplane) $(FAULTS) --ignore $(STORMS) --reliability .faults-1.json
 	-$(SOAK) $(PYTEST) $(filter-out -n $(WORKERS),$(call where,controlplane)) $(STORMS) --reliability .faults-2.json
 	-$(SOAK) $(PYTEST) -n $(WORKERS) $(FAULTS) --ignore $(STORMS) --reliability .faults-3.json
 	-$(SOAK) $(PYTEST) $(STORMS) --reliability .faults-4.json
-	$(VENV)/bin/python -m e2e.reliability $(SOAKED)
+	$(VENV)/bin/python -m e2e.testbed.faults.reliability $(SOAKED)
 
 SOAK := MIRRORSTREAM_SOAK=1
 # Beside thousands of failing streams nothing else is in time.
@@ -70,14 +91,14 @@ faults soak: WORKERS = 2
 docs: $(READY) ## the users' guide as pages, in site/; every link of its own is checked
 	$(VENV)/bin/python docs/generate_configuration.py
 	$(VENV)/bin/python -m docs.generate_dependencies
-	NO_MKDOCS_2_WARNING=1 $(VENV)/bin/mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(VENV)/bin/mkdocs build --strict
 	@echo "site/index.html"
 
 format: $(READY) ## let ruff format everything
 	$(VENV)/bin/ruff check --fix .
 	$(VENV)/bin/ruff format .
 
-image: ## build the image with podman or docker; IMAGE=NAME, PLATFORMS=linux/amd64,linux/arm64; docs/image.md has more
+image: ## build the image with podman or docker, or with buildah: BASE=debian; IMAGE=NAME, PLATFORMS=…; docs/image.md has more
 	@config/image/build.sh
 
 sbom: $(READY) ## write dist/mirrorstream.cdx.json, the CycloneDX bill of materials of requirements.lock
@@ -91,8 +112,9 @@ bundle: $(READY) ## make the OLM bundle of config/ (needs kubectl, oc or kustomi
 
 lock: ## choose new exact versions (needs uv)
 	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header pyproject.toml -o requirements.lock
+	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --resolution lowest-direct pyproject.toml -o requirements-lowest.lock
 	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header pyproject.toml --group dev -o requirements-dev.lock
 	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --group build -c requirements-dev.lock -o requirements-build.lock
 
 clean: ## remove the virtual environment and caches
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) $(LOWEST) .mypy_cache .ruff_cache .pytest_cache .hypothesis
