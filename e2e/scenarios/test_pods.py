@@ -9,7 +9,7 @@ import pytest
 from mirrorstream.kube.client import ApiError
 
 from e2e.scenarios.conftest import Hook, Start
-from e2e.testbed.backends import CONTROLPLANE, OPENSHIFT, SIMULATOR, Choice
+from e2e.testbed.backends import CONTROLPLANE, SIMULATOR, Choice
 from e2e.testbed.cluster import Cluster, Namespace
 from e2e.testbed.programs.hooks import SIGNATURES, signature_policy
 from e2e.testbed.programs.program import Webhook
@@ -379,7 +379,7 @@ def test_bare_names_are_the_platforms_to_resolve(ns: Namespace, start: Start, ho
 
     def resolved() -> list[str]:
         found = images(ns.pod("seen", "app:v1", dry_run=True))
-        if chosen.backend == OPENSHIFT:
+        if chosen.openshift_programs:
             found += images(ns.make("apps.openshift.io/v1/deploymentconfigs", config, dry_run=True)["spec"]["template"])
         return found
 

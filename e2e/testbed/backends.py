@@ -14,6 +14,7 @@ from e2e.testbed.controlplane.arguments import OWN_NAMESPACE, SERVICES
 from e2e.testbed.controlplane.build import components
 from e2e.testbed.controlplane.openshift import missing_programs
 from e2e.testbed.controlplane.plane import ControlPlane
+from e2e.testbed.controlplane.registry_program import RegistryProgram
 from e2e.testbed.installation import CONTROLLER, PENDING_PODS, WEBHOOK, Installation
 from e2e.testbed.node.build import programs
 from e2e.testbed.node.node import Node
@@ -52,6 +53,11 @@ class Choice:
     backend: str
     openshift_programs: Path | None = None
     kubeconfig: Path | None = None
+
+    @property
+    def platform(self) -> bool:
+        """Whether OpenShift's own programs serve the image API, the pull secrets and the internal registry."""
+        return bool(self.openshift_programs or self.kubeconfig)
 
 
 def choice(config: pytest.Config) -> Choice:
@@ -213,9 +219,12 @@ def start_plane(
         services=slot.services if slot else SERVICES,
     )
     stack.enter_context(plane)
-    if not chosen.openshift_programs:
+    if chosen.openshift_programs:
+        client = load_client(str(plane.kubeconfig), in_cluster=False, user_agent="internal-registry")
+        stack.enter_context(RegistryProgram(client, plane, settings.internal_registry))
+    else:
         stack.enter_context(internal_registry(plane, settings))
-        stack.enter_context(constraints(plane))
+    stack.enter_context(constraints(plane))
     if not slot:
         return plane, None
     authorities = {settings.internal_registry: plane.authority.certificate.read_text(encoding="ascii")}

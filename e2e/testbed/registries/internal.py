@@ -95,8 +95,8 @@ class InternalRegistry:
         self._closed.close()
 
     def _told(self, kind: str, item: Object) -> None:
-        if item["metadata"]["name"] == STATE:
-            self.change(SERVING if kind == "DELETED" else item["data"]["state"])
+        if state := told_state(kind, item):
+            self.change(state)
 
     def change(self, state: str) -> None:
         """Serve, hang, or close the port; in each case every connection there was is cut."""
@@ -149,6 +149,13 @@ class InternalRegistry:
         spec = {"user": user.name, "uid": user.uid, "groups": user.groups, "resourceAttributes": attributes}
         answer = self.client.request("POST", ACCESS_REVIEWS, body={"spec": spec})
         return bool(answer["status"].get("allowed"))
+
+
+def told_state(kind: str, item: Object) -> str:
+    """What an event of the ConfigMaps' watch asks of the internal registry; empty for other ConfigMaps."""
+    if item["metadata"]["name"] != STATE:
+        return ""
+    return SERVING if kind == "DELETED" else str(item["data"]["state"])
 
 
 def set_state(client: Client, state: str) -> None:
