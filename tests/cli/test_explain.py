@@ -37,6 +37,7 @@ status:
     conditions:
     - {type: ImportSuccess, status: "False", reason: InternalError, message: refused, lastTransitionTime: "2027-01-01T00:00:00Z"}
 """
+DIGEST = f"sha256:{'a' * 64}"
 IMAGE = "registry.redhat.io/ubi9/httpd-24:latest"
 
 
@@ -62,6 +63,8 @@ def test_the_whole_answer_for_an_image(sets: str, capsys: pytest.CaptureFixture[
         "  and records registry.redhat.io/ubi9/httpd-24@DIGEST\n"
         "  Left out:\n"
         "    - blocked.example.com/ubi9/httpd-24:latest  ImageTagMirrorSet/tags: blocked.example.com is blocked\n"
+        "    - NO HOST                                   ImageDigestMirrorSet/redhat: NO HOST in place of registry.redhat.io does"
+        " not make a valid reference\n"
         "\n"
         "Parts of the mirror rules that cannot be used:\n"
         "  ImageDigestMirrorSet/redhat: spec.imageDigestMirrors[0].mirrors[1]: 'NO HOST' is not a registry host with an optional"
@@ -145,6 +148,30 @@ def test_a_mirror_that_makes_no_reference_has_a_nodes_pull_fail(
     assert explanation["pullFailure"] == (why if fails else "")
     assert (explanation["pullSources"] == []) is fails
     assert "m.example.com" in explanation["candidates"][-1]["reference"]
+
+
+@pytest.mark.parametrize(
+    "mirror", ["https://m.example.com", "m.example.com/Team", "m.example.com/a:tag", f"m.example.com/a@{DIGEST}"]
+)
+def test_a_mirror_that_is_none_has_a_nodes_pull_fail(tmp_path: Path, capsys: pytest.CaptureFixture[str], mirror: str) -> None:
+    """It was left out when the rules were read, and nodes are given it all the same; a scheme costs them every image."""
+    path = tmp_path / "objects.yaml"
+    spec = {"repositoryDigestMirrors": [{"source": "quay.io/team", "mirrors": [mirror, "good.example.com/team"]}]}
+    path.write_text(json.dumps({"kind": "ImageContentSourcePolicy", "metadata": {"name": "old"}, "spec": spec}))
+    loads = not mirror.startswith("https:")
+    why = f"{mirror} in place of quay.io/team does not make a valid reference"
+    if not loads:
+        why = (
+            f"it cannot load registries.conf with {mirror!r} of ImageContentSourcePolicy/old, and pulls no image without that file"
+        )
+    assert main(["explain", f"quay.io/team/app@{DIGEST}", "--file", str(path)]) == 0
+    out = capsys.readouterr().out
+    assert f"  A node's pull fails: {why}. The controller leaves this mirror out.\n" in out
+    assert f"    1. good.example.com/team/app@{DIGEST}  ImageContentSourcePolicy/old\n" in out
+    assert f"    - {mirror}  ImageContentSourcePolicy/old: {why}\n" in out
+    assert main(["explain", "other.example.com/app:1", "--file", str(path)]) == 0
+    assert ("A node pulls from" in (out := capsys.readouterr().out)) is loads
+    assert (f"A node's pull fails: {why}. The controller leaves only this out.\n" in out) is not loads
 
 
 @pytest.mark.parametrize("output", ["json", "yaml"])

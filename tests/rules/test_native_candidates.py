@@ -4,7 +4,7 @@ import pytest
 from mirrorstream.rules.policy import MirrorPolicy
 from mirrorstream.rules.references import parse_reference
 
-from tests.rules.test_policy import BOTH, DIGEST, Object, image_config, itms
+from tests.rules.builders import BOTH, DIGEST, Object, image_config, itms
 
 
 @pytest.mark.parametrize(

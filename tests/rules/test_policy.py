@@ -12,33 +12,7 @@ from mirrorstream.rules.policy import MirrorPolicy
 from mirrorstream.rules.references import ReferenceError, parse_reference
 from mirrorstream.rules.scopes import enclosing_scopes, lies_in
 
-DIGEST = "sha256:" + "0" * 64
-Object = dict[str, Any]
-
-
-def idms(source: str, *mirrors: str, name: str = "digests", **more: Any) -> Object:
-    """An ImageDigestMirrorSet with one entry."""
-    entry = {"source": source, "mirrors": list(mirrors), **more}
-    return {"kind": "ImageDigestMirrorSet", "metadata": {"name": name}, "spec": {"imageDigestMirrors": [entry]}}
-
-
-def itms(source: str, *mirrors: str, **more: Any) -> Object:
-    """An ImageTagMirrorSet with one entry."""
-    entry = {"source": source, "mirrors": list(mirrors), **more}
-    return {"kind": "ImageTagMirrorSet", "metadata": {"name": "tags"}, "spec": {"imageTagMirrors": [entry]}}
-
-
-def image_config(**spec: Any) -> Object:
-    """The Image config `cluster`."""
-    return {"kind": "Image", "metadata": {"name": "cluster"}, "spec": spec}
-
-
-def candidates(policy: MirrorPolicy, reference: str) -> list[tuple[str, str]]:
-    """(reference, mirror set) of every candidate."""
-    return [(c.reference, c.mirror_set) for c in policy.import_candidates(reference)]
-
-
-BOTH = [idms("src.io/ns", "d.io/m"), itms("src.io/ns", "t.io/m")]
+from tests.rules.builders import BOTH, DIGEST, Object, candidates, idms, image_config, itms
 
 
 @pytest.mark.parametrize(
@@ -176,7 +150,9 @@ def test_what_cannot_be_used_is_named_and_nothing_else_suffers(objects: list[Any
 
 
 _scopes = st.sampled_from(["a.io", "a.io/x", "a.io/x/y", "*.io", "b.a.io", "b.io"])
-_mirrors = st.lists(st.sampled_from(["m.io", "m.io/x", "b.io", "a.io/x"]), min_size=1, max_size=3, unique=True)
+_mirrors = st.lists(
+    st.sampled_from(["m.io", "m.io/x", "b.io", "a.io/x", "https://m.io", "m.io/a:1"]), min_size=1, max_size=3, unique=True
+)
 _sets = st.lists(
     st.builds(
         lambda make, source, mirrors, name, **more: make(source, *mirrors, name=name, **more),
@@ -204,7 +180,7 @@ def test_rules_that_are_taken_over_are_those_that_would_be_made(changes: list[tu
 
     def answers(policy: MirrorPolicy) -> list[object]:
         found = [policy.resolve(parse_reference(each)) for each in references]
-        return [(each.pull_sources, each.candidates, each.left_out, each.scope, each.objects) for each in found]
+        return [(each.pull_sources, each.candidates, each.left_out, each.scope, each.objects, each.pull_failure) for each in found]
 
     policy, before = MirrorPolicy.from_objects([]), list[object]()
     for sets, config in changes:

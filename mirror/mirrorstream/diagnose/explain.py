@@ -246,7 +246,10 @@ def _render(explanation: Explanation) -> Iterable[Line]:
     else:
         yield line("Rule: none covers this image", indent=2)
     if explanation.pullFailure:
-        yield line(f"A node's pull fails: {explanation.pullFailure}. The controller leaves this mirror out.", indent=2)
+        # What fails may be in another rule, which says nothing about this image.
+        here = any(left.reason == explanation.pullFailure for left in explanation.leftOut)
+        part = "this mirror" if here else "only this"
+        yield line(f"A node's pull fails: {explanation.pullFailure}. The controller leaves {part} out.", indent=2)
     else:
         yield line("A node pulls from, in this order:", indent=2)
     yield from _numbered(

@@ -39,12 +39,16 @@ class PolicyWarning:
 
 
 class MirrorEntry(msgspec.Struct, frozen=True, gc=False):
-    """One usable entry of a mirror set; slashes at the end are trimmed, unusable mirrors left out."""
+    """One usable entry of a mirror set; slashes at the end are trimmed.
+
+    Nodes are given all that is `listed`; `mirrors` are those of it that can be one.
+    """
 
     origin: str
     kind: str
     source: str
     mirrors: tuple[str, ...]
+    listed: tuple[str, ...]
     never_contact_source: bool
 
 
@@ -73,6 +77,8 @@ class RuleObjects:
     """The internal registry's `host[:port]`; empty where there is none."""
     several_architectures: bool = False
     """Whether the cluster is made for nodes of several architectures."""
+    unloadable: list[str] = field(default_factory=list)
+    """Why nodes cannot load a registries.conf with these rules at all, if they cannot."""
     warnings: list[PolicyWarning] = field(default_factory=list)
 
 
@@ -94,7 +100,7 @@ def read_object(item: Mapping[str, Any], kind: Any) -> RuleObjects:
     name = name if isinstance(name, str) and name else "(no name)"
     read = RuleObjects(f"{kind}/{name}")
     if isinstance(kind, str) and kind in KINDS:
-        read.entries.extend(_entries(read.origin, kind, item, read.warnings))
+        read.entries.extend(_entries(kind, item, read))
     elif read.origin == IMAGE_CONFIG:
         _read_image_config(item, read)
     return read
@@ -107,6 +113,7 @@ def merged(parts: Iterable[RuleObjects], warnings: Iterable[PolicyWarning] = ())
     for part in sorted(parts, key=attrgetter("origin")):
         read.entries += part.entries
         read.warnings += part.warnings
+        read.unloadable += part.unloadable
         if part.origin != IMAGE_CONFIG:
             continue
         read.insecure += part.insecure
@@ -119,50 +126,60 @@ def merged(parts: Iterable[RuleObjects], warnings: Iterable[PolicyWarning] = ())
     return read
 
 
-def _entries(origin: str, kind: str, item: Mapping[str, Any], warnings: list[PolicyWarning]) -> Iterator[MirrorEntry]:
+def _entries(kind: str, item: Mapping[str, Any], read: RuleObjects) -> Iterator[MirrorEntry]:
     list_field, reference_kind = KINDS[kind]
     path = f"spec.{list_field}"
     spec = item.get("spec")
     if spec is not None and not isinstance(spec, Mapping):
-        warnings.append(PolicyWarning(origin, "spec", f"expected a mapping, found {_type(spec)}"))
+        read.warnings.append(PolicyWarning(read.origin, "spec", f"expected a mapping, found {_type(spec)}"))
         return
     entries = (spec or {}).get(list_field) or []
     if not isinstance(entries, list):
-        warnings.append(PolicyWarning(origin, path, f"expected a list, found {_type(entries)}"))
+        read.warnings.append(PolicyWarning(read.origin, path, f"expected a list, found {_type(entries)}"))
         return
     for index, entry in enumerate(entries):
         if not isinstance(entry, Mapping):
-            warnings.append(PolicyWarning(origin, f"{path}[{index}]", f"expected a mapping, found {_type(entry)}"))
-        elif found := _entry(origin, reference_kind, entry, f"{path}[{index}]", warnings):
+            read.warnings.append(PolicyWarning(read.origin, f"{path}[{index}]", f"expected a mapping, found {_type(entry)}"))
+        elif found := _entry(reference_kind, entry, f"{path}[{index}]", read):
             yield found
 
 
-def _entry(origin: str, kind: str, entry: Mapping[str, Any], path: str, warnings: list[PolicyWarning]) -> MirrorEntry | None:
-    source = _source(entry.get("source"), origin, f"{path}.source", warnings)
-    if source is None:
-        return None
+def _entry(kind: str, entry: Mapping[str, Any], path: str, read: RuleObjects) -> MirrorEntry | None:
+    origin, warnings = read.origin, read.warnings
     listed = entry.get("mirrors") or []
     if not isinstance(listed, list):
         warnings.append(PolicyWarning(origin, f"{path}.mirrors", f"expected a list, found {_type(listed)}"))
         listed = []
-    mirrors = []
+    value = entry.get("source")
+    source = _source(value, origin, f"{path}.source", warnings)
+    if source is None:
+        if isinstance(value, str) and is_unloadable(value, prefix=True) and any(mirror != value for mirror in listed):
+            read.unloadable.append(load_failure(value, origin))
+        return None
+    mirrors, of_node = [], []
     for index, mirror in enumerate(listed):
         trimmed = mirror.rstrip("/") if isinstance(mirror, str) else ""
         if trimmed == source or is_location(trimmed):
             mirrors.append(trimmed)
-        else:
-            warnings.append(
-                PolicyWarning(origin, f"{path}.mirrors[{index}]", f"{mirror!r} is not a registry host with an optional repository")
-            )
+            of_node.append(trimmed)
+            continue
+        if isinstance(mirror, str):
+            of_node.append(mirror)
+        if is_unloadable(mirror):
+            read.unloadable.append(load_failure(mirror, origin))
+        warnings.append(
+            PolicyWarning(origin, f"{path}.mirrors[{index}]", f"{mirror!r} is not a registry host with an optional repository")
+        )
     policy = entry.get("mirrorSourcePolicy") or ALLOW_CONTACT
     if policy not in (NEVER_CONTACT, ALLOW_CONTACT):
         warnings.append(
             PolicyWarning(origin, f"{path}.mirrorSourcePolicy", f"{policy!r} is neither {NEVER_CONTACT} nor {ALLOW_CONTACT}")
         )
-    if all(mirror == source for mirror in mirrors):
+    if all(mirror == source for mirror in of_node):
         # Only the source itself, or nothing: not a mirror set, and its mirrorSourcePolicy goes with it, as on the node.
         return None
-    return MirrorEntry(origin, kind, source, tuple(mirrors), policy == NEVER_CONTACT)
+    usable = tuple(mirrors)
+    return MirrorEntry(origin, kind, source, usable, usable if of_node == mirrors else tuple(of_node), policy == NEVER_CONTACT)
 
 
 def _source(value: Any, origin: str, path: str, warnings: list[PolicyWarning]) -> str | None:
@@ -174,6 +191,22 @@ def _source(value: Any, origin: str, path: str, warnings: list[PolicyWarning]) -
         warnings.append(PolicyWarning(origin, path, f"{value!r} is not a registry host with an optional repository, nor *.DOMAIN"))
         return None
     return scope
+
+
+def is_unloadable(text: object, *, prefix: bool = False) -> bool:
+    """Whether a node cannot load a registries.conf that names `text` as a mirror, or as the `prefix` that a rule is for.
+
+    containers/image (sysregistriesv2) refuses a file with an empty text, a scheme, or a wildcard of more than a domain. Any other
+    text costs only the pulls that it is for.
+    """
+    trimmed = text.rstrip("/") if isinstance(text, str) else "ignored"
+    wildcard = prefix and trimmed.startswith("*.") and not set(trimmed).isdisjoint("/@:")
+    return not trimmed or wildcard or trimmed.startswith(("http://", "https://"))
+
+
+def load_failure(text: str, origin: str) -> str:
+    """Why a node pulls nothing at all: its registries.conf has `text` of the object `origin`."""
+    return f"it cannot load registries.conf with {text!r} of {origin}, and pulls no image without that file"
 
 
 def is_scope(scope: str) -> bool:
@@ -206,10 +239,12 @@ def _read_image_config(item: Mapping[str, Any], read: RuleObjects) -> None:
         ("insecureRegistries", read.insecure),
         ("blockedRegistries", read.blocked),
         ("allowedRegistries", read.allowed),
+        ("containerRuntimeSearchRegistries", read.search_registries),
     ):
-        scopes.extend(read_scopes(sources.get(name), origin, f"spec.registrySources.{name}", read.warnings))
-    path = "spec.registrySources.containerRuntimeSearchRegistries"
-    read.search_registries.extend(read_scopes(sources.get("containerRuntimeSearchRegistries"), origin, path, read.warnings))
+        listed = sources.get(name)
+        scopes.extend(read_scopes(listed, origin, f"spec.registrySources.{name}", read.warnings))
+        if scopes is not read.allowed and isinstance(listed, list):  # what is allowed goes into policy.json
+            read.unloadable += [load_failure(text, origin) for text in listed if is_unloadable(text, prefix=True)]
     allowed = spec.get("allowedRegistriesForImport") or []
     for index, entry in enumerate(allowed if isinstance(allowed, list) else [allowed]):
         domain = entry.get("domainName") if isinstance(entry, Mapping) else None

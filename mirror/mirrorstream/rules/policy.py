@@ -31,7 +31,11 @@ class MirrorPolicy:
         self.scope_rules: ScopeRules = ScopeRules(objects, previous.scope_rules if previous else None)
         self._rules = self.scope_rules.by_scope
         self._restrictions = Restrictions(
-            frozenset(objects.blocked), frozenset(objects.allowed), tags_through_digest_mirrors, frozenset(objects.insecure)
+            frozenset(objects.blocked),
+            frozenset(objects.allowed),
+            tags_through_digest_mirrors,
+            frozenset(objects.insecure),
+            next(iter(objects.unloadable), ""),
         )
         self._import_registries = tuple(objects.import_registries)
         self.internal_registry = objects.internal_registry

@@ -8,7 +8,7 @@ import msgspec
 
 from mirrorstream.rules.merge import merge_mirror_lists
 from mirrorstream.rules.objects import DIGEST, TAG, MirrorEntry, RuleObjects
-from mirrorstream.rules.scopes import enclosing_scopes, longest_match
+from mirrorstream.rules.scopes import enclosing_scopes
 
 
 class Mirror(msgspec.Struct, frozen=True, gc=False):
@@ -35,15 +35,28 @@ class Rule:
     insecure: bool = False
     blocked: bool = False
     own: list[Mirror] = field(default_factory=list)
+    listed: list[Mirror] = field(default_factory=list)
+    """What nodes are given as its own mirrors: `own`, and in their places those that cannot be one."""
     origins: list[str] = field(default_factory=list)
-    inherited: list[Mirror] = field(default_factory=list, compare=False)
+    enclosing: "Rule | None" = field(default=None, compare=False)
+    """The rule that would count here without this one; set only where this one has no mirrors of its own."""
     entries: list[MirrorEntry] = field(default_factory=list, compare=False)
     """What its own mirrors come from."""
 
     @property
     def mirrors(self) -> list[Mirror]:
         """The mirrors that count here."""
-        return self.own or self.inherited
+        return self.own or (self.enclosing.mirrors if self.enclosing else [])
+
+    @property
+    def of_node(self) -> list[Mirror]:
+        """What a node is given as mirrors here; it does not leave out those that cannot be one."""
+        return self.listed or (self.enclosing.of_node if self.enclosing else [])
+
+    @property
+    def objects(self) -> set[str]:
+        """The objects that its mirrors come from."""
+        return {*self.origins, *(self.enclosing.objects if self.enclosing else ())}
 
 
 class ScopeRules:
@@ -63,14 +76,15 @@ class ScopeRules:
             if rule is None or not rule.own or rule.entries != entries:
                 rule = self._mirrored(source, entries)
             self.by_scope[source] = rule
-        mirrored = {scope: rule for scope, rule in self.by_scope.items() if rule.own}
+        mirrored = {scope: rule for scope, rule in self.by_scope.items() if rule.listed}
         for scope in self._blocked | self._insecure:
             if scope not in self.by_scope:
                 self.by_scope[scope] = self._restricted(Rule(scope))
         for rule in self.by_scope.values():
-            # The most specific enclosing source's mirrors, which would count here without this rule.
-            if not rule.own and (enclosing := longest_match(rule.scope, mirrored)):
-                rule.inherited, rule.origins = enclosing.own, enclosing.origins
+            if not rule.own:
+                # The most specific enclosing source.
+                scopes = enclosing_scopes(rule.scope)
+                rule.enclosing = next((mirrored[s] for s in scopes if s != rule.scope and s in mirrored), None)
 
     def _are_restricted_as(self, other: "ScopeRules") -> bool:
         """Whether the Image config lists the same scopes; each rule depends on all of them."""
@@ -86,13 +100,19 @@ class ScopeRules:
             rule.origins += [entry.origin for entry in those]
             named_by: dict[str, set[str]] = defaultdict(set)
             for entry in those:
-                for location in entry.mirrors:
+                for location in entry.listed:
                     named_by[location].add(entry.origin)
-            for location in merge_mirror_lists(source, [entry.mirrors for entry in those]):
-                insecure = not self._insecure.isdisjoint(enclosing_scopes(location))
+            partly = [set(entry.listed).difference(entry.mirrors) for entry in those if entry.listed is not entry.mirrors]
+            unusable = set[str]().union(*partly)
+            for location in merge_mirror_lists(source, [entry.listed for entry in those]):
+                insecure = location not in unusable and not self._insecure.isdisjoint(enclosing_scopes(location))
                 # Only a mirror that is the source, added as the end of somebody's chain, is in nobody's list.
                 origins = tuple(sorted(named_by.get(location) or rule.origins))
-                rule.own.append(Mirror(location, kind, source, insecure, origins))
+                rule.listed.append(mirror := Mirror(location, kind, source, insecure, origins))
+                if location not in unusable:
+                    rule.own.append(mirror)
+        if len(rule.own) == len(rule.listed):
+            rule.listed = rule.own  # there are tens of thousands
         return self._restricted(rule)
 
     def _restricted(self, rule: Rule) -> Rule:

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from mirrorstream.rules.candidates import THE_SOURCE, Candidate, PullSource, SkippedMirror
-from mirrorstream.rules.objects import DIGEST, TAG
+from mirrorstream.rules.objects import DIGEST, TAG, is_unloadable, load_failure
 from mirrorstream.rules.references import Reference, parse_exact, parse_reference, written_name
 from mirrorstream.rules.registries_conf import Mirror, Rule
 from mirrorstream.rules.scopes import beyond_scope, enclosing_scopes, longest_match
@@ -20,6 +20,8 @@ class Restrictions:
     """Empty if every registry is allowed."""
     tags_through_digest_mirrors: bool
     insecure: frozenset[str]
+    unloadable: str
+    """Why nodes cannot load a registries.conf with the rules; empty if they can."""
 
 
 class Resolution:
@@ -43,7 +45,7 @@ class Resolution:
     @property
     def objects(self) -> tuple[str, ...]:
         """The objects that the scope's rule comes from."""
-        return tuple(sorted(set(self._rule.origins))) if self._rule else ()
+        return tuple(sorted(self._rule.objects)) if self._rule else ()
 
     @property
     def mirrors(self) -> tuple[Mirror, ...]:
@@ -65,14 +67,24 @@ class Resolution:
     def pull_failure(self) -> str:
         """Why a node cannot pull the reference, from any of its pull sources; empty if it can.
 
-        A node (containers/image) makes all references before it contacts a registry, and stops at the first that is not valid.
+        A node (containers/image) loads the whole registries.conf, then makes all references before it contacts a registry, and
+        stops at the first that is not valid. It is given mirrors, sources and scopes that were left out here, too.
         """
+        own = (load_failure(m.location, m.origins[0]) for m in self._listed if is_unloadable(m.location))
+        return next(own, "") or self._restrictions.unloadable or self._invalid_of_node()
+
+    def _invalid_of_node(self) -> str:
+        """Why nodes and the platform's importer discard all mirrors: the first that makes no valid reference; empty if none."""
         return next((_invalid(mirror) for mirror in self._of_node() if not _rewrite(self.reference, mirror)), "")
+
+    @property
+    def _listed(self) -> list[Mirror]:
+        return self._rule.of_node if self._rule else []
 
     def _of_node(self) -> list[Mirror]:
         """The mirrors that count for a node, in its order."""
         kind = DIGEST if self.reference.digest else TAG
-        return [mirror for mirror in self._mirrors if mirror.kind == kind]
+        return [mirror for mirror in self._listed if mirror.kind == kind]
 
     @property
     def candidates(self) -> tuple[Candidate, ...]:
@@ -122,7 +134,7 @@ class Resolution:
         It uses mirrors for tags for a tag, and mirrors for digests for a digest. It never matches wildcard sources, it contacts
         each mirror as securely as the source, and one mirror that does not make a valid reference discards all of them.
         """
-        if self.pull_failure:
+        if self._invalid_of_node():
             return ()
         native = {_rewrite(self.reference, mirror) for mirror in self._of_node() if not mirror.scope.startswith("*.")}
         insecure = self.is_insecure_natively(insecure=insecure)
@@ -146,7 +158,7 @@ class Resolution:
     def mirror_origins(self) -> dict[str, tuple[str, ...]]:
         """For each reference that a mirror stands for this one with: all objects that name that mirror."""
         found: dict[str, set[str]] = defaultdict(set)
-        for mirror in self._mirrors:
+        for mirror in (*self._mirrors, *self._listed):
             if text := _rewrite(self.reference, mirror):
                 found[text].update(mirror.origins)
         return {text: tuple(sorted(origins)) for text, origins in found.items()}
@@ -160,24 +172,27 @@ class Resolution:
         kinds = (DIGEST, TAG) if self.reference.digest else (TAG, DIGEST)
         for mirror in sorted(self._mirrors, key=lambda m: kinds.index(m.kind)):
             text = _rewrite(self.reference, mirror)
-            if unusable := self._unusable(text, mirror):
+            rule = self._rule_at(text) if text else None
+            if unusable := self._unusable(text, mirror, rule):
                 skipped.append(SkippedMirror(text or mirror.location, mirror.origins[0], unusable))
             elif text not in candidates:
-                insecure = self._pull_source(text, mirror.insecure).insecure
+                insecure = mirror.insecure or (rule is not None and rule.insecure)
                 candidates[text] = Candidate(text, insecure, mirror.origins[0])
+        if self._listed is not self._mirrors:
+            never = (mirror for mirror in self._listed if mirror not in self._mirrors)
+            skipped += [SkippedMirror(mirror.location, mirror.origins[0], _invalid(mirror)) for mirror in never]
         self._assessed = tuple(candidates.values()), tuple(skipped)
         return self._assessed
 
-    def _unusable(self, text: str, mirror: Mirror) -> str:
-        """Why a mirror is not a candidate; empty if it is one."""
+    def _unusable(self, text: str, mirror: Mirror, rule: Rule | None) -> str:
+        """Why a mirror is not a candidate, given what the reference is there and which rule holds there; empty if it is one."""
         if not text:
             return _invalid(mirror)
         if text == str(self.reference):
             return THE_SOURCE
         if not self.reference.digest and mirror.kind == DIGEST and not self._restrictions.tags_through_digest_mirrors:
             return "a digest mirror, and mirrors.tagsThroughDigestMirrors is off"
-        blocking = self._rule_at(text)
-        return f"{blocking.scope} is blocked" if blocking and blocking.blocked else ""
+        return f"{rule.scope} is blocked" if rule and rule.blocked else ""
 
     def _is_real(self, mirror: Mirror) -> bool:
         """Whether the reference at the mirror is valid, and not the source itself."""
@@ -193,6 +208,8 @@ class Resolution:
 
 
 def _invalid(mirror: Mirror) -> str:
+    if is_unloadable(mirror.location):
+        return load_failure(mirror.location, mirror.origins[0])
     return f"{mirror.location} in place of {mirror.scope} does not make a valid reference"
 
 
