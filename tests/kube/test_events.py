@@ -7,6 +7,7 @@ import pytest
 from mirrorstream.kube.client import Client
 from mirrorstream.kube.events import NORMAL, EventRecorder, Involved
 
+from e2e.testbed.support.waiting import PATIENCE
 from tests.kube.conftest import Request, Script
 
 STREAM = Involved("image.openshift.io/v1", "ImageStream", "ns", "app", "u")
@@ -63,7 +64,7 @@ def test_a_namespace_with_thousands_of_events_delays_only_its_own(
         recorder.event(greedy, NORMAL, "Reason", f"m{number}")
     recorder.event(modest, NORMAL, "Reason", "m")
     recorder.start()
-    recorder.stop(30)
+    recorder.stop(PATIENCE)
     namespaces = [body["metadata"]["namespace"] for _, body in written]
     assert "modest" in namespaces[:2]
     assert namespaces.count("greedy") == 20
@@ -85,7 +86,7 @@ def test_of_what_was_written_little_is_kept(client: Client, script: Script) -> N
     try:
         for number in [*range(100), *range(100)]:
             recorder.event(STREAM, NORMAL, "Reason", f"{number} " + 1000 * "m", (("a/b", f"{number} " + 50_000 * "a"),))
-        recorder.stop(30)
+        recorder.stop(PATIENCE)
         kept, _ = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
