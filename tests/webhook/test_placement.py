@@ -9,6 +9,8 @@ from tests.webhook.builders import REGISTRY, SOURCE, Bed, digest, imported, item
 Object = dict[str, Any]
 V1 = f"{SOURCE}:v1"
 ARCH, OLD_ARCH = "kubernetes.io/arch", "beta.kubernetes.io/arch"
+BUILD = "node.kubernetes.io/windows-build"
+HOST_PROCESS = {"windowsOptions": {"hostProcess": True}}
 
 
 def term(operator: str, *values: str, key: str = ARCH) -> Object:
@@ -118,6 +120,16 @@ def test_a_pod_that_asks_for_no_other_architecture(spec: Object) -> None:
         pytest.param(required(term("NotIn", "windows", key="kubernetes.io/os")), False, id="not-in-windows"),
         pytest.param({"os": {"name": "linux"}, "nodeSelector": {"kubernetes.io/os": "windows"}}, False, id="the-field-counts"),
         pytest.param({"nodeSelector": {"kubernetes.io/os": "linux"}}, False, id="linux"),
+        pytest.param({"nodeSelector": {BUILD: "10.0.20348"}, "runtimeClassName": "windows-2022"}, True, id="runtime-class"),
+        pytest.param(required(term("In", "10.0.20348", key=BUILD)), True, id="build"),
+        pytest.param(required(term("Exists", key=BUILD)), True, id="any-build"),
+        pytest.param(required(prefers=(term("Gt", "10", key=BUILD),)), True, id="prefers-a-build"),
+        pytest.param(required(term("DoesNotExist", key=BUILD)), False, id="no-build"),
+        pytest.param(required(term("NotIn", "10.0.20348", key=BUILD)), False, id="not-this-build"),
+        pytest.param({"securityContext": {"windowsOptions": {"hostProcess": True}}}, True, id="host-process"),
+        pytest.param({"securityContext": {"windowsOptions": {"hostProcess": False}}}, False, id="no-host-process"),
+        pytest.param({"initContainers": [{"securityContext": HOST_PROCESS}]}, True, id="host-process-of-a-container"),
+        pytest.param({"os": {"name": "linux"}, "securityContext": HOST_PROCESS}, False, id="the-field-counts-more"),
     ],
 )
 def test_a_pod_for_windows_nodes_does_not_get_the_registry(spec: Object, asks: bool) -> None:

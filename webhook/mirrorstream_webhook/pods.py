@@ -11,6 +11,8 @@ ORIGINALS_ANNOTATION = "mirrorstream.github.io/original-images"
 MIRROR_ANNOTATION = "kubernetes.io/config.mirror"
 """The kubelet sets it on the pod that stands in the API for a static pod's file."""
 OS_LABEL, OLD_OS_LABEL = "kubernetes.io/os", "beta.kubernetes.io/os"
+WINDOWS_BUILD_LABEL = "node.kubernetes.io/windows-build"
+"""Only Windows nodes have it. A RuntimeClass's selector has it, or the system's label: admission adds that before any webhook."""
 ARCHITECTURE_LABEL, OLD_ARCHITECTURE_LABEL = "kubernetes.io/arch", "beta.kubernetes.io/arch"
 NEVER = "Never"
 SHORTENED_FROM = 48
@@ -43,12 +45,25 @@ class Metadata(_Projection, frozen=True, gc=False, rename="camel"):
     owner_references: tuple[Owner, ...] | None = None
 
 
+class WindowsOptions(_Projection, frozen=True, gc=False, rename="camel"):
+    """What only Windows has."""
+
+    host_process: bool | None = None
+
+
+class SecurityContext(_Projection, frozen=True, gc=False, rename="camel"):
+    """How a pod or a container is confined."""
+
+    windows_options: WindowsOptions | None = None
+
+
 class Container(_Projection, frozen=True, gc=False, rename="camel"):
     """A container of any kind."""
 
     name: str = ""
     image: str | None = None
     image_pull_policy: str | None = None
+    security_context: SecurityContext | None = None
 
 
 class ImageVolume(_Projection, frozen=True, gc=False, rename="camel"):
@@ -84,6 +99,7 @@ class NodeSelector(
     rename={
         "os": OS_LABEL,
         "old_os": OLD_OS_LABEL,
+        "windows_build": WINDOWS_BUILD_LABEL,
         "architecture": ARCHITECTURE_LABEL,
         "old_architecture": OLD_ARCHITECTURE_LABEL,
     },
@@ -92,6 +108,7 @@ class NodeSelector(
 
     os: str | None = None
     old_os: str | None = None
+    windows_build: str | None = None
     architecture: str | None = None
     old_architecture: str | None = None
 
@@ -156,6 +173,7 @@ class Spec(_Projection, frozen=True, gc=False, rename="camel"):
     os: OperatingSystem | None = None
     node_selector: NodeSelector | None = None
     affinity: Affinity | None = None
+    security_context: SecurityContext | None = None
 
 
 class Pod(_Projection, frozen=True, gc=False):
@@ -248,7 +266,7 @@ def service_account(pod: Pod) -> str:
 def is_placed(pod: Pod) -> bool:
     """Whether the pod says anything about its nodes."""
     spec = pod.spec
-    return spec.node_selector is not None or spec.affinity is not None or spec.os is not None
+    return spec.node_selector is not None or spec.affinity is not None or spec.os is not None or _is_host_process(spec)
 
 
 def runs_on_windows(pod: Pod) -> bool:
@@ -256,7 +274,16 @@ def runs_on_windows(pod: Pod) -> bool:
     if pod.spec.os is not None and pod.spec.os.name:
         return pod.spec.os.name == "windows"
     selector = pod.spec.node_selector
-    return bool(_others(pod, {OS_LABEL: selector.os, OLD_OS_LABEL: selector.old_os} if selector else _NO_OS, "linux"))
+    if _others(pod, {OS_LABEL: selector.os, OLD_OS_LABEL: selector.old_os} if selector else _NO_OS, "linux"):
+        return True
+    build = {WINDOWS_BUILD_LABEL: selector.windows_build if selector else None}
+    return bool(_others(pod, build, "", everywhere=False)) or _is_host_process(pod.spec)
+
+
+def _is_host_process(spec: Spec) -> bool:
+    """Whether the pod, or a container of it, is one of Windows' host processes."""
+    contexts = [spec.security_context, *(c.security_context for c in (*(spec.containers or ()), *(spec.init_containers or ())))]
+    return any(context and context.windows_options and context.windows_options.host_process for context in contexts)
 
 
 def other_architectures(pod: Pod, own: str) -> frozenset[str]:
@@ -270,8 +297,10 @@ _NO_OS: Mapping[str, str | None] = {OS_LABEL: None, OLD_OS_LABEL: None}
 _NO_ARCHITECTURE: Mapping[str, str | None] = {ARCHITECTURE_LABEL: None, OLD_ARCHITECTURE_LABEL: None}
 
 
-def _others(pod: Pod, selected: Mapping[str, str | None], own: str) -> frozenset[str]:
+def _others(pod: Pod, selected: Mapping[str, str | None], own: str, *, everywhere: bool = True) -> frozenset[str]:
     """The values besides `own` that the pod asks for of nodes' labels, by what its selector says of each.
+
+    `everywhere`: every node has the labels, so that to ask for one is to ask for nothing.
 
     A node must match the selector and one of the required terms. What a pod only prefers counts, too: there is where it comes to.
     """
@@ -283,17 +312,19 @@ def _others(pod: Pod, selected: Mapping[str, str | None], own: str) -> frozenset
     for term in required or (_ANY,):
         if term is _ANY or term.match_expressions or term.match_fields:
             for preference in (_ANY, *preferred):
-                found |= _asked([*selector, *(term.match_expressions or ()), *(preference.match_expressions or ())], selected, own)
+                asked = [*selector, *(term.match_expressions or ()), *(preference.match_expressions or ())]
+                found |= _asked(asked, selected, own, everywhere=everywhere)
     return frozenset(found)
 
 
 _ANY = Term()
 
 
-def _asked(requirements: Iterable[Requirement], labels: Mapping[str, object], own: str) -> set[str]:
+def _asked(requirements: Iterable[Requirement], labels: Mapping[str, object], own: str, *, everywhere: bool) -> set[str]:
     """The values besides `own` that requirements, all of them, ask for of `labels`, which have the same value."""
     named: set[str] | None = None
     refused: set[str] = set()
+    exists = False
     for requirement in requirements:
         if requirement.key not in labels:
             continue
@@ -302,8 +333,12 @@ def _asked(requirements: Iterable[Requirement], labels: Mapping[str, object], ow
             named = values if named is None else named & values
         elif requirement.operator == "NotIn":
             refused |= values
-        elif requirement.operator != "Exists":  # every node has the label, and none a number in it
+        elif requirement.operator == "Exists" or (not everywhere and requirement.operator in ("Gt", "Lt")):
+            exists = True
+        else:  # no node is without it, and none has a number in it
             return set()
     if named is not None:
         return named - refused - {own}
+    if exists and not everywhere:
+        return {"any"}
     return {f"another than {own}"} if own in refused else set()
