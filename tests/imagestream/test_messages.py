@@ -225,11 +225,17 @@ def test_a_page_names_no_source(parts: list[str], kind: FailureClass) -> None:
         f' "" is invalid: from.name: Invalid value: "{REF}": invalid name: x',
     ],
 )
-def test_every_sentence_of_the_importer_names_its_source(text: str) -> None:
-    """A longer name, or one with another tag, is another source."""
-    assert read_part(text).subject == REF
-    assert mentions(text, REF)
-    assert not mentions(text, REF[:-1])
+@pytest.mark.parametrize("reference", [REF, "[2001:db8::1]:5000/team/app:v1", "[::1]/team/app:v1"])
+def test_every_sentence_of_the_importer_names_its_source(text: str, reference: str) -> None:
+    """A longer name, or one with another tag, is another source. An address in brackets is no aggregate."""
+    text = text.replace(REF, reference)
+    assert read_part(text).subject == reference
+    assert mentions(text, reference)
+    assert not mentions(text, reference[:-1])
+    assert split_aggregate(f"{text} [x]") == [f"{text} [x]"]
+    parts = [f"{reference}: EOF"] * 2
+    assert split_aggregate(f"[{', '.join(parts)}]") == parts
+    assert brief(f"{WRAP}{reference}: EOF") == "EOF"
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ DEEPEST_REQUEST = 4
 """Requests in requests; the distribution client nests one, to the token service."""
 
 # The host ends at the first slash: were others allowed in it, the match would start again at each slash of a text.
-_LEADING_REFERENCE = re.compile(r'(?!net/http: )([A-Za-z0-9][^\s"\[\]/]*/[^\s"]+): ')
+_LEADING_REFERENCE = re.compile(r'(?!net/http: )((?:\[[0-9A-Fa-f:]+\]|[A-Za-z0-9])[^\s"\[\]/]*/[^\s"]+): ')
 _SENTENCE = re.compile(
     r"(?:dockerimages?(?:\.image\.openshift\.io)?|"
     r"(?:you may not have access to the container image|incorrect username or password for image|unable to parse reference)) "
@@ -73,7 +73,7 @@ def split_aggregate(message: str, depth: int = DEEPEST) -> list[str]:
     importer starts a part with.
     """
     text = message.removeprefix(WRAPPER)
-    if not depth or not (text.startswith("[") and text.endswith("]")):
+    if not depth or not (text.startswith("[") and text.endswith("]")) or _LEADING_REFERENCE.match(text):
         return [text]
     inside = text[1:-1]
     quoted = _quoted_spans(inside)
