@@ -120,7 +120,10 @@ class Answers:
         return found
 
     def request(self, method: str, path: str, **more: Any) -> Any:
-        """Only access reviews are asked for."""
+        """Lists, whose further pages are at `PATH?TOKEN`, and access reviews."""
+        if method == "GET":
+            token = more["params"].get("continue")
+            return more["decode"](json.dumps(self.get(f"{path}?{token}" if token else path)).encode())
         if isinstance(answer := self._answers.get(path, {"status": {"allowed": True}}), int):
             raise ApiError(answer, "Forbidden", f"{path} is refused")
         return more["decode"](json.dumps(answer).encode())
@@ -177,6 +180,14 @@ def test_it_decides_with_the_clusters_own_configuration(
     assert document["notes"] == [
         "decided with the default configuration, since ConfigMap mirrorstream/mirrorstream-config cannot be read"
     ]
+
+
+def test_lists_are_read_to_their_last_page(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """The stream that decides may be anywhere in them."""
+    path = STREAMS.format("openshift")
+    streams = list(yaml.safe_load_all(objects()))[2:]
+    cluster(monkeypatch, **{path: {"metadata": {"continue": "next"}, "items": []}, f"{path}?next": {"items": streams}})
+    assert asked(capsys)[1]["pod"]["result"] == "rewritten"
 
 
 def test_the_accounts_own_pull_secrets_decide(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

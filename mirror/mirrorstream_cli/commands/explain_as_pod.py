@@ -16,6 +16,7 @@ from mirrorstream.imagestream.model import imagestream_from
 from mirrorstream.kube.client import ApiError, Client, ConfigurationError, load_client
 from mirrorstream.kube.credentials import own_namespace
 from mirrorstream.kube.errors import ClientError
+from mirrorstream.kube.pager import read_all
 from mirrorstream.rules.policy import MirrorPolicy
 from mirrorstream.rules.references import parse_or_none
 from mirrorstream.rules.source import PATHS
@@ -146,7 +147,7 @@ def _read(client: Client, resources: Iterable[tuple[str, str, str]], known: Know
     """All objects of some resources, each a name, a path and a kind; a kind that the cluster does not serve has none."""
     for resource, path, kind in resources:
         try:
-            items = client.get(path).get("items") or []
+            items = read_all(client, path, msgspec.json.decode)
         except ApiError as error:
             if error.status != 404:
                 known.refuse(f"list {resource}", error)
