@@ -1,6 +1,5 @@
 """What was seen of a stream before, and what the present alone does not tell: pure. Times are in seconds since the epoch."""
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -79,22 +78,24 @@ class TagHistory:
 
 def failed_at(condition: Condition, now: float) -> float:
     """When the condition was set; `now` when it does not say."""
-    return _seconds(condition.last_transition_time or "", now)
+    at = _seconds(condition.last_transition_time or "")
+    return now if at is None else at
 
 
 def repository_failed_at(stream: ImageStream, otherwise: float) -> float:
     """When the platform tried a whole repository and found nothing; `otherwise` if it does not say."""
-    return _seconds(stream.annotations.repository_check, otherwise)
+    at = _seconds(stream.annotations.repository_check)
+    return otherwise if at is None else at
 
 
 def asked_at(stream: ImageStream) -> float | None:
     """When a user asked for a retry, as `mirrorstream retry` writes it; None if the annotation is not set, or is no time."""
-    at = _seconds(stream.annotations.retry, math.nan)
-    return None if math.isnan(at) else at
+    return _seconds(stream.annotations.retry)
 
 
-def _seconds(text: str, otherwise: float) -> float:
+def _seconds(text: str) -> float | None:
+    """Since the epoch; None if `text` is no time."""
     try:
         return datetime.fromisoformat(text).timestamp()
     except (ValueError, OverflowError):
-        return otherwise
+        return None

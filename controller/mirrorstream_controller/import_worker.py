@@ -11,7 +11,8 @@ import time
 from collections.abc import Callable, Sequence
 
 import structlog
-from mirrorstream.imagestream.failures import Bypass, Failure
+from mirrorstream.imagestream.failures import Failure
+from mirrorstream.imagestream.recorded import is_ours
 from mirrorstream.kube.client import ApiError, Client, ClientError
 from mirrorstream.kube.errors import retry_after_seconds
 from mirrorstream.kube.objects import Key
@@ -38,16 +39,6 @@ from mirrorstream_controller.results import (
 from mirrorstream_controller.stream_state import Demand
 
 log = structlog.get_logger(__name__)
-
-
-def plan_settings(settings: Settings) -> PlanSettings:
-    """The part of the configuration that plans depend on."""
-    return PlanSettings(
-        bypass=Bypass(not_found=settings.mirrors.bypassNotFound, denied=settings.mirrors.bypassDenied),
-        recorded_reference=settings.controller.recordedReference,
-        stuck_after=settings.controller.stuckAfterSeconds,
-        replace_after=settings.controller.replaceAfterSeconds,
-    )
 
 
 class ImportWorker:
@@ -178,21 +169,20 @@ class ImportWorker:
 
     def _prepare(self, job: ImportJob, fetched: list[FetchedImage]) -> ImportResult:
         """Create the Images of what was fetched, unless it must not replace what the tag has. Raises ClientError."""
-        plan, candidate, settings = job.plan, job.candidate, self._settings()
-        name = recorded_repository(plan, candidate, fetched[0].digest, job.policy, plan_settings(settings))
+        plan, candidate, active = job.plan, job.candidate, self._settings().mode == "active"
+        settings = PlanSettings.of(self._settings())
+        name = recorded_repository(plan, candidate, fetched[0].digest, job.policy, settings)
         only_condition, kept = False, ""
         if plan.newest_image:
             recorded = self._images.recorded(plan.newest_image)
-            # Of an Image that is gone there is nothing to keep.
-            ours = recorded is None or plan.newest_created in recorded
-            decision = replacement(plan, fetched[0].digest, newest_is_ours=ours, settings=plan_settings(settings), now=self._now())
+            ours = is_ours(plan.newest_created, recorded)
+            decision = replacement(plan, fetched[0].digest, newest_is_ours=ours, settings=settings, now=self._now())
             if not decision.allowed:
                 return HeldImport(plan, fetched[0].digest, candidate, decision.again_at or 0.0, job.tried)
             only_condition = decision.only_condition
             if recorded and ours and plan.newest_image == fetched[0].digest:
                 # The item stays, and its Image has it already.
                 kept = plan.newest_created
-        active = settings.mode == "active"
         results: list[TagResult] = []
         for image in fetched:
             created, items = "", frozenset[str]()

@@ -8,6 +8,7 @@ import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import TYPE_CHECKING
 
 from mirrorstream.imagestream.eligibility import (
     Eligibility,
@@ -25,6 +26,9 @@ from mirrorstream.rules.policy import MirrorPolicy
 from mirrorstream.rules.references import written_name
 
 from mirrorstream_controller.history import History, asked_at, failed_at, repository_failed_at
+
+if TYPE_CHECKING:
+    from mirrorstream.runtime.settings import Settings
 
 REPEATED_SECONDS = 180.0
 """Where no import counts as stuck: how long one is pending whose source failed before, until it is taken to have failed again."""
@@ -58,6 +62,16 @@ class PlanSettings:
     stuck_after: float = 180
     replace_after: float = 3600
 
+    @staticmethod
+    def of(settings: "Settings") -> "PlanSettings":
+        """The part of the configuration that plans depend on."""
+        return PlanSettings(
+            bypass=Bypass.of(settings.mirrors),
+            recorded_reference=settings.controller.recordedReference,
+            stuck_after=settings.controller.stuckAfterSeconds,
+            replace_after=settings.controller.replaceAfterSeconds,
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class TagPlan:
@@ -75,9 +89,7 @@ class TagPlan:
     import_mode: str = ""
     reference_policy: str = ""
     insecure: bool = False
-    """The tag's import policy, or the stream's for a whole repository."""
-    pulled_insecurely: bool = False
-    """Whether the internal registry pulls the tag's image insecurely: by the tag's import policy, or the stream's annotation."""
+    """As in PlatformImport."""
     newest_image: str = ""
     """The image that the tag points to now, by digest; empty when there is none."""
     newest_reference: str = ""
@@ -114,7 +126,7 @@ def plan_stream(
         return ()
     statuses = stream.status_by_tag()
     plans = [
-        _plan_tag(stream, tag, tag_import(tag, statuses.get(tag.name)), policy, settings, history, now)
+        _plan_tag(stream, tag, tag_import(stream, tag, statuses.get(tag.name)), policy, settings, history, now)
         for tag in stream.spec_tags
         if tag.importable
     ]
@@ -141,7 +153,6 @@ def _plan_tag(
         import_mode=tag.import_policy.import_mode,
         reference_policy=tag.reference_policy.type,
         insecure=platform.insecure,
-        pulled_insecurely=platform.insecure or stream.is_insecure,
         newest_image=newest.image if newest else "",
         newest_reference=newest.docker_image_reference if newest else "",
         newest_created=(newest.created or "") if newest else "",

@@ -25,9 +25,9 @@ from mirrorstream.runtime.settings import Settings
 from mirrorstream_controller.failing_tags import FailingState, FailingTags
 from mirrorstream_controller.import_groups import ImportJob
 from mirrorstream_controller.import_queue import ImportQueue
-from mirrorstream_controller.import_worker import ImportWorker, plan_settings
+from mirrorstream_controller.import_worker import ImportWorker
 from mirrorstream_controller.metrics import ControllerMetrics
-from mirrorstream_controller.plan import Action, TagPlan, plan_stream
+from mirrorstream_controller.plan import Action, PlanSettings, TagPlan, plan_stream
 from mirrorstream_controller.predicates import count_failing, is_user_request, needs_reconcile
 from mirrorstream_controller.reporter import Reporter
 from mirrorstream_controller.results import ImportResult, TagResult
@@ -183,7 +183,7 @@ class Reconciler:
         state = self._state_of(key, stream)
         now = self._now()
         history = state.observe(stream, now, self._unsettled.of(key))
-        plans = plan_stream(stream, policy, plan_settings(settings), history, now)
+        plans = plan_stream(stream, policy, PlanSettings.of(settings), history, now)
         # What was imported under other rules, or for another tag, must not be recorded under these.
         state.drop_obsolete(plans, active=settings.mode == "active")
         for tag in state.raise_priority() if priority else ():
@@ -307,5 +307,5 @@ class Reconciler:
             result.reference,
             reference_policy=plan.reference_policy,
             import_mode=plan.import_mode,
-            insecure=plan.pulled_insecurely,
+            insecure=plan.insecure,
         )

@@ -12,6 +12,7 @@ from enum import StrEnum
 from typing import Any
 
 from mirrorstream.imagestream.model import IMPORT_SUCCESS, ImageStream, followers, imagestream_from, is_pending, listed_tags
+from mirrorstream.imagestream.recorded import is_ours
 from mirrorstream.kube.client import ApiError, ApiUnreachable, Client
 
 from mirrorstream_controller.importer import API
@@ -116,7 +117,10 @@ def _add_event(entry: dict[str, Any], event: dict[str, Any], result: TagResult) 
     items = entry.get("items") or []
     newest = items[0] if items else {}
     if newest.get("image") == event["image"]:
-        ours, same = newest.get("created") in result.ours, newest.get("dockerImageReference") == event["dockerImageReference"]
+        ours, same = (
+            is_ours(newest.get("created"), result.ours),
+            newest.get("dockerImageReference") == event["dockerImageReference"],
+        )
         if ours or same or result.plan.settled:
             newest["generation"] = max(int(newest.get("generation") or 0), event["generation"])
             if same or not ours:

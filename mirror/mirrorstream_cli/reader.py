@@ -9,7 +9,6 @@ from urllib.parse import quote
 import msgspec
 from mirrorstream.diagnose.status import RuleObject, Rules
 from mirrorstream.diagnose.tag_status import ControllerView, Item, State, TagState
-from mirrorstream.imagestream.failures import Bypass
 from mirrorstream.imagestream.model import ImageStream, decode_imagestream
 from mirrorstream.imagestream.outcomes import AttemptHistory, decode_event
 from mirrorstream.imagestream.recorded import RECORDED_ANNOTATION, recorded_items
@@ -165,14 +164,7 @@ class Reader:
         self.settings = settings
         if settings.mode == "observe":
             self.note("mirrorstream observes only (mode: observe): it heals nothing")
-        controller_view = ControllerView(
-            tags_through_digest_mirrors=settings.mirrors.tagsThroughDigestMirrors,
-            bypass=Bypass(not_found=settings.mirrors.bypassNotFound, denied=settings.mirrors.bypassDenied),
-            recorded_reference=settings.controller.recordedReference,
-            covers=settings.controller.namespaces.cover,
-            observing=settings.mode == "observe",
-        )
-        return controller_view, True
+        return ControllerView.of(settings), True
 
     def is_hosted(self) -> bool:
         """Whether the control plane runs elsewhere, as the cluster's Infrastructure says; False where that may not be read."""

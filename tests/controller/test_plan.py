@@ -228,6 +228,17 @@ TIMED_OUT = f'Internal error occurred: {SOURCE}: Get "https://src.io/v2/": net/h
         ),
         pytest.param(
             TIMED_OUT,
+            {
+                "registrySources": {"insecureRegistries": ["m.io/x"]},
+                "allowedRegistriesForImport": [{"domainName": "src.io"}, {"domainName": "m.io", "insecure": True}],
+            },
+            {"annotations": {"openshift.io/image.insecureRepository": "true"}},
+            "auto",
+            "m.io/x/team/app",
+            id="insecure-for-the-stream",
+        ),
+        pytest.param(
+            TIMED_OUT,
             {"registrySources": {"allowedRegistries": ["src.io"]}},
             {},
             "auto",
@@ -249,7 +260,7 @@ def test_which_reference_is_recorded(message: str, config: Object, spec: Object,
     policy = MirrorPolicy.from_objects([IDMS, {"kind": "Image", "metadata": {"name": "cluster"}, "spec": config}])
     settings = PlanSettings(recorded_reference=recorded)
     status = {"conditions": [failure(message=message)]} if message else None
-    (plan,) = plans(stream(status, spec), settings, History(pending_since={"v1": NOW - 200}), policy)
+    (plan,) = plans(stream(status, spec, spec.get("annotations")), settings, History(pending_since={"v1": NOW - 200}), policy)
     assert plan.action is Action.IMPORT
     assert recorded_repository(plan, plan.candidates[0], "sha256:aa", policy, settings) == name
 

@@ -68,8 +68,7 @@ class _Configured:
     def of(cls, settings: Settings) -> "_Configured":
         webhook = settings.webhook
         ways, owners = tuple(Way(way) for way in webhook.serveFrom), frozenset(webhook.excludeOwners)
-        bypass = Bypass(not_found=settings.mirrors.bypassNotFound, denied=settings.mirrors.bypassDenied)
-        return cls(webhook, ways, settings.mode == "observe", bypass, owners, next(_numbers))
+        return cls(webhook, ways, settings.mode == "observe", Bypass.of(settings.mirrors), owners, next(_numbers))
 
 
 class Decider:

@@ -197,7 +197,7 @@ def checks_of(stream: ImageStream, policy: MirrorPolicy, view: ControllerView) -
     direct, statuses = follows(stream), stream.status_by_tag()
     for tag in stream.spec_tags:
         if tag.importable:
-            platform = tag_import(tag, statuses.get(tag.name))
+            platform = tag_import(stream, tag, statuses.get(tag.name))
             followers = tuple(followers_of(direct, tag.name))
             more = {"import_mode": tag.import_policy.import_mode, "followers": followers}
             yield _check(stream, tag.name, platform, policy, view, **more)
@@ -244,7 +244,7 @@ def _native(tag: str, platform: PlatformImport, policy: MirrorPolicy) -> tuple[C
     """What the platform imports through without mirrorstream; it lists a whole repository's tags at the source only."""
     if tag == WHOLE_REPOSITORY:
         return ()
-    return policy.resolve(parse_reference(platform.source)).native_candidates(insecure=platform.insecure)
+    return policy.resolve(parse_reference(platform.source)).native_candidates(insecure=platform.imported_insecurely)
 
 
 def skipped_tags(stream: ImageStream) -> Counter[Skipped]:

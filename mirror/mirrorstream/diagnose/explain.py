@@ -171,7 +171,7 @@ def explain_stream(
 
     for tag in stream.spec_tags:
         if only_tag in (None, tag.name) and tag.importable and tag.from_ is not None:
-            state, insecure = _state(stream, tag.name), tag.import_policy.insecure
+            state, insecure = _state(stream, tag.name), tag.import_policy.insecure or stream.is_insecure
             explain(f"{name}:{tag.name}", "from", tag.from_.name, state, states.get(tag.name), insecure=insecure)
     if stream.spec.docker_image_repository and only_tag is None:
         state = "imported" if stream.status.tags else "no tag was imported"

@@ -8,7 +8,7 @@ import dataclasses
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mirrorstream.diagnose.serving import serving_warnings
 from mirrorstream.imagestream.eligibility import Eligibility, Judgement, PlatformImport, evaluate, repository_import, tag_import
@@ -28,6 +28,9 @@ from mirrorstream.imagestream.outcomes import AttemptHistory, AttemptResult, Rep
 from mirrorstream.rules.candidates import Candidate, SkippedMirror
 from mirrorstream.rules.policy import MirrorPolicy
 from mirrorstream.rules.references import parse_or_none
+
+if TYPE_CHECKING:
+    from mirrorstream.runtime.settings import Settings
 
 
 class State(StrEnum):
@@ -69,8 +72,19 @@ class ControllerView:
     observing: bool = False
     """Whether the controller only says what it would do."""
 
+    @staticmethod
+    def of(settings: "Settings") -> "ControllerView":
+        """What the configuration says."""
+        return ControllerView(
+            tags_through_digest_mirrors=settings.mirrors.tagsThroughDigestMirrors,
+            bypass=Bypass.of(settings.mirrors),
+            recorded_reference=settings.controller.recordedReference,
+            covers=settings.controller.namespaces.cover,
+            observing=settings.mode == "observe",
+        )
+
     def judge(self, policy: MirrorPolicy, source: str, failure: Failure, *, insecure: bool) -> Judgement:
-        """Whether the controller would import the failed `source` through mirrors; `insecure` is the tag's import policy."""
+        """Whether the controller would import the failed `source` through mirrors; `insecure` as in PlatformImport."""
         return evaluate(
             policy,
             source,
@@ -226,7 +240,7 @@ class _StreamView:
     follows: Mapping[str, list[str]]
 
     def tag(self, tag: SpecTag) -> TagState:
-        platform = tag_import(tag, self.statuses.get(tag.name))
+        platform = tag_import(self.stream, tag, self.statuses.get(tag.name))
         source = platform.source
         shared: dict[str, Any] = {
             **_image(platform.newest),
@@ -237,11 +251,11 @@ class _StreamView:
                 platform.newest.docker_image_reference if platform.newest and platform.newest.image else "",
                 reference_policy=tag.reference_policy.type,
                 import_mode=tag.import_policy.import_mode,
-                insecure=tag.import_policy.insecure or self.stream.is_insecure,
+                insecure=platform.insecure,
             ),
         }
         if self.policy and tag.import_policy.scheduled and (reference := parse_or_none(source)):
-            native = self.policy.resolve(reference).native_candidates(insecure=tag.import_policy.insecure)
+            native = self.policy.resolve(reference).native_candidates(insecure=platform.imported_insecurely)
             shared["imported_natively"] = bool(native)
         if platform.pending:
             why = "the platform's import is pending" + (", the one before it failed" if platform.previous_failure else "")

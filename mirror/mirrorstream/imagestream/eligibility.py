@@ -36,6 +36,9 @@ class PlatformImport:
     `failure` is what its condition tells. `previous_failure` is, while the import is pending, what the source had answered to
     the one before: the platform does not write the same failure twice, so a tag whose generation rises, and whose source answers as
     before, always looks as if its import were pending.
+
+    `insecure`: the platform's allow-list and its internal registry take the image's registries for insecure, by the tag's import
+    policy or the stream's annotation. `imported_insecurely`: its importer does, which goes by the policy alone.
     """
 
     source: str
@@ -45,10 +48,12 @@ class PlatformImport:
     condition: Condition | None = None
     newest: TagEvent | None = None
     previous_failure: Failure | None = None
+    imported_insecurely: bool = False
 
 
-def tag_import(tag: SpecTag, status: StatusTag | None) -> PlatformImport:
+def tag_import(stream: ImageStream, tag: SpecTag, status: StatusTag | None) -> PlatformImport:
     """How the import of an importable tag stands; while it is pending, an older failure counts for nothing."""
+    insecure = tag.import_policy.insecure or stream.is_insecure
     source = tag.from_.name if tag.from_ else ""
     condition, newest = (status.failure, status.newest) if status else (None, None)
     pending = is_pending(tag, status)
@@ -60,7 +65,7 @@ def tag_import(tag: SpecTag, status: StatusTag | None) -> PlatformImport:
         elif any(mentions(part, spelling) for part in split_aggregate(condition.message) for spelling in spellings):
             # A message about another source tells nothing about this one.
             previous_failure = classify(condition.reason, condition.message, spellings)
-    return PlatformImport(source, pending, tag.import_policy.insecure, failure, condition, newest, previous_failure)
+    return PlatformImport(source, pending, insecure, failure, condition, newest, previous_failure, tag.import_policy.insecure)
 
 
 def repository_import(stream: ImageStream) -> PlatformImport | None:
@@ -102,7 +107,7 @@ def evaluate(
 ) -> Judgement:
     """Decide about the failed import of `source`, as the user wrote it.
 
-    `insecure` is the tag's import policy, or the stream's for a whole repository: the allow-list depends on it.
+    `insecure` as in PlatformImport: the allow-list depends on it.
     """
     if (reference := parse_or_none(source)) is None:
         return Judgement(Eligibility.UNMIRRORED, UNCOVERED)

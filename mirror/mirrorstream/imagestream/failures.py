@@ -11,8 +11,12 @@ means that no registry answered.
 import re
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import TYPE_CHECKING
 
 from mirrorstream.imagestream.messages import mentions, read_part, split_aggregate, without_quoted
+
+if TYPE_CHECKING:
+    from mirrorstream.runtime.settings import MirrorSettings
 
 
 class FailureClass(StrEnum):
@@ -168,6 +172,11 @@ class Bypass:
 
     not_found: bool = False
     denied: bool = True
+
+    @staticmethod
+    def of(mirrors: "MirrorSettings") -> "Bypass":
+        """As the configuration says."""
+        return Bypass(not_found=mirrors.bypassNotFound, denied=mirrors.bypassDenied)
 
 
 BYPASS_BY_DEFAULT = Bypass()

@@ -6,7 +6,7 @@ as a JSON object. It names no namespace: everyone who has the digest in a stream
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 from mirrorstream.text.sanitize import one_line, shortened
 
@@ -25,6 +25,15 @@ def recorded_items(annotation: str) -> Mapping[str, str]:
     if not isinstance(found, dict):
         return {}
     return {created: shortened(one_line(host), HOST_LENGTH) for created, host in found.items() if isinstance(host, str)}
+
+
+def is_ours(created: str | None, recorded: Collection[str] | None) -> bool:
+    """Whether an item of a tag, made at `created`, counts as one that mirrorstream recorded: it may be replaced at once.
+
+    `recorded` has the `created` of the items with its image that mirrorstream recorded; None if there is no such Image any more, so
+    that there is nothing to keep.
+    """
+    return recorded is None or created in recorded
 
 
 def with_item(items: Mapping[str, str], created: str, host: str) -> str:
