@@ -68,8 +68,14 @@ def test_pages_come_from_one_moment_and_expire(client: Client) -> None:
     assert [item["metadata"]["name"] for item in page["items"]] == ["a", "b"]
     assert page["metadata"]["remainingItemCount"] == 3
     token = page["metadata"]["continue"]
+    before = client.get("/api/v1/namespaces/ns/configmaps/d")
+    client.request("DELETE", "/api/v1/namespaces/ns/configmaps/c")
+    client.request("PUT", "/api/v1/namespaces/ns/configmaps/d", body={"metadata": {"name": "d"}, "data": {"a": "b"}})
+    client.request("POST", "/api/v1/namespaces/ns/configmaps", body={"metadata": {"name": "cc"}})
+    client.request("POST", "/api/v1/namespaces/other/configmaps", body={"metadata": {"name": "e"}})
     page = client.get("/api/v1/namespaces/ns/configmaps", {"limit": "9", "continue": token})
     assert [item["metadata"]["name"] for item in page["items"]] == ["c", "d", "e"]
+    assert page["items"][1]["metadata"] == before["metadata"]
     client.request("POST", "/api/v1/namespaces/ns/configmaps", body={"metadata": {"name": "f"}})
     client.request("POST", "/simulator/compact")
     with pytest.raises(ApiError) as error:

@@ -167,26 +167,28 @@ class Api:
         resource = target.resource
         if not resource.stored:
             raise errors.StatusError(405, "MethodNotAllowed", "the server does not allow this method on the requested resource")
-        selected = matcher(query.get("labelSelector", ""), query.get("fieldSelector", ""))
-        version, items = self.store.list(resource, target.namespace)
-        after: list[str] = []
         if token := query.get("continue"):
             try:
                 version, after = json.loads(base64.urlsafe_b64decode(token))
             except ValueError as error:
                 raise errors.bad_request("continue key is not valid") from error
-            if self.store.is_compacted(version):
-                raise errors.expired(version, self.store.version)
-        chosen = [item for item in items if selected(item) and (not after or _key(item) > after)]
+            items = self.store.list_at(version, resource, target.namespace, tuple(after))
+        else:
+            version, items = self.store.list(resource, target.namespace)
+        selectors = query.get("labelSelector", ""), query.get("fieldSelector", "")
+        if any(selectors):
+            selected = matcher(*selectors)
+            items = [item for item in items if selected(item)]
         metadata: dict[str, Any] = {"resourceVersion": str(version)}
         limit = int(query.get("limit") or 0)
-        if limit and len(chosen) > limit:
-            position = json.dumps([version, _key(chosen[limit - 1])]).encode()
+        if limit and len(items) > limit:
+            position = json.dumps([version, _key(items[limit - 1])]).encode()
             metadata["continue"] = base64.urlsafe_b64encode(position).decode()
-            metadata["remainingItemCount"] = len(chosen) - limit
-            chosen = chosen[:limit]
-        items = [self._answer(resource, item, typed=False) for item in chosen]
-        return {"kind": f"{resource.kind}List", "apiVersion": resource.api_version, "metadata": metadata, "items": items}
+            if not any(selectors):
+                metadata["remainingItemCount"] = len(items) - limit
+            items = items[:limit]
+        shown = [self._answer(resource, item, typed=False) for item in items]
+        return {"kind": f"{resource.kind}List", "apiVersion": resource.api_version, "metadata": metadata, "items": shown}
 
     def subscribe(self, target: Target, query: dict[str, str]) -> Subscription:
         """Begin a watch. Raises a 410."""

@@ -3,10 +3,10 @@
     POST /simulator/faults {"verb": "update", "path": "imagestreams/app/status", "userAgent": "mirrorstream", "times": 2,
                             "action": {"status": 500, "reason": "InternalError", "message": "…", "retryAfter": 1}}
 
-`verb` is Kubernetes' (get, list, watch, create, update, patch, delete), `path` and `userAgent` are regular expressions that are
-searched for; all are optional. Actions: `latencySeconds`, `status` (with reason, message, retryAfter), `hang` (no answer until the
-client gives up), `reset` (the connection is cut), `conflict` (409), `gone` (watches get a 410), `dropWatches` (watches end at
-once), `truncate` (it breaks off in the middle), `loseAnswer` (the request is carried out, its answer lost).
+`verb` is Kubernetes' (get, list, watch, create, update, patch, delete), `path`, `query` and `userAgent` are regular expressions
+that are searched for; all are optional. Actions: `latencySeconds`, `status` (with reason, message, retryAfter), `hang` (no answer
+until the client gives up), `reset` (the connection is cut), `conflict` (409), `gone` (watches get a 410), `dropWatches` (watches
+end at once), `truncate` (it breaks off in the middle), `loseAnswer` (the request is carried out, its answer lost).
 """
 
 import re
@@ -16,7 +16,7 @@ from typing import Any
 from e2e.testbed.simulator.errors import bad_request
 
 ACTIONS = {"latencySeconds", "status", "hang", "reset", "conflict", "gone", "dropWatches", "truncate", "loseAnswer"}
-_FIELDS = {"verb", "path", "userAgent", "times", "action"}
+_FIELDS = {"verb", "path", "query", "userAgent", "times", "action"}
 
 
 class Faults:
@@ -45,7 +45,7 @@ class Faults:
         with self._lock:
             return [dict(fault) for fault in self._faults]
 
-    def match(self, verb: str, path: str, user_agent: str) -> dict[str, Any]:
+    def match(self, verb: str, path: str, query: str, user_agent: str) -> dict[str, Any]:
         """The action for a request, empty for none; a fault with `times` is used up by it."""
         if not self._faults:
             return {}
@@ -53,7 +53,8 @@ class Faults:
             for fault in self._faults:
                 if fault.get("verb") not in (None, verb):
                     continue
-                if not re.search(fault.get("path", ""), path) or not re.search(fault.get("userAgent", ""), user_agent):
+                searched = {"path": path, "query": query, "userAgent": user_agent}
+                if not all(re.search(fault.get(field, ""), text) for field, text in searched.items()):
                     continue
                 if "times" in fault:
                     if fault["times"] <= 0:

@@ -171,7 +171,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
             "PATCH": "patch",
             "DELETE": "delete" if named else "deletecollection",
         }.get(self.command, "unknown")
-        action = self.server.faults.match(self._verb, path, agent)
+        action = self.server.faults.match(self._verb, path, urlsplit(self.path).query, agent)
         if action:
             self._fault_before(action)
         if watching:

@@ -1,8 +1,10 @@
 """Objects in memory with etcd's rules: one counter of versions, optimistic concurrency, and a log that watches resume from."""
 
+import bisect
 import collections
 import copy
 import datetime
+import itertools
 import queue
 import threading
 import uuid
@@ -64,6 +66,8 @@ class Store:
     def __init__(self, log_length: int = 20000) -> None:
         self.lock = threading.RLock()
         self._objects: dict[Kind, dict[tuple[str, str], Object]] = collections.defaultdict(dict)
+        self._keys: dict[Kind, list[tuple[str, str]]] = collections.defaultdict(list)
+        """The keys of the objects in their order: a page of 100,000 objects must not sort them all."""
         self._log: collections.deque[Event] = collections.deque(maxlen=log_length)
         self._subscriptions: set[Subscription] = set()
         self.version = FIRST_VERSION
@@ -77,11 +81,33 @@ class Store:
             raise errors.not_found(resource.group, resource.plural, name)
         return found
 
+    def list_at(self, version: int, resource: Kind, namespace: str, after: tuple[str, str]) -> list[Object]:
+        """The objects that followed the key `after` in the list as it was at `version`: its next pages. Raises a 410."""
+        with self.lock:
+            if self.is_compacted(version):
+                raise errors.expired(version, self.version)
+            found = self._after(resource, namespace, after)
+            undone: dict[tuple[str, str], Object | None] = {}
+            for event in itertools.takewhile(lambda event: event.version > version, reversed(self._log)):
+                key = _key(event.object)
+                if event.resource == resource and key > after and namespace in ("", key[0]):
+                    undone[key] = event.before
+            if not undone:
+                return found
+            now = {_key(item): item for item in found}
+            then = {key: item for key, item in {**now, **undone}.items() if item is not None}
+            return [then[key] for key in sorted(then)]
+
+    def _after(self, resource: Kind, namespace: str, after: tuple[str, str]) -> list[Object]:
+        keys, objects = self._keys[resource], self._objects[resource]
+        first = bisect.bisect_right(keys, max(after, (namespace, "")))
+        end = bisect.bisect_left(keys, (f"{namespace}\0", "")) if namespace else len(keys)
+        return [objects[key] for key in keys[first:end]]
+
     def list(self, resource: Kind, namespace: str = "") -> tuple[int, list[Object]]:
         """The version of the moment and the objects in the order of their keys."""
         with self.lock:
-            items = sorted(self._objects[resource].items())
-            return self.version, [item for (ns, _), item in items if not namespace or ns == namespace]
+            return self.version, self._after(resource, namespace, ("", ""))
 
     def create(self, resource: Kind, namespace: str, item: Object) -> Object:
         """Store a new object, which gets its identity here. Raises a 409."""
@@ -117,6 +143,7 @@ class Store:
             if uid and old["metadata"]["uid"] != uid:
                 raise errors.conflict(resource.group, resource.plural, name, f"Precondition failed: UID in precondition: {uid}")
             del self._objects[resource][namespace, name]
+            del self._keys[resource][bisect.bisect_left(self._keys[resource], (namespace, name))]
             self.version += 1
             gone = {**old, "metadata": {**old["metadata"], "resourceVersion": str(self.version)}}
             self._publish(Event(self.version, "DELETED", resource, gone, old))
@@ -125,7 +152,10 @@ class Store:
     def _put(self, kind: str, resource: Kind, namespace: str, item: Object, old: Object | None) -> Object:
         self.version += 1
         item["metadata"]["resourceVersion"] = str(self.version)
-        self._objects[resource][namespace, item["metadata"]["name"]] = item
+        key = (namespace, item["metadata"]["name"])
+        if key not in self._objects[resource]:
+            bisect.insort(self._keys[resource], key)
+        self._objects[resource][key] = item
         self._publish(Event(self.version, kind, resource, item, old))
         return item
 
@@ -154,6 +184,7 @@ class Store:
             assert self._backup, "there is no backup"
             self.version, objects = self._backup
             self._objects = collections.defaultdict(dict, {resource: dict(items) for resource, items in objects.items()})
+            self._keys = collections.defaultdict(list, {resource: sorted(items) for resource, items in objects.items()})
             self.compact()
             self.drop_watches()
 
@@ -196,3 +227,7 @@ class Store:
         with self.lock:
             found = [(resource, name) for resource, items in self._objects.items() for ns, name in items if ns == namespace]
         yield from found
+
+
+def _key(item: Object) -> tuple[str, str]:
+    return item["metadata"].get("namespace", ""), item["metadata"]["name"]

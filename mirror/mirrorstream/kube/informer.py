@@ -2,13 +2,16 @@
 
 Objects are projected while they are decoded, so that what is not used is never kept, and one at a time, so that a single
 malformed object is skipped, said and counted, never the whole list. Handlers are told a key and only enqueue it.
+
+A page of a list is taken over as it comes: a list of a whole cluster is never in memory beside what is known already, and what was
+read of it is not lost when its next page fails.
 """
 
 import contextlib
 import random
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
@@ -32,7 +35,7 @@ from mirrorstream.kube.objects import (
     may_follow,
     watch_error,
 )
-from mirrorstream.kube.resumption import Resumption
+from mirrorstream.kube.resumption import Listing, Resumption
 
 log = structlog.get_logger(__name__)
 
@@ -98,6 +101,8 @@ class Informer(Generic[T]):
         self._stopped = threading.Event()
         self._thread: threading.Thread | None = None
         self._watch: Watch | None = None
+        self._listing: Listing | None = None
+        """The list that is being read; it outlives the failure of a page."""
         self._started = clock()
         self.synced = threading.Event()
         self.settled = threading.Event()
@@ -161,6 +166,7 @@ class Informer(Generic[T]):
                 version = self._follow(resumption.version)
                 resumption.ended(version, self._clock() - began)
             except Expired as expired:
+                self._listing = None
                 resumption.expired()
                 log.info(expired.event, resource=self.name, reason=str(expired))
             except Broken as broken:
@@ -168,14 +174,18 @@ class Informer(Generic[T]):
                 log.debug("watch ended", resource=self.name, error=str(broken))
             except ClientError as error:
                 if self._absent(error):
+                    self._listing = None
                     resumption.start_over()
                     if self._wait(self._stopped, self._uniform(0.8, 1.2) * ABSENT_SECONDS):
                         return
                     continue
-                resumption.failed(error)
+                resumption.failed(error, advanced=self._listing is not None and self._listing.advanced)
+                if self._listing and not self._listing.failed(error):
+                    self._listing = None
                 asked = retry_after_seconds(error)
                 self._report(str(error))
             except Exception:  # a bug must not end the watch for good: say it whole and start over
+                self._listing = None
                 resumption.start_over()
                 log.exception("the informer failed", resource=self.name)
             if resumption.failures and self._wait(self._stopped, asked + self._backoff(resumption.failures)):
@@ -216,37 +226,43 @@ class Informer(Generic[T]):
         self.settled.set()
         if error.status == 404:
             # Not on a 403: what we may not see any more is not gone, and a rule that forbids something must not vanish with it.
-            self._replace({})
+            self._keep(())
             if self._optional:
                 self.last_contact = self._clock()
                 self.synced.set()
         return True
 
     def _list(self) -> str:
-        """Read all pages, replace what is known; the resourceVersion to watch from."""
-        fresh: dict[Key, tuple[str, T]] = {}
-        params = {**self._params, "limit": str(PAGE_SIZE)}
-        self.lists += 1
+        """Read the pages that are left of a list, or all of a new one, and take each over; the resourceVersion to watch from."""
+        if self._listing is None:
+            self._listing = Listing()
+            self.lists += 1
+        listing = self._listing
         while True:
+            params = {**self._params, "limit": str(PAGE_SIZE), **({"continue": listing.next} if listing.next else {})}
             try:
                 page = self._client.request("GET", self._path, params=params, decode=PAGE.decode)
             except ApiError as error:
-                if error.status != 410 or "continue" not in params:
+                if error.status != 410 or not listing.next:
                     raise
                 raise Expired("the list's pages expired while they were read") from error
             self.last_contact = self._clock()
             for raw in page.items or ():
                 if (found := self._decode(bytes(raw))) is not None:
-                    fresh[found[0]] = found[1]
-            if not page.metadata.continue_:
+                    listing.keys.add(found[0])
+                    # Not by their versions alone: the server computes some fields when it reads, and a restored etcd uses versions
+                    # again.
+                    if self._objects.get(found[0]) != found[1]:
+                        self._apply(*found)
+            if not listing.came(page.metadata.continue_):
                 break
-            params["continue"] = page.metadata.continue_
             if self._stopped.is_set():
                 return ""
         if self.problem is not None:
             self._report(None)
         self._missing = 0
-        self._replace(fresh)
+        self._keep(listing.keys)
+        self._listing = None
         self.settled.set()
         self.synced.set()
         return page.metadata.resource_version
@@ -257,14 +273,10 @@ class Informer(Generic[T]):
         if is_older(page.metadata.resource_version, version):
             raise WentBack(f"it is at version {page.metadata.resource_version}, and was at {version}")
 
-    def _replace(self, fresh: dict[Key, tuple[str, T]]) -> None:
-        """Take a whole list, telling of every difference; what is not in it was deleted unseen."""
-        for key in [key for key in self._objects if key not in fresh]:
+    def _keep(self, keys: Collection[Key]) -> None:
+        """Forget all objects but these, which a whole list had: the others were deleted unseen."""
+        for key in [key for key in self._objects if key not in keys]:
             self._apply(key, None)
-        for key, value in fresh.items():
-            # Not by their versions alone: the server computes some fields when it reads, and a restored etcd uses versions again.
-            if self._objects.get(key) != value:
-                self._apply(key, value)
 
     def _follow(self, version: str) -> str:
         """Watch from `version` until the server ends it; the version to resume from."""

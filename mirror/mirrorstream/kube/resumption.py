@@ -1,16 +1,43 @@
 """How an informer goes on after a watch or a list ended: from which version, and after how many failures. Pure."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from mirrorstream.kube.errors import ApiError, ClientError
-from mirrorstream.kube.objects import Broken
+from mirrorstream.kube.objects import Broken, Key
 
 LASTED_SECONDS = 1.0
 """A watch that lasted this long went well."""
 QUIET_SECONDS = 30.0
 """Watches that bring no newer version for this long are doubtful."""
 REFUSED_AGAIN = 3
-"""After this many refusals of a watch from the same version, everything is listed again: the server may never serve it."""
+"""After this many refusals of a watch from the same version, or of the same page of a list, everything is listed again: the server
+may never serve it. After etcd was restored from a backup, say, the version of the list's first pages does not exist any more."""
+
+
+@dataclass
+class Listing:
+    """A list whose pages are being read; `next` is the token of the next one, empty before the first. `keys`: what it had so far.
+
+    `advanced`: a page has come since one failed.
+    A page that fails is asked for again, with the wait that `Resumption` says, for as long as the server knows its token:
+    kube-apiserver answers 410 once etcd was compacted, which is every five minutes, and then the list begins again.
+    """
+
+    next: str = ""
+    keys: set[Key] = field(default_factory=set)
+    advanced: bool = False
+    _refusals: int = 0
+
+    def came(self, following: str) -> bool:
+        """A page came, and the token of the `following` one; whether there is one."""
+        self.next, self.advanced, self._refusals = following, True, 0
+        return bool(following)
+
+    def failed(self, error: ClientError) -> bool:
+        """The request of a page failed; whether to ask for the same page again, or else for a new list."""
+        self.advanced = False
+        self._refusals += isinstance(error, ApiError)
+        return self._refusals < REFUSED_AGAIN
 
 
 @dataclass
@@ -59,9 +86,9 @@ class Resumption:
         if broken.refused:
             self._refuse()
 
-    def failed(self, error: ClientError) -> None:
-        """A request failed."""
-        self.failures += 1
+    def failed(self, error: ClientError, *, advanced: bool = False) -> None:
+        """A request failed; `advanced` if others of the same list have succeeded since one failed before."""
+        self.failures = 1 if advanced else self.failures + 1
         self.doubtful = True
         if isinstance(error, ApiError):
             self._refuse()
