@@ -10,7 +10,6 @@ from typing import Any
 from uuid import uuid4
 
 import structlog
-from mirrorstream.imagestream.model import decode_imagestream
 from mirrorstream.kube.client import load_client
 from mirrorstream.kube.credentials import own_name, own_namespace
 from mirrorstream.kube.events import EventRecorder
@@ -27,13 +26,13 @@ from mirrorstream.runtime.settings import Settings, SettingsFile
 from mirrorstream_controller.import_queue import ImportQueue
 from mirrorstream_controller.metrics import ControllerMetrics
 from mirrorstream_controller.reconciler import Reconciler
+from mirrorstream_controller.streams import Streams
 
 log = structlog.get_logger(__name__)
 
 WORKERS = 8
 LEASE = "mirrorstream-controller"
 EVENTS_PER_SECOND = 50
-STREAMS = "/apis/image.openshift.io/v1/imagestreams"
 
 Clock = Callable[[], float]
 
@@ -98,14 +97,8 @@ class Manager:
         self._reconciler = Reconciler(
             self._client, self._queue, self._imports, self._events, metrics, current, now=now, clock=clock, wall=wall
         )
-        self._streams = Informer(
-            self._client,
-            STREAMS,
-            decode_imagestream,
-            self._reconciler.on_stream,
-            name="imagestreams.image.openshift.io",
-        )
-        self._reconciler.informer = self._streams
+        self._reconciler.streams = Streams(self._client, self._reconciler.on_stream)
+        self._streams = self._reconciler.streams.informer
         self._policy = PolicySource(
             self._client, self._reconciler.on_policy, tags_through_digest_mirrors=current.mirrors.tagsThroughDigestMirrors
         )

@@ -15,7 +15,7 @@ from mirrorstream.imagestream.model import ImageStream
 from mirrorstream.kube.client import ApiError, Client, ClientError
 from mirrorstream.kube.errors import retry_after_seconds
 from mirrorstream.kube.events import EventRecorder
-from mirrorstream.kube.informer import Change, Informer
+from mirrorstream.kube.informer import Change
 from mirrorstream.kube.objects import Key
 from mirrorstream.kube.ratelimit import prioritized
 from mirrorstream.kube.workqueue import WorkQueue
@@ -34,6 +34,7 @@ from mirrorstream_controller.results import ImportResult, TagResult
 from mirrorstream_controller.status_writer import StatusWriter, WriteOutcome
 from mirrorstream_controller.stream_events import StreamEvents
 from mirrorstream_controller.stream_state import Demand, StreamState
+from mirrorstream_controller.streams import Streams
 from mirrorstream_controller.unsettled import UnsettledItems
 
 log = structlog.get_logger(__name__)
@@ -86,7 +87,7 @@ class Reconciler:
         self._unsettled = UnsettledItems()
         self.failing = FailingTags()
         """What the metrics show of the present state; only streams that were reconciled are in it."""
-        self.informer: Informer[ImageStream]
+        self.streams: Streams
 
     # What brings a stream here.
 
@@ -137,11 +138,11 @@ class Reconciler:
         """
         covers, now = self._settings.controller.namespaces.cover, self._clock()
         turn = max(now, self._spread_until)
-        for key in self.informer.all_keys():
+        for key in self.streams.all_keys():
             if covers(key[0]):
-                if needs_reconcile(self.informer.get(key)) and self._queue.add_after(key, turn - now if spread else 0):
+                if needs_reconcile(self.streams.get(key)) and self._queue.add_after(key, turn - now if spread else 0):
                     turn += 1 / SPREAD_PER_SECOND
-            elif covered_before(key[0]) and (key in self._streams or needs_reconcile(self.informer.get(key))):
+            elif covered_before(key[0]) and (key in self._streams or needs_reconcile(self.streams.get(key))):
                 self._queue.add(key)
         if spread:
             self._spread_until = turn
@@ -171,7 +172,7 @@ class Reconciler:
         self._queue.add_rate_limited(key, wait=wait)
 
     def _reconcile(self, key: Key, *, priority: bool) -> None:
-        stream, policy, settings = self.informer.get(key), self._policy, self._settings
+        stream, policy, settings = self.streams.get(key), self._policy, self._settings
         if stream is None or not settings.controller.namespaces.cover(key[0]):
             self._streams.pop(key, None)
             self._queue.cancel(key)

@@ -34,6 +34,7 @@ from mirrorstream_controller.history import History
 from mirrorstream_controller.metrics import ControllerMetrics
 from mirrorstream_controller.plan import PlanSettings, plan_stream
 from mirrorstream_controller.reconciler import Reconciler
+from mirrorstream_controller.streams import pack
 from mirrorstream_webhook.claims import read_claims
 from mirrorstream_webhook.decider import Decider
 from mirrorstream_webhook.guards import Guards, SignaturePolicies
@@ -41,6 +42,7 @@ from mirrorstream_webhook.index import Index
 from mirrorstream_webhook.metrics import ReviewMetrics
 from mirrorstream_webhook.review import Reviewer
 
+from e2e.bench.bed import population
 from e2e.bench.reviews import IMAGE_CONFIG, MIRROR_SET, SOURCE, reviews, streams
 from e2e.bench.rules import mirror_sets
 
@@ -54,6 +56,7 @@ Measured = dict[str, dict[str, int]]
 Object = dict[str, Any]
 REFERENCES = 1_000
 RULES = 200
+KEPT = 100
 IMAGE = {"metadata": {"name": f"sha256:{7:064x}"}, "dockerImageMetadata": {"Size": 1}}
 
 
@@ -159,6 +162,23 @@ def tasks() -> Iterator[Task]:
     yield Task("import_candidates at 200 rules", lambda: _look_up("import_candidates"))
     yield Task("reading 200 rules, per rule", _read_rules, RULES)
     yield Task("a change of one of 200 rules", _change_rule)
+    yield Task("a stream of 5 tags, as the controller keeps it", lambda: _kept(pack), KEPT)
+    yield Task("a stream of 5 tags, as the webhook keeps it", lambda: _kept(_indexed(Index())), KEPT)
+
+
+def _kept(read: Callable[[bytes], object]) -> Callable[[int], object]:
+    """Streams are read as an API server sends them; all that `read` returns stays in memory."""
+    bodies = [msgspec.json.encode(document) for document in population(0, KEPT, SOURCE)]
+    return lambda number: [read(body) for body in bodies]
+
+
+def _indexed(index: Index) -> Callable[[bytes], object]:
+    def read(body: bytes) -> object:
+        claims = read_claims(body)
+        index.apply(None, claims)
+        return claims
+
+    return read
 
 
 def _review(containers: int, *, source: str = SOURCE, different: int = 50) -> Callable[[int], object]:
@@ -235,8 +255,8 @@ class _Around:
         self.queue = WorkQueue(clock=lambda: 1000.0)
         around: list[Any] = [self.platform, self.queue, self, self, ControllerMetrics(), Settings()]
         self.reconciler = Reconciler(*around, now=lambda: 1.8e9, clock=lambda: 1000.0)
-        informer: Any = self
-        self.reconciler.informer = informer
+        streams: Any = self
+        self.reconciler.streams = streams
         self.reconciler.on_policy(MirrorPolicy.from_objects(mirror_sets(RULES)))
 
     def submit(self, namespace: str, host: str, work: Callable[[], None], **more: Any) -> None:

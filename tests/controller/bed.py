@@ -132,8 +132,8 @@ class Bed:
             return NOW + self.time - 1000
 
         self.reconciler = Reconciler(*fakes, now=now, clock=lambda: self.time, wall=lambda: now() + self.set_by)
-        informer: Any = self.streams
-        self.reconciler.informer = informer
+        streams: Any = self.streams
+        self.reconciler.streams = streams
 
     def event(self, involved: Any, event_type: str, reason: str, message: str, annotations: Any) -> None:
         """Take an Event as the recorder does."""

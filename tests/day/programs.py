@@ -12,7 +12,8 @@ from mirrorstream.kube.informer import Informer
 from mirrorstream.rules.source import PolicySource
 from mirrorstream.runtime.metrics import Metrics
 from mirrorstream.runtime.settings import Settings, SettingsFile
-from mirrorstream_controller.manager import STREAMS, Manager
+from mirrorstream_controller.manager import Manager
+from mirrorstream_controller.streams import STREAMS
 from mirrorstream_webhook.access import Access
 from mirrorstream_webhook.cache import ReviewCache
 from mirrorstream_webhook.claims import read_claims

@@ -156,8 +156,8 @@ class Bed:
         self.counting = CountingClient(self.client)
         fakes: list[Any] = [self.counting, self.queue, self.pool, self, ControllerMetrics(), Settings()]
         self.reconciler = Reconciler(*fakes, now=lambda: START + self.time, clock=lambda: self.time)
-        informer: Any = self.streams
-        self.reconciler.informer = informer
+        streams: Any = self.streams
+        self.reconciler.streams = streams
         self.policy: MirrorPolicy | None = None
         self.deliver()
         self.deliver_rules()
