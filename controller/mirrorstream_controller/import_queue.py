@@ -1,4 +1,4 @@
-"""Which import runs next: many at once, but no mirror and no namespace ahead of the others.
+"""Which import runs next: many at once, but no mirror and no namespace ahead of the others, and tags without an image first.
 
 The platform imports the images of one request one after another, so many requests run at once. At most half of the slots go to
 one mirror host, so that a slow mirror leaves room for the fast ones, and namespaces take turns. A turn has several imports: tags
@@ -21,6 +21,8 @@ NAMESPACE_BATCH = 16
 """How many imports a namespace starts in its turn: most streams have no more tags."""
 NEWCOMERS_IN_A_ROW = 4
 """After this many imports of newcomers, a namespace that has waited is next."""
+MISSING_IN_A_ROW = 4
+"""After this many imports of tags without an image, one that renews an image is next."""
 
 
 @dataclass(slots=True, eq=False)
@@ -32,72 +34,39 @@ class QueuedImport:
     name: Hashable
     job: Job
     priority: bool = False
+    renews: bool = False
+    """Whether the tag has an image of its source: pods run, and wait for none of this."""
     taken: bool = False
     """Whether its turn has come: an import whose priority was raised is queued in two places."""
 
 
-class MirrorQueue:
-    """The imports that wait for one mirror.
+class NamespaceTurns:
+    """Imports of which each namespace has its turn.
 
     A newcomer, a namespace that had none here, runs one at once, and then waits for its turn: a user whose tag fails in the
-    middle of a storm does not wait for the turns of all others. Imports with priority, for which a user waits, come before both,
-    the newest of a namespace first. After a few of those, one of the others runs.
+    middle of a storm does not wait for the turns of all others.
     """
 
     def __init__(self) -> None:
         self._jobs: OrderedDict[str, deque[QueuedImport]] = OrderedDict()
         self._newcomers: OrderedDict[str, None] = OrderedDict()
-        self._prioritized: OrderedDict[str, list[QueuedImport]] = OrderedDict()
-        self._count = 0
         self._taken = 0
         """How many imports the first of the namespaces has had in its turn."""
         self._in_a_row = 0
-        self._prioritized_in_a_row = 0
 
-    def __len__(self) -> int:
-        """How many imports wait."""
-        return self._count
+    def __bool__(self) -> bool:
+        """Whether one waits, or one that has run already is still in a turn."""
+        return bool(self._jobs)
 
     def add(self, queued: QueuedImport) -> None:
         """Let a job wait."""
-        self._count += 1
-        if queued.priority:
-            self._prioritized.setdefault(queued.namespace, []).append(queued)
-            return
         if queued.namespace not in self._jobs:
             self._jobs[queued.namespace] = deque()
             self._newcomers[queued.namespace] = None
         self._jobs[queued.namespace].append(queued)
 
-    def raise_priority(self, queued: QueuedImport) -> None:
-        """Give priority to a job that is queued already."""
-        if not queued.priority:
-            queued.priority = True
-            self._prioritized.setdefault(queued.namespace, []).append(queued)
-
     def take(self) -> QueuedImport:
-        """The next job. Raises StopIteration when none waits."""
-        while True:
-            if self._prioritized and (self._prioritized_in_a_row < PRIORITY_IN_A_ROW or not self._jobs):
-                found = self._next_prioritized()
-                self._prioritized_in_a_row += not found.taken
-            else:
-                found = self._next_other()
-                self._prioritized_in_a_row = self._prioritized_in_a_row if found.taken else 0
-            if not found.taken:
-                found.taken = True
-                self._count -= 1
-                return found
-
-    def _next_prioritized(self) -> QueuedImport:
-        namespace, jobs = self._prioritized.popitem(last=False)
-        found = jobs.pop()
-        if jobs:
-            self._prioritized[namespace] = jobs
-        return found
-
-    def _next_other(self) -> QueuedImport:
-        """The next without priority; one that ran with priority before costs no turn."""
+        """The next job; one that is `taken` already costs no turn. Raises StopIteration when there is none."""
         newcomer = bool(self._newcomers) and self._in_a_row < NEWCOMERS_IN_A_ROW
         namespace = next(iter(self._newcomers if newcomer else self._jobs))
         first = namespace == next(iter(self._jobs))
@@ -124,6 +93,69 @@ class MirrorQueue:
         return found
 
 
+class MirrorQueue:
+    """The imports that wait for one mirror.
+
+    Those with priority, for which a user waits, come first, the newest of a namespace before its others. Then those of tags
+    without an image: where every hosted cluster renews its catalogs at the same time, an application does not wait for them.
+    After a few of the first, one of the others runs.
+    """
+
+    def __init__(self) -> None:
+        self._prioritized: OrderedDict[str, list[QueuedImport]] = OrderedDict()
+        self._missing, self._renewals = NamespaceTurns(), NamespaceTurns()
+        self._count = 0
+        self._prioritized_in_a_row = self._missing_in_a_row = 0
+
+    def __len__(self) -> int:
+        """How many imports wait."""
+        return self._count
+
+    def add(self, queued: QueuedImport) -> None:
+        """Let a job wait."""
+        self._count += 1
+        if queued.priority:
+            self._prioritized.setdefault(queued.namespace, []).append(queued)
+            return
+        (self._renewals if queued.renews else self._missing).add(queued)
+
+    def raise_priority(self, queued: QueuedImport) -> None:
+        """Give priority to a job that is queued already."""
+        if not queued.priority:
+            queued.priority = True
+            self._prioritized.setdefault(queued.namespace, []).append(queued)
+
+    def take(self) -> QueuedImport:
+        """The next job. Raises StopIteration when none waits."""
+        while True:
+            others = self._missing or self._renewals
+            if self._prioritized and (self._prioritized_in_a_row < PRIORITY_IN_A_ROW or not others):
+                found = self._next_prioritized()
+                self._prioritized_in_a_row += not found.taken
+            else:
+                found = self._next_other()
+                self._prioritized_in_a_row = self._prioritized_in_a_row if found.taken else 0
+            if not found.taken:
+                found.taken = True
+                self._count -= 1
+                return found
+
+    def _next_prioritized(self) -> QueuedImport:
+        namespace, jobs = self._prioritized.popitem(last=False)
+        found = jobs.pop()
+        if jobs:
+            self._prioritized[namespace] = jobs
+        return found
+
+    def _next_other(self) -> QueuedImport:
+        """The next without priority; one that ran with priority before costs no turn."""
+        renews = self._renewals and (self._missing_in_a_row >= MISSING_IN_A_ROW or not self._missing)
+        found = (self._renewals if renews else self._missing).take()
+        if not found.taken:
+            self._missing_in_a_row = 0 if renews else self._missing_in_a_row + 1
+        return found
+
+
 class ImportQueue:
     """Runs jobs on up to `concurrency` threads, fair between namespaces and between mirror hosts."""
 
@@ -141,9 +173,12 @@ class ImportQueue:
         """How many jobs may run at one mirror host."""
         return max(1, self._concurrency // 2)
 
-    def submit(self, namespace: str, host: str, job: Job, *, name: Hashable = None, priority: bool = False) -> None:
+    def submit(
+        self, namespace: str, host: str, job: Job, *, name: Hashable = None, priority: bool = False, renews: bool = False
+    ) -> None:
         """Run `job` when its turn comes, or, with `priority`, before those without; it must handle its own errors.
 
+        `renews`: the tag has an image, so that others come before it.
         `name` is what `raise_priority` may call it by; of several that wait under one name it finds the last.
         Raises RuntimeError when there is no thread for it, and none can be started.
         """
@@ -152,7 +187,7 @@ class ImportQueue:
                 return
             if len(self._threads) < self._concurrency:
                 self._start_thread()
-            queued = QueuedImport(namespace, host, name, job, priority)
+            queued = QueuedImport(namespace, host, name, job, priority, renews)
             self._mirrors.setdefault(host, MirrorQueue()).add(queued)
             if name is not None:
                 self._named[name] = queued

@@ -71,7 +71,7 @@ class ImportWorker:
         for job in jobs:
             run, name = functools.partial(self._run, job), (job.key, job.plan.tag)
             try:
-                self._imports.submit(job.key[0], job.candidate.host, run, name=name, priority=priority)
+                self._imports.submit(job.key[0], job.candidate.host, run, name=name, priority=priority, renews=job.plan.has_image)
             except Exception:
                 # No thread, say. A tag that counted as running would never be tried again.
                 log.exception("import failed to start, will retry", tag=job.plan.tag)
@@ -172,7 +172,7 @@ class ImportWorker:
         plan, candidate, active = job.plan, job.candidate, self._settings().mode == "active"
         settings = PlanSettings.of(self._settings())
         name = recorded_repository(plan, candidate, fetched[0].digest, job.policy, settings)
-        only_condition, kept = False, ""
+        only_condition, kept, noted = False, "", frozenset[str]()
         if plan.newest_image:
             recorded = self._images.recorded(plan.newest_image)
             ours = is_ours(plan.newest_created, recorded)
@@ -181,12 +181,13 @@ class ImportWorker:
                 return HeldImport(plan, fetched[0].digest, candidate, decision.again_at or 0.0, job.tried)
             only_condition = decision.only_condition
             if recorded and ours and plan.newest_image == fetched[0].digest:
-                # The item stays, and its Image has it already.
+                # The item stays, and its Image has it already. Of the Image's parts a user who asks gets those that are gone.
                 kept = plan.newest_created
+                noted = frozenset() if self._demand(job.key, plan) is Demand.PRIORITY else frozenset(recorded)
         results: list[TagResult] = []
         for image in fetched:
-            created, items = "", frozenset[str]()
-            if active and not only_condition:
+            created, items = kept, noted
+            if active and not only_condition and not noted:
                 created = kept or self._times.of(job.key, image.tag, image.digest)
                 items = self._images.create(image, name, created)
             reference = f"{name}@{image.digest}"

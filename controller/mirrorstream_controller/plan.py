@@ -109,6 +109,11 @@ class TagPlan:
     """The stream's retry annotation: a user who sets it waits for an attempt that begins afterwards."""
 
     @property
+    def has_image(self) -> bool:
+        """Whether pods can run the tag's image while this is not done."""
+        return bool(self.newest_image) and self.settled
+
+    @property
     def fingerprint(self) -> Fingerprint:
         """What a new attempt is worth trying for at once: everything else waits for its turn."""
         return (self.source, self.generation, self.condition_generation, self.candidates, self.action, self.settled)

@@ -9,7 +9,14 @@ from mirrorstream.imagestream.model import RETRY_ANNOTATION, imagestream_from
 from mirrorstream.kube.objects import Key
 from mirrorstream.kube.workqueue import WorkQueue
 from mirrorstream.rules.policy import MirrorPolicy
-from mirrorstream_controller.import_queue import NAMESPACE_BATCH, NEWCOMERS_IN_A_ROW, ImportQueue, MirrorQueue, QueuedImport
+from mirrorstream_controller.import_queue import (
+    MISSING_IN_A_ROW,
+    NAMESPACE_BATCH,
+    NEWCOMERS_IN_A_ROW,
+    ImportQueue,
+    MirrorQueue,
+    QueuedImport,
+)
 
 from e2e.testbed.support.waiting import wait_for
 from tests.controller.bed import FAILED, KEY, Bed
@@ -207,6 +214,45 @@ def test_who_has_just_come_waits_for_no_turn_of_others() -> None:
     for _ in range(2):
         lane.take().job()
     assert "modest" in ran
+
+
+def renewals(lane: MirrorQueue, ran: list[str], count: int) -> None:
+    """Let imports wait of as many namespaces' tags that have an image."""
+    for number in range(count):
+        lane.add(QueuedImport(f"hosted{number}", "m", number, lambda: ran.append("renewed"), renews=True))
+
+
+def test_a_tag_without_an_image_waits_for_none_that_has_one() -> None:
+    """Every hosted cluster's catalogs fail at the same turn of the schedule; pods wait for the application's image only."""
+    lane, ran = lane_of({"before": 1})
+    renewals(lane, ran, 300)
+    lane.add(QueuedImport("team", "m", None, lambda: ran.append("team")))
+    for _ in range(2):
+        lane.take().job()
+    assert ran == ["before", "team"]
+
+
+def test_a_tag_that_has_an_image_has_its_turn_beside_those_that_have_none() -> None:
+    """Some fail for ever, and are tried again and again."""
+    lane, ran = lane_of({f"ns{number}": 10 for number in range(50)})
+    renewals(lane, ran, 100)
+    for _ in range(100 * (MISSING_IN_A_ROW + 1)):
+        lane.take().job()
+    assert ran.count("renewed") == 100
+
+
+def test_a_renewal_that_a_user_asks_for_runs_once() -> None:
+    """It comes first then, and its place among the others costs nobody a turn."""
+    lane, ran = lane_of({"ns": 20})
+    asked = QueuedImport("hosted", "m", "asked", lambda: ran.append("asked"), renews=True)
+    lane.add(asked)
+    renewals(lane, ran, 20)
+    lane.raise_priority(asked)
+    assert len(lane) == 41
+    while lane:
+        lane.take().job()
+    assert ran[0] == "asked"
+    assert {name: ran.count(name) for name in ("asked", "ns", "renewed")} == {"asked": 1, "ns": 20, "renewed": 20}
 
 
 def test_those_who_come_again_and_again_delay_nobody() -> None:
