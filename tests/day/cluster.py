@@ -55,9 +55,7 @@ class Cluster:
             registry.__enter__()
         self.simulator.start()
         self.edit_rules(0)
-        for number in range(STREAMS):
-            self._create("apps", f"app{number}", dict.fromkeys(TAGS, f"app{number}"), scheduled=True)
-        self._create("apps", "builds", {})
+        self.populate()
         self.controller = Controller(self.kubeconfig, self._folder, self.clock)
         self.webhook = Webhook(self.kubeconfig, self.clock)
         return self
@@ -69,6 +67,12 @@ class Cluster:
         self.simulator.stop()
         for registry in (self.source, self.mirror):
             registry.__exit__(None, None, None)
+
+    def populate(self) -> None:
+        """Create what is there in the morning."""
+        for number in range(STREAMS):
+            self._create("apps", f"app{number}", dict.fromkeys(TAGS, f"app{number}"), scheduled=True)
+        self._create("apps", "builds", {})
 
     # What happens.
 
@@ -169,18 +173,23 @@ class Cluster:
             states = {status["tag"]: status for status in item["status"].get("tags") or []}
             for tag in item["spec"].get("tags") or []:
                 status = states.get(tag["name"], {})
-                wanted = self.mirror.store.tags.get(f"m/{metadata['name']}", {}).get(tag["name"])
+                repository, _, version = tag["from"]["name"].removeprefix(f"{self.source.host}/").rpartition(":")
+                wanted = self.mirror.store.tags.get(f"m/{repository}", {}).get(version)
                 newest = (status.get("items") or [{}])[0].get("image")
                 if wanted and (newest != wanted or status.get("conditions")):
                     found.append(f"{metadata['namespace']}/{metadata['name']}:{tag['name']}: {status}")
         return found
 
     def writes(self) -> int:
-        """The status writes of the controller since this was asked last."""
-        requests = list(self.simulator.server.requests)
+        """The status writes of the controller since requests were asked for last."""
+        made = [r for r in self.requests() if r["verb"] == "update" and r["path"].endswith("/status")]
+        return sum(1 for r in made if r["status"] == 200)
+
+    def requests(self) -> list[Object]:
+        """The requests of the controller since this was asked last, but for those for its lease and its watches."""
+        made = list(self.simulator.server.requests)
         self.simulator.server.requests.clear()
-        made = [r for r in requests if r["userAgent"].startswith("mirrorstream-controller") and r["verb"] == "update"]
-        return sum(1 for r in made if r["path"].endswith("/status") and r["status"] == 200)
+        return list(filter(is_ours, made))
 
     def forget(self) -> None:
         """Have the simulator forget what etcd would not keep: Events of the last hour, and versions. Watches go on."""
@@ -198,3 +207,9 @@ class Cluster:
             statistics = tracemalloc.take_snapshot().filter_traces(OURS).statistics("filename")
             found["KiB"] = sum(statistic.size for statistic in statistics) // 1024
         return found
+
+
+def is_ours(request: Object) -> bool:
+    """Whether a request is one that the controller makes for streams: not for its lease, and not for its watches."""
+    ours = request["userAgent"].startswith(("mirrorstream-controller", "mirrorstream-events"))
+    return ours and request["verb"] not in ("list", "watch") and "/leases/" not in request["path"]
