@@ -1,8 +1,8 @@
-"""Load on the webhook from a Go client, as kube-apiserver is one."""
+"""Load from a Go client: on the webhook, as kube-apiserver is one, or on kube-apiserver, as controllers are."""
 
 import json
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -26,29 +26,36 @@ def program() -> Path:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What the client saw; seconds are those of single reviews, `failures` counts errors by their text."""
+    """What the client saw; seconds are those of single posts, `failures` counts errors by their text.
+
+    `waits` are the seconds of every post, in order of their length, if they were asked for.
+    """
 
     reviews: int
     seconds: float
     p50: float
     p99: float
+    mean: float
     longest: float
     patched: int
     denied: int
     failures: dict[str, int]
     protocols: dict[str, int]
     connections: int
+    waits: list[float] = field(default_factory=list)
 
     @property
     def rate(self) -> float:
-        """Reviews a second."""
+        """Answers a second."""
         return self.reviews / self.seconds
 
 
 class Load:
     """A running client that posts `bodies` in turn, over kept connections, until it is stopped.
 
-    Or until `seconds` are over, or `count` were posted. With `every`, a connection posts at most once in so many seconds.
+    Or until `seconds` are over, or `count` were posted. With `every`, a connection posts at most once in so many seconds. An answer
+    is waited for at most `timeout` seconds. With `pods` the bodies are pods that an API server creates, which knows the client by
+    `certificate` and key.
     """
 
     def __init__(
@@ -62,15 +69,21 @@ class Load:
         seconds: float = 0,
         count: int = 0,
         every: float = 0,
+        timeout: float = 3,
         http2: bool = False,
+        pods: bool = False,
+        certificate: tuple[Path, Path] | None = None,
     ) -> None:
         file = folder / f"reviews-{os.urandom(4).hex()}.jsonl"
         file.write_text("".join(json.dumps(body) + "\n" for body in bodies), encoding="utf-8")
         command = [str(program()), "-url", url, "-bodies", str(file), "-connections", str(connections), "-seconds", str(seconds)]
+        command += ["-timeout", f"{timeout}s"]
         command += ["-ca", str(ca)] if ca else []
         command += ["-count", str(count)] if count else []
         command += ["-every", f"{every}s"] if every else []
         command += ["-http2"] if http2 else []
+        command += ["-pods", "-waits"] if pods else []
+        command += ["-cert", str(certificate[0]), "-key", str(certificate[1])] if certificate else []
         self._process = Process("load", command, file.with_suffix(".out"))
 
     def outcome(self, *, stop: bool = True) -> Outcome:

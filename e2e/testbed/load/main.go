@@ -1,5 +1,7 @@
 // Post admission reviews over kept-alive connections, as fast as they are answered, and tell as JSON how it went.
 //
+// With -pods the bodies are pods that an API server creates.
+//
 // kube-apiserver is a Go client: it opens connections ahead of need and leaves them idle.
 package main
 
@@ -28,7 +30,9 @@ type result struct {
 	Seconds     float64        `json:"seconds"`
 	P50         float64        `json:"p50"`
 	P99         float64        `json:"p99"`
+	Mean        float64        `json:"mean"`
 	Longest     float64        `json:"longest"`
+	Waits       []float64      `json:"waits,omitempty"`
 	Patched     int            `json:"patched"`
 	Denied      int            `json:"denied"`
 	Failures    map[string]int `json:"failures"`
@@ -48,78 +52,108 @@ type review struct {
 	} `json:"response"`
 }
 
+type pod struct {
+	Spec struct {
+		Containers []struct {
+			Image string `json:"image"`
+		} `json:"containers"`
+	} `json:"spec"`
+}
+
+// options are what is posted, where to, and how often.
+type options struct {
+	url, ca, cert, key, bodies string
+	workers                    int
+	seconds                    float64
+	http2, pods, waits         bool
+	timeout, every             time.Duration
+	count                      int64
+}
+
 func main() {
-	url := flag.String("url", "", "where to post to")
-	ca := flag.String("ca", "", "file with the authorities to trust")
-	bodies := flag.String("bodies", "", "file with one review a line, posted in turn")
-	workers := flag.Int("connections", 1, "posts at once")
-	seconds := flag.Float64("seconds", 0, "how long; 0 until SIGTERM")
-	http2 := flag.Bool("http2", false, "HTTP/2, one connection for all, where the server offers it")
-	timeout := flag.Duration("timeout", 3*time.Second, "longest wait for an answer")
-	count := flag.Int64("count", 0, "how many; 0 for no limit")
-	every := flag.Duration("every", 0, "time from post to post of a connection; 0 for as fast as they are answered")
+	var o options
+	flag.StringVar(&o.url, "url", "", "where to post to")
+	flag.StringVar(&o.ca, "ca", "", "file with the authorities to trust")
+	flag.StringVar(&o.cert, "cert", "", "file with a client certificate")
+	flag.StringVar(&o.key, "key", "", "file with its key")
+	flag.StringVar(&o.bodies, "bodies", "", "file with one body a line, posted in turn")
+	flag.IntVar(&o.workers, "connections", 1, "posts at once")
+	flag.Float64Var(&o.seconds, "seconds", 0, "how long; 0 until SIGTERM")
+	flag.BoolVar(&o.http2, "http2", false, "HTTP/2, one connection for all, where the server offers it")
+	flag.BoolVar(&o.pods, "pods", false, "the bodies are pods, to be created")
+	flag.BoolVar(&o.waits, "waits", false, "tell how long each post took")
+	flag.DurationVar(&o.timeout, "timeout", 3*time.Second, "longest wait for an answer")
+	flag.Int64Var(&o.count, "count", 0, "how many; 0 for no limit")
+	flag.DurationVar(&o.every, "every", 0, "time from post to post of a connection; 0 for as fast as they are answered")
 	flag.Parse()
-	if err := run(*url, *ca, *bodies, *workers, *seconds, *http2, *timeout, *count, *every); err != nil {
+	if err := run(o); err != nil {
 		fmt.Fprintln(os.Stderr, "load:", err)
 		os.Exit(1)
 	}
 }
 
-func run(url, ca, bodies string, workers int, seconds float64, http2 bool, timeout time.Duration, count int64, every time.Duration) error {
-	lines, err := os.ReadFile(bodies)
+func run(o options) error {
+	lines, err := os.ReadFile(o.bodies)
 	if err != nil {
 		return err
 	}
 	posts := bytes.Split(bytes.TrimSpace(lines), []byte("\n"))
-	transport := &http.Transport{MaxIdleConnsPerHost: workers, MaxConnsPerHost: workers, ForceAttemptHTTP2: http2}
+	transport := &http.Transport{MaxIdleConnsPerHost: o.workers, MaxConnsPerHost: o.workers, ForceAttemptHTTP2: o.http2}
 	protocols := new(http.Protocols)
 	protocols.SetHTTP1(true)
-	protocols.SetHTTP2(http2)
+	protocols.SetHTTP2(o.http2)
 	transport.Protocols = protocols
-	if ca != "" {
-		pem, err := os.ReadFile(ca)
+	if o.ca != "" {
+		pem, err := os.ReadFile(o.ca)
 		if err != nil {
 			return err
 		}
 		pool := x509.NewCertPool()
 		if !pool.AppendCertsFromPEM(pem) {
-			return fmt.Errorf("%s: no certificate", ca)
+			return fmt.Errorf("%s: no certificate", o.ca)
 		}
 		transport.TLSClientConfig = &tls.Config{RootCAs: pool}
 	}
+	if o.cert != "" {
+		pair, err := tls.LoadX509KeyPair(o.cert, o.key)
+		if err != nil {
+			return err
+		}
+		transport.TLSClientConfig.Certificates = []tls.Certificate{pair}
+	}
 	ctx, cancel := signal.NotifyContext(context.Background(), syscall.SIGTERM, os.Interrupt)
 	defer cancel()
-	if seconds > 0 {
-		ctx, cancel = context.WithTimeout(ctx, time.Duration(seconds*float64(time.Second)))
+	if o.seconds > 0 {
+		ctx, cancel = context.WithTimeout(ctx, time.Duration(o.seconds*float64(time.Second)))
 		defer cancel()
 	}
-	client := &http.Client{Transport: transport, Timeout: timeout}
-	done := make([]worker, workers)
+	client := &http.Client{Transport: transport, Timeout: o.timeout}
+	done := make([]worker, o.workers)
 	var posted atomic.Int64
 	var all sync.WaitGroup
 	began := time.Now()
 	for n := range done {
-		all.Go(func() { done[n].work(ctx, client, url, posts, &posted, count, every) })
+		all.Go(func() { done[n].work(ctx, client, o, posts, &posted) })
 	}
 	all.Wait()
-	return tell(done, time.Since(began))
+	return tell(done, time.Since(began), o.waits)
 }
 
 // work posts until the time is up, the next body each time, at most one in `every`. A post that was begun is always waited for.
-func (w *worker) work(ctx context.Context, client *http.Client, url string, posts [][]byte, posted *atomic.Int64, count int64, every time.Duration) {
+func (w *worker) work(ctx context.Context, client *http.Client, o options, posts [][]byte, posted *atomic.Int64) {
 	w.Failures, w.Protocols = map[string]int{}, map[string]int{}
 	for ctx.Err() == nil {
 		number := posted.Add(1)
-		if count > 0 && number > count {
+		if o.count > 0 && number > o.count {
 			return
 		}
 		began := time.Now()
-		err := w.post(client, url, posts[(number-1)%int64(len(posts))])
+		err := w.post(client, o, posts[(number-1)%int64(len(posts))])
 		w.waits = append(w.waits, time.Since(began))
 		if err != nil {
 			w.Failures[err.Error()]++
 		}
-		if left := every - time.Since(began); left > 0 {
+		if left := o.every - time.Since(began); left > 0 {
 			select {
 			case <-time.After(left):
 			case <-ctx.Done():
@@ -128,8 +162,8 @@ func (w *worker) work(ctx context.Context, client *http.Client, url string, post
 	}
 }
 
-func (w *worker) post(client *http.Client, url string, body []byte) error {
-	answer, err := client.Post(url, "application/json", bytes.NewReader(body))
+func (w *worker) post(client *http.Client, o options, body []byte) error {
+	answer, err := client.Post(o.url, "application/json", bytes.NewReader(body))
 	if err != nil {
 		return cause(err)
 	}
@@ -140,6 +174,9 @@ func (w *worker) post(client *http.Client, url string, body []byte) error {
 	}
 	w.Reviews++
 	w.Protocols[answer.Proto]++
+	if o.pods {
+		return w.created(answer.StatusCode, body, data)
+	}
 	if answer.StatusCode != http.StatusOK {
 		return fmt.Errorf("status %d", answer.StatusCode)
 	}
@@ -156,6 +193,21 @@ func (w *worker) post(client *http.Client, url string, body []byte) error {
 	return nil
 }
 
+// created counts a pod whose first image is not the one that was posted as patched.
+func (w *worker) created(status int, body, data []byte) error {
+	if status != http.StatusCreated {
+		return fmt.Errorf("status %d", status)
+	}
+	var asked, made pod
+	if err := errors.Join(json.Unmarshal(body, &asked), json.Unmarshal(data, &made)); err != nil {
+		return errors.New("the answer is not a pod")
+	}
+	if asked.Spec.Containers[0].Image != made.Spec.Containers[0].Image {
+		w.Patched++
+	}
+	return nil
+}
+
 // cause is the innermost error: the outer ones name ports, which would make each text another.
 func cause(err error) error {
 	for inner := errors.Unwrap(err); inner != nil; inner = errors.Unwrap(err) {
@@ -164,7 +216,7 @@ func cause(err error) error {
 	return err
 }
 
-func tell(done []worker, took time.Duration) error {
+func tell(done []worker, took time.Duration, each bool) error {
 	total := result{Seconds: took.Seconds(), Failures: map[string]int{}, Protocols: map[string]int{}, Connections: len(done)}
 	var waits []time.Duration
 	for _, w := range done {
@@ -184,6 +236,14 @@ func tell(done []worker, took time.Duration) error {
 		total.P50 = waits[len(waits)/2].Seconds()
 		total.P99 = waits[len(waits)*99/100].Seconds()
 		total.Longest = waits[len(waits)-1].Seconds()
+		var sum time.Duration
+		for _, wait := range waits {
+			sum += wait
+			if each {
+				total.Waits = append(total.Waits, wait.Seconds())
+			}
+		}
+		total.Mean = sum.Seconds() / float64(len(waits))
 	}
 	return json.NewEncoder(os.Stdout).Encode(total)
 }
