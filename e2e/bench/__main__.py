@@ -10,7 +10,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from e2e.bench import healing, pods, reviews, rules, scale, start
+from e2e.bench import admission, creation, healing, pods, reviews, rules, scale, start
 from e2e.bench.figures import Figure, Measurement, OtherMachineError, document, group, record, shown, write_json
 
 MEASUREMENTS = (
@@ -58,7 +58,16 @@ MEASUREMENTS = (
         "Four clients create pods on a real control plane, in turns in a namespace whose pods the webhook is asked about and in "
         "one whose are not; 500 streams with 5,000 references. Quantiles are interpolated inside kube-apiserver's buckets, as "
         "Prometheus does.",
-        pods.admission,
+        admission.admission,
+    ),
+    Measurement(
+        "creation",
+        "Pod creation under load",
+        "A Go client creates pods through a real control plane as fast as it can, with so many connections, at each level in four "
+        "namespaces in turns: without a webhook, with ours in one and in two replicas, and with one that answers a constant patch "
+        "on the same server, which is what any webhook costs. 5,000 references; every pod is rewritten. The client is an "
+        "administrator, whose requests kube-apiserver does not queue. Everything shares the machine's cores.",
+        creation.measure,
     ),
     Measurement(
         "pods",

@@ -1,13 +1,14 @@
 """What is made of measured figures: lines through them, quantiles, and records."""
 
+from collections import Counter, defaultdict
 from typing import Any
 
 import pytest
 
-from e2e.bench import figures
+from e2e.bench import creation, figures
 from e2e.bench.__main__ import MEASUREMENTS
 from e2e.bench.figures import Figure
-from e2e.bench.pods import read_histogram
+from e2e.bench.histograms import read_histogram
 from e2e.bench.scale import Start, on_paper, requested
 
 Object = dict[str, Any]
@@ -109,3 +110,18 @@ def test_quantiles_are_interpolated_as_prometheus_does(share: float, expected: f
     """So that the figure is the one that a dashboard shows."""
     found = read_histogram(LATER, "wait_seconds", name="a") - read_histogram(EARLIER, "wait_seconds", name="a")
     assert found.quantile(share) == pytest.approx(expected)
+
+
+def test_a_level_is_judged_by_its_p99_and_by_pods_that_failed() -> None:
+    """The ratio is to the run without a webhook; a failure in any way counts, and so does a pod that kept its image."""
+
+    def created(seconds: float, patched: int) -> creation.Created:
+        return creation.Created([seconds] * 100, 1.0, patched, cpu=defaultdict(float))
+
+    found = {creation.WITHOUT: created(0.010, 0), creation.ONE: created(0.0105, 99)}
+    found |= {creation.TWO: created(0.012, 100), creation.NOTHING: created(0.012, 100)}
+    found[creation.TWO].failures = Counter({"status 500": 2})
+    failed, kept, one, two, nothing = creation.figures(10, found)
+    assert (failed.value, failed.kept, kept.value, kept.kept) == (2, False, 1, False)
+    assert (one.value, one.kept, two.value, two.kept) == (pytest.approx(1.05), True, pytest.approx(1.2), False)
+    assert nothing.kept, "it is only told what any webhook costs"
