@@ -24,6 +24,7 @@ TOGETHER = {
     "e2e/scenarios/test_disturbances.py": "disturbances",
     "e2e/scenarios/test_certificates.py": "installations",
     "e2e/scenarios/test_installation.py": "installations",
+    "e2e/scenarios/test_references_policy.py": "references policy",
     "e2e/scenarios/node/test_overlays.py": "installations on a node",
     "e2e/scenarios/node/test_certificates.py": "installations on a node",
     "e2e/scenarios/node/test_documents.py": "installations on a node",

@@ -10,7 +10,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from e2e.bench import admission, creation, healing, pods, reviews, rules, scale, start
+from e2e.bench import admission, creation, healing, pods, policy, reviews, rules, scale, start
 from e2e.bench.figures import Figure, Measurement, OtherMachineError, document, group, record, shown, write_json
 
 MEASUREMENTS = (
@@ -68,6 +68,12 @@ MEASUREMENTS = (
         "on the same server, which is what any webhook costs. 5,000 references; every pod is rewritten. The client is an "
         "administrator, whose requests kube-apiserver does not queue. Everything shares the machine's cores.",
         creation.measure,
+    ),
+    Measurement(
+        "policy",
+        "MutatingAdmissionPolicy",
+        "What the policy of [a design note](design/mutating-admission-policy.md) costs kube-apiserver, beside our webhook.",
+        policy.measure,
     ),
     Measurement(
         "pods",

@@ -74,7 +74,7 @@ class Block:
 def pages() -> list[Path]:
     """The documents: README, CONTRIBUTING, SECURITY, the guide, and the test bed's page."""
     outside = ("README.md", "CONTRIBUTING.md", "SECURITY.md", "e2e/README.md")
-    return [*(PROJECT / name for name in outside), *sorted((PROJECT / "docs").glob("*.md"))]
+    return [*(PROJECT / name for name in outside), *sorted((PROJECT / "docs").rglob("*.md"))]
 
 
 def title(page: Path) -> str:

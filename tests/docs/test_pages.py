@@ -107,7 +107,8 @@ def test_pages_need_nothing_from_elsewhere(site: Path) -> None:
 
 def test_the_site_holds_every_page_and_no_program(site: Path) -> None:
     """What is in docs/ is on the site; scripts are not."""
-    for path in (PROJECT / "docs").glob("*.md"):
-        made = site / "index.html" if path.stem == "index" else site / path.stem / "index.html"
+    for path in (PROJECT / "docs").rglob("*.md"):
+        name = path.relative_to(PROJECT / "docs").with_suffix("")
+        made = site / "index.html" if path.stem == "index" else site / name / "index.html"
         assert made.exists(), path.name
     assert list(site.rglob("*.py")) == []

@@ -9,6 +9,7 @@ from e2e.bench import creation, figures
 from e2e.bench.__main__ import MEASUREMENTS
 from e2e.bench.figures import Figure
 from e2e.bench.histograms import read_histogram
+from e2e.bench.policy import largest
 from e2e.bench.scale import Start, on_paper, requested
 
 Object = dict[str, Any]
@@ -125,3 +126,16 @@ def test_a_level_is_judged_by_its_p99_and_by_pods_that_failed() -> None:
     assert (failed.value, failed.kept, kept.value, kept.kept) == (2, False, 1, False)
     assert (one.value, one.kept, two.value, two.kept) == (pytest.approx(1.05), True, pytest.approx(1.2), False)
     assert nothing.kept, "it is only told what any webhook costs"
+
+
+@pytest.mark.parametrize("most", [1, 2, 3, 700, 1023, 1024])
+def test_the_largest_possible_number_is_found_without_asking_far_beyond(most: int) -> None:
+    """What is far beyond may take for ever to fail."""
+    asked: list[int] = []
+
+    def possible(number: int) -> bool:
+        asked.append(number)
+        return number <= most
+
+    assert largest(1, 1, possible) == most
+    assert max(asked) <= 2 * most
