@@ -17,10 +17,6 @@ from e2e.testbed.backends import (
     SIMULATOR,
     Choice,
     Shared,
-    free_ports,
-    hosts_at,
-    installed,
-    internal_registry,
     scenario_settings,
     with_own_registry,
 )
@@ -28,14 +24,13 @@ from e2e.testbed.cluster import Cluster, Namespace
 from e2e.testbed.controllers.scc import SecurityContextConstraints
 from e2e.testbed.controlplane.arguments import OWN_NAMESPACE
 from e2e.testbed.controlplane.build import components
-from e2e.testbed.controlplane.plane import ControlPlane
 from e2e.testbed.installation import CONTROLLER, WEBHOOK, Installation
 from e2e.testbed.kubelet.pulls import Pulls
 from e2e.testbed.node.images import base
+from e2e.testbed.owncluster import new_cluster, simulated_registry
 from e2e.testbed.programs.hooks import registered, wait_asked
 from e2e.testbed.programs.installed import Bed, new_bed
 from e2e.testbed.programs.program import Controller, Webhook, running
-from e2e.testbed.registries.internal import InternalRegistry
 from e2e.testbed.registries.recorded import Registries
 from e2e.testbed.simulator.settings import Settings
 from e2e.testbed.simulator.simulator import Simulator
@@ -76,11 +71,6 @@ def cluster(shared: Shared | None, worker_id: str, tmp_path_factory: pytest.Temp
             yield Cluster.simulated(simulator, folder / "kubeconfig", registries)
 
 
-def simulated_registry(simulator: Simulator, folder: Path) -> InternalRegistry:
-    """The internal registry of a simulated cluster."""
-    return InternalRegistry(simulator.client("internal-registry"), simulator.settings.internal_registry, folder)
-
-
 @pytest.fixture
 def simulated(cluster: Cluster) -> Cluster:
     """The cluster, for what only the simulator's image API can be asked: faults, pauses."""
@@ -113,16 +103,7 @@ def own_cluster(chosen: Choice, built: None, tmp_path: Path) -> Iterator[Callabl
     with ExitStack() as stack:
 
         def make(change: Callable[[Settings], Settings] = lambda settings: settings, without: tuple[str, ...] = ()) -> Cluster:
-            ports = free_ports()
-            registries = stack.enter_context(Registries(ports))
-            settings = change(with_own_registry(scenario_settings([hosts_at(ports)])))
-            if chosen.backend == SIMULATOR:
-                simulator = stack.enter_context(Simulator(settings, without=without, pull_secrets=True))
-                stack.enter_context(simulated_registry(simulator, tmp_path))
-                return Cluster.simulated(simulator, tmp_path / "own-kubeconfig", registries)
-            plane = stack.enter_context(ControlPlane(tmp_path / "own", components(), settings, without=without))
-            stack.enter_context(internal_registry(plane, settings))
-            return Cluster.of(installed(plane, chosen.backend), registries)
+            return new_cluster(stack, chosen, tmp_path, change, without=without)
 
         yield make
 

@@ -9,9 +9,10 @@ import pytest
 from mirrorstream.kube.client import ApiError, Client, load_client
 
 from e2e.scenarios.conftest import Start
-from e2e.testbed.cluster import MIRROR_SETS, Cluster, Namespace
+from e2e.testbed.cluster import Cluster, Namespace
 from e2e.testbed.controlplane.arguments import OWN_NAMESPACE
 from e2e.testbed.installation import with_token
+from e2e.testbed.mirrorsets import MIRROR_SETS
 from e2e.testbed.roles import account_with
 from e2e.testbed.streams import IMAGE_API, tag
 from e2e.testbed.support.waiting import wait_for

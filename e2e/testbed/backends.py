@@ -12,9 +12,11 @@ from mirrorstream.kube.client import Client, load_client
 from e2e.testbed.controllers.scc import SecurityContextConstraints
 from e2e.testbed.controlplane.arguments import OWN_NAMESPACE, SERVICES
 from e2e.testbed.controlplane.build import components
+from e2e.testbed.controlplane.definitions import INFRASTRUCTURES, definitions
 from e2e.testbed.controlplane.openshift import missing_programs
-from e2e.testbed.controlplane.plane import ControlPlane
+from e2e.testbed.controlplane.plane import MASTERS, ControlPlane, define
 from e2e.testbed.controlplane.registry_program import RegistryProgram
+from e2e.testbed.hosted import PLATFORM, WATCH_LIST, set_up
 from e2e.testbed.installation import CONTROLLER, PENDING_PODS, WEBHOOK, Installation
 from e2e.testbed.node.build import programs
 from e2e.testbed.node.node import Node
@@ -43,6 +45,8 @@ def add_options(parser: pytest.Parser) -> None:
     )
     told = "where OpenShift's programs are; implies --backend openshift, and can be had with --backend node"
     group.addoption("--openshift-bin", metavar="DIR", type=Path, help=told)
+    told = "a control plane that runs elsewhere (HyperShift): mirror rules are the platform's; with controlplane and node"
+    group.addoption("--hosted", action="store_true", help=told)
     group.addoption("--kubeconfig", metavar="F", type=Path, help="an existing cluster with the settings of the recordings")
 
 
@@ -53,6 +57,7 @@ class Choice:
     backend: str
     openshift_programs: Path | None = None
     kubeconfig: Path | None = None
+    hosted: bool = False
 
     @property
     def platform(self) -> bool:
@@ -63,6 +68,9 @@ class Choice:
 def choice(config: pytest.Config) -> Choice:
     """Read the options. Raises UsageError for what cannot be."""
     backend, programs, kubeconfig = (config.getoption(name) for name in ("--backend", "--openshift-bin", "--kubeconfig"))
+    hosted = bool(config.getoption("--hosted"))
+    if hosted and (kubeconfig or backend not in (CONTROLPLANE, NODE)):
+        raise pytest.UsageError("--hosted belongs to the back ends controlplane and node")
     if kubeconfig:
         if backend or programs:
             raise pytest.UsageError("--kubeconfig names a cluster that exists: no other back end can be chosen with it")
@@ -76,8 +84,8 @@ def choice(config: pytest.Config) -> Choice:
     if programs:
         if missing := missing_programs(programs):
             raise pytest.UsageError(f"--openshift-bin {programs} has no {', '.join(missing)}")
-        return Choice(backend or OPENSHIFT, openshift_programs=programs.absolute())
-    return Choice(backend or SIMULATOR)
+        return Choice(backend or OPENSHIFT, openshift_programs=programs.absolute(), hosted=hosted)
+    return Choice(backend or SIMULATOR, hosted=hosted)
 
 
 @dataclass(frozen=True)
@@ -86,7 +94,8 @@ class Shared:
 
     `kubeconfig` is an administrator's, `program` is what the controller runs with and `webhook` what the webhook does,
     `controls` reaches the simulator itself. `ports` are the registries' by worker: the cluster's configuration names them.
-    `trusted` is the folder of the authority that the Image config trusts. `node` tells of the node, where there is one.
+    `trusted` is the folder of the authority that the Image config trusts. `node` tells of the node, where there is one. `platform`
+    is a kubeconfig of the account that writes a hosted cluster's mirror rules.
     """
 
     backend: str
@@ -98,6 +107,7 @@ class Shared:
     trusted: str | None = None
     ports: dict[str, Ports] = field(default_factory=dict)
     node: NodeView | None = None
+    platform: str | None = None
 
     def dumps(self) -> str:
         """As JSON."""
@@ -190,9 +200,9 @@ class SharedPlane:
         trusted = Trusted(folder / "trusted")
         hosts = [hosts_at(p) for p in ports.values()]
         self.plane, node = start_plane(self._exit, folder, chosen, hosts, trusted=trusted.authority)
-        self.shared = installed(self.plane, chosen.backend, ports, trusted)
-        if node:
-            self.shared = dataclasses.replace(self.shared, node=node)
+        shared = installed(self.plane, chosen.backend, ports, trusted)
+        platform = hosted_plane(self.plane) if chosen.hosted else None
+        self.shared = dataclasses.replace(shared, node=node, platform=platform)
 
     def stop(self) -> None:
         """End its processes."""
@@ -217,6 +227,7 @@ def start_plane(
         openshift_programs=chosen.openshift_programs,
         trusted=trusted,
         services=slot.services if slot else SERVICES,
+        feature_gates=WATCH_LIST if chosen.hosted else {},
     )
     stack.enter_context(plane)
     if chosen.openshift_programs:
@@ -229,6 +240,21 @@ def start_plane(
         return plane, None
     authorities = {settings.internal_registry: plane.authority.certificate.read_text(encoding="ascii")}
     return plane, stack.enter_context(Node(plane, programs(), slot, names=[SERVICE_NAME], authorities=authorities)).view
+
+
+def platform_of(plane: ControlPlane) -> Path:
+    """A kubeconfig of the account that writes the mirror rules of a hosted cluster; Infrastructures are served from now on."""
+    client = load_client(str(plane.kubeconfig), in_cluster=False, user_agent="test")
+    define(client, [path for path in definitions() if path.name == INFRASTRUCTURES])
+    return plane.user(PLATFORM, MASTERS)
+
+
+def hosted_plane(plane: ControlPlane) -> str:
+    """Make it a hosted cluster's for as long as it runs; the platform's kubeconfig."""
+    kubeconfig = platform_of(plane)
+    clients = [load_client(str(path), in_cluster=False, user_agent="test") for path in (plane.kubeconfig, kubeconfig)]
+    set_up(*clients, refusing=True)
+    return str(kubeconfig)
 
 
 def installed(plane: ControlPlane, backend: str, ports: dict[str, Ports] | None = None, trusted: Trusted | None = None) -> Shared:

@@ -17,6 +17,7 @@ from e2e.testbed.controlplane.arguments import OWN_NAMESPACE
 from e2e.testbed.controlplane.build import components
 from e2e.testbed.controlplane.plane import define
 from e2e.testbed.installation import CONTROLLER, RBAC, Permission, with_token, without
+from e2e.testbed.mirrorsets import ContentSources, MirrorSets, OwnObjects
 from e2e.testbed.node.view import NodeView
 from e2e.testbed.registries.internal import SERVICE_NAME, SERVING, set_state
 from e2e.testbed.registries.recorded import Registries
@@ -26,13 +27,6 @@ from e2e.testbed.streams import Object, Streams
 from e2e.testbed.support.waiting import wait_for
 
 IMAGE_CONFIG = "/apis/config.openshift.io/v1/images/cluster"
-MIRROR_SETS = {
-    "ImageContentSourcePolicy": ("operator.openshift.io/v1alpha1", "imagecontentsourcepolicies", "repositoryDigestMirrors"),
-    "ImageDigestMirrorSet": ("config.openshift.io/v1", "imagedigestmirrorsets", "imageDigestMirrors"),
-    "ImageTagMirrorSet": ("config.openshift.io/v1", "imagetagmirrorsets", "imageTagMirrors"),
-}
-
-
 SIGNATURE_POLICIES = ("imagepolicies", "clusterimagepolicies")
 
 
@@ -51,7 +45,7 @@ class Cluster:
 
     `kubeconfig` is an administrator's, `program` what the controller runs with and `webhook` what the webhook does. `controls`
     is the simulator's own door, where there is one; `log` has mirrorstream's requests, where they can be seen; `node` tells of the
-    node, where there is one.
+    node, where there is one. `platform` is the account that writes the mirror rules of a hosted cluster (`hosted.py`).
     """
 
     backend: str
@@ -63,6 +57,7 @@ class Cluster:
     controls: Client | None = None
     log: RequestLog | None = None
     node: NodeView | None = None
+    platform: Client | None = None
     client: Client = field(init=False)
 
     def __post_init__(self) -> None:
@@ -82,13 +77,18 @@ class Cluster:
         controls = load_client(shared.controls, user_agent="test", in_cluster=False) if shared.controls else None
         log = AuditLog(Path(shared.audit_log)) if shared.audit_log else None
         trusted = Trusted(Path(shared.trusted)) if shared.trusted else None
-        program, webhook = Path(shared.program), Path(shared.webhook)
-        return Cluster(shared.backend, Path(shared.kubeconfig), registries, program, webhook, trusted, controls, log, shared.node)
+        platform = load_client(shared.platform, user_agent="platform", in_cluster=False) if shared.platform else None
+        files = Path(shared.kubeconfig), registries, Path(shared.program), Path(shared.webhook)
+        return Cluster(shared.backend, *files, trusted, controls, log, shared.node, platform)
 
     @property
     def is_ours(self) -> bool:
         """Whether its cluster-wide settings may be changed."""
         return self.backend != EXISTING
+
+    def mirror_sets(self) -> MirrorSets:
+        """How a scenario makes mirror rules here."""
+        return ContentSources(self.platform) if self.platform else OwnObjects(self.client)
 
     def requests(self, mark: int) -> list[Request]:
         """Mirrorstream's requests from a mark of the log on."""
@@ -170,12 +170,13 @@ class Cluster:
 
     def _change_image_config(self, part: str, change: Callable[[Object], Any]) -> None:
         path = IMAGE_CONFIG + ("/status" if part == "status" else "")
+        client = self.platform or self.client
 
         def attempt() -> bool:
-            config = self.client.get(IMAGE_CONFIG)
+            config = client.get(IMAGE_CONFIG)
             change(config.setdefault(part, {}))
             try:
-                self.client.request("PUT", path, body=config)
+                client.request("PUT", path, body=config)
             except ApiError as error:
                 if error.status != 409:
                     raise
@@ -215,9 +216,12 @@ class Namespace(Streams):
 
     cluster: Cluster
     name: str
-    _made: dict[str, str] = field(default_factory=dict)
     _with_secret: set[str] = field(default_factory=set)
     _written: dict[str, Object] = field(default_factory=dict)
+    _sets: MirrorSets = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._sets = self.cluster.mirror_sets()
 
     @property
     def client(self) -> Client:
@@ -333,17 +337,9 @@ class Namespace(Streams):
     # Mirror sets.
 
     def mirror_set(self, kind: str, source: str, *mirrors: str, never: bool = False, name: str = "") -> str:
-        """Create a mirror set with one entry; its name."""
-        version, plural, entries = MIRROR_SETS[kind]
+        """Create a mirror set with one entry; its name. On a hosted cluster the platform adds the entry to its own."""
         name = name or f"{self.name}-{uuid4().hex[:4]}"
-        entry: Object = {"source": source, "mirrors": list(mirrors)}
-        if never:
-            entry["mirrorSourcePolicy"] = "NeverContactSource"
-        path = f"/apis/{version}/{plural}"
-        body = {"apiVersion": version, "kind": kind, "metadata": {"name": name}, "spec": {entries: [entry]}}
-        made = self.client.request("POST", path, body=body)
-        self._made[name] = f"{path}/{name}"
-        self._wait_configured(made)
+        self._wait_configured(self._sets.create(name, kind, source, list(mirrors), never=never))
         return name
 
     def _wait_configured(self, mirror_set: Object) -> None:
@@ -364,21 +360,17 @@ class Namespace(Streams):
 
     def change_mirrors(self, name: str, *mirrors: str) -> None:
         """Replace the mirrors of a set."""
-        path = self._made[name]
-        item = self.client.get(path)
-        for entries in item["spec"].values():
-            entries[0]["mirrors"] = list(mirrors)
-        self._wait_configured(self.client.request("PUT", path, body=item))
+        self._wait_configured(self._sets.change(name, list(mirrors)))
 
     def mirror_set_names(self) -> list[str]:
         """The names of the sets that there are."""
-        return list(self._made)
+        return self._sets.names()
 
     def remove_mirror_set(self, name: str) -> None:
         """Delete a mirror set."""
-        self.client.request("DELETE", self._made.pop(name))
+        self._sets.remove(name)
 
     def remove_mirror_sets(self) -> None:
         """Delete all of them."""
-        for name in list(self._made):
-            self.remove_mirror_set(name)
+        for name in self._sets.names():
+            self._sets.remove(name)

@@ -35,9 +35,10 @@ def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]
         ),
         (["--kubeconfig", "nowhere.yaml"], "--kubeconfig nowhere.yaml: no such file"),
         (["--kubeconfig", "README.md", "--backend", "simulator"], "--kubeconfig names a cluster that exists"),
+        (["--hosted"], "--hosted belongs to the back ends controlplane and node"),
         (["--kubeconfig", "README.md", "-n", "2"], "the cluster knows the registries of one process only"),
     ],
-    ids=["no-folder", "wrong-backend", "missing-programs", "no-kubeconfig", "two-clusters", "many-processes"],
+    ids=["no-folder", "wrong-backend", "missing-programs", "no-kubeconfig", "two-clusters", "hosted-simulator", "many-processes"],
 )
 def test_impossible_options_are_refused_with_the_reason(arguments: list[str], message: str) -> None:
     """Before anything starts."""

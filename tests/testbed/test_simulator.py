@@ -83,6 +83,15 @@ def test_pages_come_from_one_moment_and_expire(client: Client) -> None:
     assert error.value.status == 410
 
 
+def test_a_list_is_not_sent_as_a_watch(client: Client) -> None:
+    """As an API server without the feature WatchList: a client has to list first."""
+    query = {"watch": "1", "sendInitialEvents": "true", "resourceVersionMatch": "NotOlderThan", "allowWatchBookmarks": "true"}
+    with pytest.raises(ApiError) as caught:
+        client.watch(IS, query, read_timeout=5)
+    assert caught.value.status == 422
+    assert "unless the WatchList feature gate is enabled" in caught.value.message
+
+
 def test_a_restored_backup_has_its_version_and_is_silent_to_later_watches(simulator: Simulator, client: Client) -> None:
     """As etcd and kube-apiserver: a watch from a version that is still to come gets neither events nor bookmarks until then."""
     path = "/api/v1/namespaces/ns/configmaps"

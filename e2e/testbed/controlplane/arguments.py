@@ -1,5 +1,6 @@
 """What each process is started with. Nothing here reads or starts anything."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -50,8 +51,9 @@ def kube_apiserver(
     service_account_key: Path,
     audit: tuple[Path, Path],
     services: str = SERVICES,
+    feature_gates: Mapping[str, bool] | None = None,
 ) -> list[str]:
-    """RBAC, an aggregated API that is trusted by its CA, and an audit log."""
+    """RBAC, an aggregated API that is trusted by its CA, and an audit log; `feature_gates` that are not as they are by default."""
     return [
         f"--etcd-servers=http://127.0.0.1:{ports.etcd}",
         "--bind-address=127.0.0.1",
@@ -80,6 +82,7 @@ def kube_apiserver(
         f"--audit-policy-file={audit[0]}",
         f"--audit-log-path={audit[1]}",
         "--v=2",
+        *(f"--feature-gates={name}={str(value).lower()}" for name, value in (feature_gates or {}).items()),
     ]
 
 

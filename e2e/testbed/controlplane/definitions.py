@@ -8,6 +8,7 @@ from pathlib import Path
 from e2e.testbed.support.gobuild import BuildError, built_once, cache_folder, go, version
 
 HERE = Path(__file__).parent
+INFRASTRUCTURES = "0000_10_config-operator_01_infrastructures-Default.crd.yaml"
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,11 @@ MODULES = (
         "github.com/cert-manager/cert-manager@v1.21.2",
         "h1:UWgoYM+KLNtRlqmoWOKjKBOBUPVHeepQ6/ac3ERJW68=",
         tuple(f"deploy/crds/cert-manager.io_{plural}.yaml" for plural in ("certificates", "issuers")),
+    ),
+    Module(
+        "github.com/openshift/api@v0.0.0-20260213204242-d34f11c515b3",
+        "h1:SZ8+jxtkMvpb4HDTjSAbaOyhFsw5PiWhjBog+XLY7jc=",
+        (f"config/v1/zz_generated.crd-manifests/{INFRASTRUCTURES}",),
     ),
     Module(
         "github.com/operator-framework/api@v0.45.0",

@@ -9,7 +9,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
@@ -54,7 +54,8 @@ class ControlPlane:
     `folder` takes certificates, kubeconfigs and one log for each process. `without` names custom resources that this cluster does
     not serve, or `image.openshift.io`. With `openshift_programs` that folder's OpenShift components serve image.openshift.io,
     otherwise the simulator does; `trusted` is what they trust registries by besides the system's authorities: on a cluster an
-    operator copies it from where the Image config says. `services` is the range of Services' addresses.
+    operator copies it from where the Image config says. `services` is the range of Services' addresses, `feature_gates` are
+    kube-apiserver's.
     """
 
     def __init__(
@@ -67,11 +68,13 @@ class ControlPlane:
         openshift_programs: Path | None = None,
         trusted: Path | None = None,
         services: str = SERVICES,
+        feature_gates: Mapping[str, bool] | None = None,
     ) -> None:
         self.folder, self._components, self._settings, self._without = folder, components, settings, without
         self.openshift_programs = openshift_programs
         self._trusted = trusted
         self._services = services
+        self._feature_gates = feature_gates
         (folder / "logs").mkdir(parents=True, exist_ok=True)
         self.ports = Ports()
         self.authority = Authority(folder / "pki", "cluster")
@@ -199,6 +202,7 @@ class ControlPlane:
                 service_account_key=self._service_account_key,
                 audit=(policy, self.audit_log),
                 services=self._services,
+                feature_gates=self._feature_gates,
             ),
         ]
         self._commands["kube-controller-manager"] = [
@@ -274,8 +278,9 @@ def _yaml(path: Path) -> Any:
 
 
 def define(client: Client, files: Sequence[Path], version: str = "") -> None:
-    """Have custom resources served, by another `version` than that of their files if one is given."""
-    documents = [_yaml(path) for path in files]
+    """Have custom resources served that are not yet, by another `version` than that of their files if one is given."""
+    present = established(client)
+    documents = [document for document in map(_yaml, files) if document["metadata"]["name"] not in present]
     for document in documents if version else ():
         (served,) = document["spec"]["versions"]
         served["name"] = version

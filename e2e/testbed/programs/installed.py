@@ -4,13 +4,13 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from mirrorstream.kube.client import Client
 
-from e2e.testbed.backends import NODE, Choice, Shared, free_ports, hosts_at, start_plane
+from e2e.testbed.backends import NODE, Choice, Shared, free_ports, hosted_plane, hosts_at, start_plane
 from e2e.testbed.cluster import Cluster, Namespace
 from e2e.testbed.controlplane.build import components
 from e2e.testbed.controlplane.definitions import definitions
@@ -57,6 +57,8 @@ def new_bed(chosen: Choice, folder: Path) -> Iterator[Bed]:
         plane, node = start_plane(stack, folder, chosen, [hosts_at(ports)])
         admin, controls = str(plane.kubeconfig), plane.simulator_kubeconfig()
         shared = Shared(chosen.backend, admin, admin, admin, str(controls) if controls else None, str(plane.audit_log), node=node)
+        if chosen.hosted:
+            shared = replace(shared, platform=hosted_plane(plane))
         found = Bed(Cluster.of(shared, registries), plane, components() / "kubectl", node)
         define(found.client, definitions())
         yield found

@@ -101,6 +101,12 @@ def forbidden(group: str, resource: str, name: str, why: str) -> StatusError:
     return StatusError(403, "Forbidden", f"{where}{why}", _details(group, resource, name))
 
 
+def watch_list() -> StatusError:
+    """422 for a watch that is to send a list first: an API server without the feature WatchList."""
+    field, why = "sendInitialEvents", "sendInitialEvents is forbidden for watch unless the WatchList feature gate is enabled"
+    return invalid("meta.k8s.io", "ListOptions", "", [Cause("FieldValueForbidden", field, f"Forbidden: {why}")])
+
+
 def unauthorized(message: str) -> StatusError:
     """401."""
     return StatusError(401, "Unauthorized", message)

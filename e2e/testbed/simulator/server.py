@@ -247,6 +247,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
         api = self.server.api
         if "dropWatches" in action:
             raise _CutConnection
+        if self._query.get("sendInitialEvents"):
+            raise errors.watch_list()
         self.send_response(200)
         self.send_header("Content-Type", "application/json")
         self.send_header("Transfer-Encoding", "chunked")

@@ -46,6 +46,8 @@ class Settings:
     internal_registry: str = "localhost:15000"
     scheduled_interval: float = 900
     importer: ImporterSettings = ImporterSettings()
+    trusted_authorities: str = ""
+    """CAs of registries (PEM) that the importer trusts by files of its own, besides what the Image config names."""
 
     def document(self) -> dict[str, Any]:
         """The settings as `read_settings` reads them."""
@@ -59,6 +61,7 @@ class Settings:
                 "workers": self.importer.workers,
                 "imagesPerSecond": self.importer.images_per_second,
             },
+            "trustedAuthorities": self.trusted_authorities,
         }
 
 
@@ -77,8 +80,8 @@ def contract_settings(*all_hosts: dict[str, str]) -> Settings:
 def read_settings(path: str) -> Settings:
     """Read a settings file.
 
-    Fields: imageConfig (the spec of an Image), internalRegistryHostname, scheduledImageImportMinimumIntervalSeconds, importer.
-    Raises ValueError that names what is wrong.
+    Fields: imageConfig (the spec of an Image), internalRegistryHostname, scheduledImageImportMinimumIntervalSeconds, importer,
+    trustedAuthorities. Raises ValueError that names what is wrong.
     """
     document = json.loads(Path(path).read_text(encoding="utf-8"))
     if unknown := set(document) - set(Settings().document()):
@@ -94,4 +97,5 @@ def read_settings(path: str) -> Settings:
             importer.get("workers", 10),
             importer.get("imagesPerSecond", 2),
         ),
+        document.get("trustedAuthorities", ""),
     )

@@ -84,7 +84,7 @@ class ImportSession:
         self._sources = self._config.get("registrySources") or {}
         self._insecure = set(self._sources.get("insecureRegistries") or ())
         self._policy = self._mirror_policy()
-        self._authorities = trusted_authorities(store, self._config)
+        self._authorities = "\n".join(filter(None, (trusted_authorities(store, self._config), settings.trusted_authorities)))
         self._credentials = registry_credentials(store, namespace)
 
     def _mirror_policy(self) -> MirrorPolicy:
