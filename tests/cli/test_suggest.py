@@ -81,6 +81,20 @@ def test_not_in_a_hosted_cluster(run: Run, client: Client, capsys: pytest.Captur
 
 
 @pytest.mark.usefixtures("scheduled")
+def test_who_may_not_see_where_the_control_plane_runs_is_told_so(
+    run: Run, simulator: Simulator, client: Client, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The objects are printed with a note: what may not be read is neither a hosted cluster nor another one."""
+    infrastructure(client, "External")
+    fail(simulator, 403, "infrastructures")
+    assert run("suggest", "-n", "ns") == 0
+    out = capsys.readouterr().out
+    told = "# Note: whether this is a hosted cluster, where nobody may create mirror sets,\n# is not known\n"
+    assert told in out
+    assert [document["kind"] for document in yaml.safe_load_all(out) if document] == ["ImageDigestMirrorSet", "ImageTagMirrorSet"]
+
+
+@pytest.mark.usefixtures("scheduled")
 def test_who_may_not_create_them_is_told_so(run: Run, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     """An administrator can use the answer all the same. Scenarios ask a cluster that has RBAC."""
     monkeypatch.setattr(Reader, "may_create", lambda *_: False)
