@@ -87,7 +87,7 @@ def test_flags_that_are_named_alone_exist() -> None:
     """`--metrics-port`, say, belongs to one of our subcommands, or is said of another program on purpose."""
     of_others = {"--all", "--no-index", "--find-links", "--previous"}
     known = {flag for parser in SUBCOMMANDS.values() for flag in parser._option_string_actions}
-    bed = {"--backend", "--openshift-bin", "--kubeconfig"}
+    bed = {"--backend", "--openshift-bin", "--kubeconfig", "--hosted"}
     for page in pages():
         for flag in re.findall(r"`(--[a-z][a-z-]*)[ `]", page.read_text(encoding="utf-8")):
             assert flag in known | bed | of_others, f"{title(page)}: nobody has {flag}"
