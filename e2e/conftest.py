@@ -29,6 +29,7 @@ TOGETHER = {
     "e2e/scenarios/node/test_overlays.py": "installations on a node",
     "e2e/scenarios/node/test_certificates.py": "installations on a node",
     "e2e/scenarios/node/test_documents.py": "installations on a node",
+    "e2e/scenarios/node/test_hosted.py": "installations on a node",
     "e2e/selftest/test_node.py": "installations on a node",
 }
 """Modules whose tests share something that is costly to make, or that start a control plane of their own: those of a group run one
