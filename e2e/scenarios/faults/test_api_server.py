@@ -2,6 +2,7 @@
 
 import base64
 import time
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -11,12 +12,14 @@ import yaml
 from mirrorstream.kube.client import THROTTLE_LIMIT
 
 from e2e.scenarios.conftest import Start, configuration
+from e2e.scenarios.faults.conftest import Saw
 from e2e.testbed.cluster import Namespace
 from e2e.testbed.faults.actions import cut_answer, delay, lose_answer, refuse
 from e2e.testbed.faults.backoff import most_requests
 from e2e.testbed.faults.hasty import ABSENT_SECONDS, HastyController
 from e2e.testbed.faults.reliability import SOAK, often
 from e2e.testbed.interceptor import Action, Interceptor, intercepted
+from e2e.testbed.programs.commands import Commands
 from e2e.testbed.programs.program import Program, running
 from e2e.testbed.streams import tag
 from e2e.testbed.support.waiting import wait_for
@@ -33,6 +36,8 @@ PATIENCE = 60 + 1.5 * ABSENT_SECONDS
 """How long anything may take in the end, in seconds."""
 LEASE_RETRY = 1.8
 """The least time between two attempts at the lease, in seconds."""
+THROTTLED_FOR = 2
+"""What Retry-After says all the while, in seconds."""
 Requests = list[tuple[str, str]]
 
 
@@ -143,6 +148,35 @@ def test_internal_errors(ns: Namespace, start: Start, between_leader: Intercepto
         start("--namespace", ns.name, program=between_leader.kubeconfig)
     for name in ("app", "new"):
         heals(ns, between_leader, digest, name)
+
+
+@fault(
+    "429 with Retry-After to every request for five minutes",
+    "no request is repeated earlier; `status` lists the tags as failing; everything heals afterwards, by the same process",
+)
+def test_throttled_for_minutes(ns: Namespace, start: Start, between: Interceptor, tmp_path: Path, saw: Saw) -> None:
+    """One tag that failed before, and one that comes in between, of which the program cannot know."""
+    ns.digest_mirrors()
+    program = start(program=between.kubeconfig)
+    ns.create("app", tag("v1", ns.source("app:v1")))
+    ns.wait_event("app", "MirrorImportFailed")
+    began = time.monotonic()
+    with between.when("*", "", refuse(429, "TooManyRequests", retry_after=THROTTLED_FOR)):
+        between.drop()
+        digest = ns.put("good", "app:v1")
+        ns.create("new", tag("v1", ns.source("app:v1")))
+        time.sleep(often(300, 6))
+        status = Commands(ns.cluster.kubeconfig, tmp_path)("status", "-n", ns.name, "-o", "json")
+        lasted = time.monotonic() - began
+        asked = Counter((seen.verb, seen.path) for seen in between.requests if seen.at >= began)
+    states = {f"{found['stream']}:{found['tag']}": found["state"] for found in status.document["tags"]}
+    assert (status.status, states) == (3, {"app:v1": "failing", "new:v1": "failing"})
+    # Where two threads ask for the same, each has its own wait.
+    assert max(asked.values()) <= 2 * (lasted / THROTTLED_FOR + 1), asked
+    saw["requests"] = f"{asked.total()} in {lasted:.0f} s"
+    for name in ("app", "new"):
+        heals(ns, between, digest, name)
+    assert program.process.ended is None
 
 
 @fault("its TLS certificate and authority changed", "the same process goes on, and keeps its lease, once it can read the authority")

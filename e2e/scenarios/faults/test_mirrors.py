@@ -254,5 +254,38 @@ def test_a_slow_mirror_delays_nobody_else(ns: Namespace, cluster: Cluster, start
         assert ns.failure("slow-0", "v1")
 
 
+@pytest.mark.fault(
+    "Mirrors",
+    "900 tags, three of a stream, fail whose mirror has them and takes long for each",
+    "Each is asked for once, at most eight at a time; all heal; a stream on a fast mirror waits for none of them",
+)
+def test_a_mirror_that_takes_long(ns: Namespace, cluster: Cluster, start: Start, between: Interceptor, saw: Saw) -> None:
+    """The catalogs of hosted clusters, say."""
+    runs, streams = DryRuns(), [f"hosted-{number}" for number in range(often(300, 8))]
+    with ExitStack() as stack:
+        slow = stack.enter_context(Registry(failure=Failure(seconds=often(2, 1))))
+        allow(cluster, slow.host)
+        ns.digest_mirrors(f"{slow.host}/{ns.name}/slow", source=ns.source("slow"))
+        ns.digest_mirrors(f"{ns.mirror()}/fast", source=ns.source("fast"))
+        digest = ns.put("good", "fast:v1")
+        names = {f"{stream}-{number}" for stream in streams for number in range(3)}
+        for name in names:
+            slow.put(f"{ns.name}/slow", name, seed=name)
+        runs.watch(between, stack)
+        start(program=between.kubeconfig)
+        for stream in streams:
+            ns.create(stream, *[tag(f"v{number}", ns.source(f"slow:{stream}-{number}")) for number in range(3)])
+        wait_for("the slow mirror has all that it may have", lambda: _running(runs) == 8)
+        ns.create("beside", tag("v1", ns.source("fast:v1")))
+        ns.wait_healed("beside", "v1", digest)
+        asked = len(runs.of("/slow"))
+        saw["before the stream on the fast mirror"] = f"{asked} of {len(names)} tags were answered"
+        assert asked < len(names)
+        for stream in streams:
+            for number in range(3):
+                ns.wait_healed(stream, f"v{number}")
+        assert sorted(run.reference.rpartition(":")[2] for run in runs.all if "/slow" in run.reference) == sorted(names)
+
+
 def _running(runs: DryRuns, of: Callable[[DryRun], bool] = lambda run: "/slow" in run.reference) -> int:
     return sum(of(run) and not run.ended for run in list(runs.all))
