@@ -15,7 +15,7 @@ from e2e.testbed.controllers.pull_secrets import FILLED_AFTER, NAMED_AFTER, has_
 from e2e.testbed.controllers.scc import LABEL
 from e2e.testbed.controlplane.arguments import OWN_NAMESPACE
 from e2e.testbed.controlplane.build import components
-from e2e.testbed.controlplane.plane import define
+from e2e.testbed.controlplane.plane import ControlPlane, define
 from e2e.testbed.installation import CONTROLLER, RBAC, Permission, with_token, without
 from e2e.testbed.mirrorsets import ContentSources, MirrorSets, OwnObjects
 from e2e.testbed.node.view import NodeView
@@ -45,7 +45,8 @@ class Cluster:
 
     `kubeconfig` is an administrator's, `program` what the controller runs with and `webhook` what the webhook does. `controls`
     is the simulator's own door, where there is one; `log` has mirrorstream's requests, where they can be seen; `node` tells of the
-    node, where there is one. `platform` is the account that writes the mirror rules of a hosted cluster (`hosted.py`).
+    node, where there is one. `platform` is the account that writes the mirror rules of a hosted cluster (`hosted.py`). `plane` is
+    the control plane, where it is the scenario's own.
     """
 
     backend: str
@@ -58,6 +59,7 @@ class Cluster:
     log: RequestLog | None = None
     node: NodeView | None = None
     platform: Client | None = None
+    plane: ControlPlane | None = None
     client: Client = field(init=False)
 
     def __post_init__(self) -> None:
@@ -107,6 +109,20 @@ class Cluster:
         """Ask the simulator for something."""
         assert self.controls, "a fixture sees to it"
         return self.controls.request(method, f"/simulator/{path}", body=body)
+
+    def back_up(self) -> None:
+        """Back up everything that the cluster stores."""
+        self.control("back-up")
+        if self.plane:
+            self.plane.back_up()
+
+    def restore(self, *, outage: float = 0) -> None:
+        """Go back to the backup: all watches end. The API server is away for so many seconds, or for as long as it takes it."""
+        if not self.plane:
+            self.control("outage", {"seconds": outage, "restore": True})
+            return
+        self.control("restore")
+        self.plane.restore()
 
     def forbid(self, permission: Permission) -> Callable[[], Any]:
         """Take a permission away from mirrorstream, on a cluster that is the scenario's own; call the result to give it back."""

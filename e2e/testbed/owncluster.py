@@ -59,4 +59,6 @@ def new_cluster(
     plane = stack.enter_context(ControlPlane(folder / "own", components(), settings, without=without, feature_gates=gates))
     stack.enter_context(internal_registry(plane, settings))
     shared = installed(plane, chosen.backend)
-    return Cluster.of(replace(shared, platform=hosted_plane(plane)) if hosted else shared, registries)
+    cluster = Cluster.of(replace(shared, platform=hosted_plane(plane)) if hosted else shared, registries)
+    cluster.plane = plane
+    return cluster

@@ -14,6 +14,7 @@ from mirrorstream.kube.client import EVENT_LIMIT
 from e2e.scenarios.conftest import Start, configuration
 from e2e.testbed.cluster import Cluster, Namespace
 from e2e.testbed.faults.actions import refuse, watch_lines
+from e2e.testbed.faults.agreement import COLLECTIONS, agree
 from e2e.testbed.faults.backoff import most_requests
 from e2e.testbed.faults.hasty import OVERDUE_SECONDS, WATCH_SECONDS, HastyController, HastyWebhook
 from e2e.testbed.faults.reliability import often
@@ -26,10 +27,6 @@ from e2e.testbed.support.waiting import wait_for
 pytestmark = pytest.mark.timeout(often(1800, 180))
 SECONDS = often(60, 5)
 """How long a fault lasts."""
-COLLECTIONS = {
-    "imagestreams.image.openshift.io": "/apis/image.openshift.io/v1/imagestreams",
-    "imagedigestmirrorsets.config.openshift.io": "/apis/config.openshift.io/v1/imagedigestmirrorsets",
-}
 BOTH = f"^({'|'.join(COLLECTIONS.values())})$"
 AGREES = "streams and rules that were created, changed and deleted during the fault are known, one status write for each heal, {}"
 MB = 1024 * 1024
@@ -93,18 +90,6 @@ class Story:
 def failing(program: Program) -> float:
     """How many failing tags it manages; the namespaces of others on a shared cluster are left out."""
     return program.metric("mirrorstream_failing_tags") - program.metric("mirrorstream_failing_tags", state="opted-out")
-
-
-def agree(program: Program, cluster: Cluster) -> None:
-    """Wait until a program knows as many objects as a fresh list has; on a shared cluster others make and delete some, too."""
-    for resource, path in COLLECTIONS.items():
-        wait_for(
-            f"what is known of {resource} agrees with a list",
-            lambda resource=resource, path=path: (  # type: ignore[misc]
-                program.metric("mirrorstream_informer_objects", resource=resource) == len(cluster.client.get(path)["items"])
-            ),
-            seconds=40,
-        )
 
 
 @contextmanager

@@ -4,6 +4,7 @@ import contextlib
 import ipaddress
 import json
 import shutil
+import signal
 import ssl
 import sys
 import time
@@ -45,6 +46,8 @@ MASTERS = "system:masters"
 AGGREGATOR = "system:aggregator"
 SERVICE_NAMESPACE = "openshift-apiserver"
 NAMESPACES = ("openshift", "openshift-config", "openshift-config-managed", "openshift-image-registry", SERVICE_NAMESPACE)
+REVISIONS = 500
+"""More than kube-apiserver and kube-controller-manager write when they start."""
 CRDS = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
 
 
@@ -75,6 +78,8 @@ class ControlPlane:
         self._trusted = trusted
         self._services = services
         self._feature_gates = feature_gates
+        self._data, self._backup = folder / "etcd", folder / "etcd-backup"
+        self._pool = urllib3.PoolManager(retries=False, timeout=10)
         (folder / "logs").mkdir(parents=True, exist_ok=True)
         self.ports = Ports()
         self.authority = Authority(folder / "pki", "cluster")
@@ -142,7 +147,8 @@ class ControlPlane:
             self.pull_secrets.stop()
         for name in reversed(list(self.processes)):
             self.processes.pop(name).kill()
-        shutil.rmtree(self.folder / "etcd", ignore_errors=True)
+        for data in (self._data, self._backup):
+            shutil.rmtree(data, ignore_errors=True)
 
     def __enter__(self) -> Self:
         return self.start()
@@ -171,13 +177,39 @@ class ControlPlane:
 
     def compact(self) -> None:
         """Throw away etcd's history, and with a restart kube-apiserver's: watches can only resume from now on."""
-        etcd = f"http://127.0.0.1:{self.ports.etcd}/v3/kv"
-        pool = urllib3.PoolManager(retries=False, timeout=10)
-        revision = pool.request("POST", f"{etcd}/range", json={"key": "AA=="}).json()["header"]["revision"]
-        answer = pool.request("POST", f"{etcd}/compaction", json={"revision": revision, "physical": True})
-        if answer.status != 200:
-            raise ProcessError(f"etcd: compaction: {answer.status} {answer.data!r}")
+        revision = self._etcd("range", {"key": "AA=="})["header"]["revision"]
+        self._etcd("compaction", {"revision": revision, "physical": True})
         self.restart("kube-apiserver")
+
+    def _etcd(self, operation: str, body: dict[str, Any]) -> Any:
+        """Ask etcd's key-value store for something. Raises ProcessError if it does not do it."""
+        answer = self._pool.request("POST", f"http://127.0.0.1:{self.ports.etcd}/v3/kv/{operation}", json=body)
+        if answer.status != 200:
+            raise ProcessError(f"etcd: {operation}: {answer.status} {answer.data!r}")
+        return answer.json()
+
+    def back_up(self) -> None:
+        """Copy etcd's data as a crash would leave them now. Much is written afterwards, as between a backup and its use."""
+        process = self.processes["etcd"]
+        process.send(signal.SIGSTOP)
+        try:
+            shutil.copytree(self._data, self._backup)
+        finally:
+            process.send(signal.SIGCONT)
+        for _ in range(REVISIONS):
+            self._etcd("put", {"key": "dGVzdGJlZA==", "value": ""})
+
+    def restore(self) -> None:
+        """Go back to the backup, revision included, with everything that keeps something of etcd in memory away meanwhile."""
+        names = ("etcd", "kube-apiserver", "kube-controller-manager")
+        for name in reversed(names):
+            self.processes[name].kill()
+        shutil.rmtree(self._data)
+        self._backup.rename(self._data)
+        for name in names:
+            self.run(name)
+        self.wait_api()
+        self.wait_image_api()
 
     def restart(self, name: str) -> None:
         """Kill and start kube-apiserver, or another process, and wait until everything is served again."""
@@ -190,7 +222,7 @@ class ControlPlane:
         ports, programs = self.ports, self._components
         policy = self.folder / "audit-policy.yaml"
         policy.write_text(yaml.safe_dump(audit_policy()), encoding="utf-8")
-        self._commands["etcd"] = [programs / "etcd", *etcd(ports, self.folder / "etcd")]
+        self._commands["etcd"] = [programs / "etcd", *etcd(ports, self._data)]
         self._commands["kube-apiserver"] = [
             programs / "kube-apiserver",
             *kube_apiserver(
