@@ -12,14 +12,13 @@ from mirrorstream.diagnose.suggest import NAME
 from mirrorstream.kube.client import ApiError
 
 from e2e.scenarios.conftest import Start
-from e2e.scenarios.test_cli_rights import VIEW
 from e2e.testbed.backends import SCHEDULED_SECONDS
 from e2e.testbed.cluster import Cluster, Namespace
 from e2e.testbed.installation import RBAC, with_token
 from e2e.testbed.mirrorsets import MIRROR_SETS
 from e2e.testbed.programs.commands import Commands, Ran
 from e2e.testbed.registries.registry import FAILURES, Failure
-from e2e.testbed.roles import account_with
+from e2e.testbed.roles import VIEW, account_with
 from e2e.testbed.streams import following, tag
 from e2e.testbed.support.imageset import check_imageset
 from e2e.testbed.support.waiting import wait_for

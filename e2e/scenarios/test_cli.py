@@ -1,59 +1,27 @@
 """What operators ask and do from the command line, with the real program: status, missing, retry, explain, completion."""
 
 from pathlib import Path
-from typing import Any
 
 import pytest
 from mirrorstream.imagestream.outcomes import AttemptResult
 
 from e2e.scenarios.conftest import Start
-from e2e.testbed.audit import AuditLog
 from e2e.testbed.backends import SIMULATOR
 from e2e.testbed.cluster import Cluster, Namespace
+from e2e.testbed.every_state import STATES, every_kind
 from e2e.testbed.programs.commands import Commands, Ran
 from e2e.testbed.registries.registry import Failure
 from e2e.testbed.streams import following, tag
 from e2e.testbed.support.imageset import check_imageset
 
-Run = Commands
-
 
 @pytest.fixture
-def run(cluster: Cluster, tmp_path: Path) -> Run:
-    """Run a command as an administrator."""
+def run(cluster: Cluster, tmp_path: Path) -> Commands:
+    """Commands a command as an administrator."""
     return Commands(cluster.kubeconfig, tmp_path)
 
 
-def every_kind(ns: Namespace) -> None:
-    """Streams with a tag in each state, under a controller that runs."""
-    ns.put("good", "app:v1")
-    ns.digest_mirrors()
-    ns.digest_mirrors(source=f"{ns.cluster.host('blocked')}/{ns.name}")
-    ns.create("app", tag("v1", ns.source("app:v1")), tag("v2", ns.source("app:v2")), following("latest", "v2"))
-    ns.create("blocked", tag("v1", ns.source("app:v1", "blocked")))
-    ns.create("mine", tag("v1", ns.source("app:v1")), annotations={"mirrorstream.github.io/import": "disabled"})
-    ns.create("nowhere", tag("v1", f"{ns.cluster.host('dead')}/elsewhere-{ns.name}/app:v1"))
-    ns.create("whole", dockerImageRepository=ns.source("whole"))
-    ns.wait_healed("app", "v1")
-    ns.wait_event("app", "ImportedFromMirror")
-    ns.wait_event("app", "MirrorImportFailed", "tag v2")
-    ns.wait_event("blocked", "MirrorImportRefused")
-    ns.wait_event("whole", "MirrorImportFailed")
-    ns.wait_failed("mine", "v1")
-    ns.wait_failed("nowhere", "v1")
-
-
-STATES = {
-    "app:v1": "healed",
-    "app:v2": "failing",
-    "blocked:v1": "refused",
-    "mine:v1": "opted-out",
-    "nowhere:v1": "unmirrored",
-    "whole:": "failing",
-}
-
-
-def test_status_tells_tags_apart(ns: Namespace, start: Start, run: Run) -> None:
+def test_status_tells_tags_apart(ns: Namespace, start: Start, run: Commands) -> None:
     """What should heal, what must not, what nobody mirrors, what was opted out, and what healed; what each candidate answered."""
     start()
     every_kind(ns)
@@ -83,7 +51,7 @@ def test_status_tells_tags_apart(ns: Namespace, start: Start, run: Run) -> None:
     assert ns.name in {one["namespace"] for one in everywhere.document["tags"]}
 
 
-def test_status_without_a_controller_says_what_the_rules_give(ns: Namespace, run: Run) -> None:
+def test_status_without_a_controller_says_what_the_rules_give(ns: Namespace, run: Commands) -> None:
     """Nothing is known to have been tried, and that is said."""
     ns.digest_mirrors()
     ns.create("app", tag("v1", ns.source("app:v1")))
@@ -97,7 +65,7 @@ def test_status_without_a_controller_says_what_the_rules_give(ns: Namespace, run
     assert missing.status == 3
 
 
-def test_status_waits_until_everything_has_healed(ns: Namespace, start: Start, run: Run) -> None:
+def test_status_waits_until_everything_has_healed(ns: Namespace, start: Start, run: Commands) -> None:
     """A script mirrors what is missing, waits, and goes on."""
     ns.put("good", "app:other")
     ns.digest_mirrors()
@@ -113,7 +81,7 @@ def test_status_waits_until_everything_has_healed(ns: Namespace, start: Start, r
     assert {name: one["state"] for name, one in found.tags().items()} == {"app:v1": "healed"}
 
 
-def test_a_held_tag_is_neither_broken_nor_missing(ns: Namespace, start: Start, run: Run) -> None:
+def test_a_held_tag_is_neither_broken_nor_missing(ns: Namespace, start: Start, run: Commands) -> None:
     """It keeps what the source served; every command says so, and nobody waits for it."""
     upstream = ns.cluster.put("other", f"{ns.name}/app", "v1", seed=f"{ns.name}/upstream")
     ns.put("good", "app:v1", seed="stale")
@@ -138,7 +106,7 @@ def test_a_held_tag_is_neither_broken_nor_missing(ns: Namespace, start: Start, r
     assert "keeps the image of before for now" in run("explain", f"{ns.name}/app:v1").out
 
 
-def test_missing_names_what_is_to_be_mirrored(ns: Namespace, start: Start, run: Run) -> None:
+def test_missing_names_what_is_to_be_mirrored(ns: Namespace, start: Start, run: Commands) -> None:
     """What no mirror has, apart from what a mirror could not be asked about; and the file for oc-mirror."""
     start()
     every_kind(ns)
@@ -170,7 +138,7 @@ def test_missing_names_what_is_to_be_mirrored(ns: Namespace, start: Start, run: 
     assert "no mirror rule covers it" in run("missing", "-n", ns.name).out
 
 
-def test_missing_says_when_nothing_is(ns: Namespace, start: Start, run: Run) -> None:
+def test_missing_says_when_nothing_is(ns: Namespace, start: Start, run: Commands) -> None:
     """Exit status 0, and an image set that is valid all the same."""
     ns.put("good", "app:v1")
     ns.digest_mirrors()
@@ -182,7 +150,7 @@ def test_missing_says_when_nothing_is(ns: Namespace, start: Start, run: Run) -> 
     assert check_imageset(found.document) == []
 
 
-def test_retry_heals_through_a_mirror_that_has_the_image_now(ns: Namespace, start: Start, run: Run) -> None:
+def test_retry_heals_through_a_mirror_that_has_the_image_now(ns: Namespace, start: Start, run: Commands) -> None:
     """Without waiting for the back-off: the platform's own import fails as before, and the annotation is what is seen."""
     ns.put("good", "app:other")
     ns.digest_mirrors()
@@ -204,7 +172,7 @@ def test_retry_heals_through_a_mirror_that_has_the_image_now(ns: Namespace, star
     assert again.out.count("\n") == 1 + again.out.count("Note:"), "one line for each tag that was failing, and the notes"
 
 
-def test_retry_tells_what_the_platform_imports_and_what_is_refused(ns: Namespace, start: Start, run: Run) -> None:
+def test_retry_tells_what_the_platform_imports_and_what_is_refused(ns: Namespace, start: Start, run: Commands) -> None:
     """Each outcome in a line of its own."""
     start()
     every_kind(ns)
@@ -228,7 +196,7 @@ def test_retry_tells_what_the_platform_imports_and_what_is_refused(ns: Namespace
         assert says in outcome.out
 
 
-def test_retry_of_a_whole_repository_tells_what_became_of_it(ns: Namespace, start: Start, run: Run) -> None:
+def test_retry_of_a_whole_repository_tells_what_became_of_it(ns: Namespace, start: Start, run: Commands) -> None:
     """One line while it fails, and one for each of its tags once it has some."""
     ns.digest_mirrors()
     start(controller={"retry": {"initialSeconds": 200, "maximumSeconds": 300}})
@@ -246,7 +214,7 @@ def test_retry_of_a_whole_repository_tells_what_became_of_it(ns: Namespace, star
     ), healed  # fmt: skip
 
 
-def test_explain_tells_the_whole_story(ns: Namespace, start: Start, run: Run) -> None:
+def test_explain_tells_the_whole_story(ns: Namespace, start: Start, run: Commands) -> None:
     """Why it failed, what was tried, what came of it, who follows."""
     start()
     every_kind(ns)
@@ -262,15 +230,7 @@ def test_explain_tells_the_whole_story(ns: Namespace, start: Start, run: Run) ->
     assert "is blocked by" in refused.out
 
 
-def requests_of(cluster: Cluster, mark: int, ns: Namespace) -> list[Any]:
-    """What the viewer asked for with our program."""
-    assert isinstance(cluster.log, AuditLog)
-    user = f"system:serviceaccount:{ns.name}:viewer"
-    entries = cluster.log.entries(mark)
-    return [e for e in entries if e["user"]["username"] == user and e["userAgent"].startswith("kubectl-mirrorstream")]
-
-
-def test_read_only_commands_read_only(ns: Namespace, start: Start, run: Run) -> None:
+def test_read_only_commands_read_only(ns: Namespace, start: Start, run: Commands) -> None:
     """The commands change nothing, ask no registry and read no Secret."""
     if ns.cluster.backend != SIMULATOR:
         pytest.skip("administrators are not in the audit log")

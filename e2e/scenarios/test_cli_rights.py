@@ -8,29 +8,19 @@ import pytest
 from mirrorstream.kube.client import ApiError, load_client
 
 from e2e.scenarios.conftest import Start
-from e2e.scenarios.test_cli import STATES, Run, every_kind, requests_of
 from e2e.testbed.cluster import Cluster, Namespace
 from e2e.testbed.controlplane.build import components
+from e2e.testbed.every_state import STATES, every_kind, requests_of
 from e2e.testbed.installation import with_token
 from e2e.testbed.programs.commands import Commands
 from e2e.testbed.programs.program import PROGRAM
-from e2e.testbed.roles import account_with
+from e2e.testbed.roles import VIEW, account_with
 from e2e.testbed.streams import IMAGE_API, tag
 from e2e.testbed.support.waiting import wait_for
 
-VIEW = [
-    {
-        "apiGroups": ["image.openshift.io"],
-        "resources": ["imagestreams", "imagestreamtags", "imagestreamimages"],
-        "verbs": ["get", "list", "watch"],
-    },
-    {"apiGroups": [""], "resources": ["events", "configmaps", "pods"], "verbs": ["get", "list", "watch"]},
-]
-"""What OpenShift's role `view` gives of what matters here."""
-
 
 @pytest.fixture
-def viewer(ns: Namespace, authorized: Cluster, tmp_path: Path) -> Run:
+def viewer(ns: Namespace, authorized: Cluster, tmp_path: Path) -> Commands:
     """Commands of an account that has `view` in the scenario's namespace, and nothing anywhere else."""
     token = account_with(ns.client, ns.name, "viewer", VIEW)
     kubeconfig = with_token(tmp_path / "viewer.kubeconfig", authorized.kubeconfig, token)
@@ -47,7 +37,7 @@ def viewer(ns: Namespace, authorized: Cluster, tmp_path: Path) -> Run:
     return Commands(kubeconfig, tmp_path)
 
 
-def test_a_viewer_gets_a_useful_answer_by_reads_alone(ns: Namespace, authorized: Cluster, start: Start, viewer: Run) -> None:
+def test_a_viewer_gets_a_useful_answer_by_reads_alone(ns: Namespace, authorized: Cluster, start: Start, viewer: Commands) -> None:
     """What may not be seen is said; the audit log has nothing but reads, and none of a Secret."""
     start()
     every_kind(ns)
@@ -82,7 +72,7 @@ def test_a_viewer_gets_a_useful_answer_by_reads_alone(ns: Namespace, authorized:
     assert "secrets" not in {entry["objectRef"]["resource"] for entry in requests}
 
 
-def test_a_viewer_may_not_retry_and_is_told_so(ns: Namespace, authorized: Cluster, viewer: Run) -> None:
+def test_a_viewer_may_not_retry_and_is_told_so(ns: Namespace, authorized: Cluster, viewer: Commands) -> None:
     """One clear error; nothing has been written."""
     ns.create("app", tag("v1", ns.source("app:v1")))
     ns.wait_failed("app", "v1")
@@ -121,7 +111,7 @@ def test_an_editor_retries(ns: Namespace, authorized: Cluster, start: Start, tmp
 
 @pytest.fixture
 def plugin(authorized: Cluster, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
-    """Run `kubectl …` with our programs on the path."""
+    """Commands `kubectl …` with our programs on the path."""
     program = components() / "kubectl"
     monkeypatch.setenv("PATH", f"{PROGRAM.parent}:/usr/bin:/bin")
     monkeypatch.setenv("HOME", str(tmp_path))

@@ -12,7 +12,6 @@ from pathlib import Path
 
 import pytest
 
-from e2e.scenarios.test_pods import _seen_as
 from e2e.testbed.backends import CONTROLPLANE, SIMULATOR, Choice
 from e2e.testbed.cluster import Cluster, Namespace
 from e2e.testbed.hosted import REFUSAL, refusal, settings_from_outside
@@ -20,6 +19,7 @@ from e2e.testbed.mirrorsets import CONTENT_SOURCES, MIRROR_SETS
 from e2e.testbed.owncluster import new_cluster
 from e2e.testbed.programs.commands import Commands
 from e2e.testbed.programs.hooks import registered, wait_asked
+from e2e.testbed.programs.installed import rewrites
 from e2e.testbed.programs.program import Controller, Webhook, running
 from e2e.testbed.registries.registry import Registry
 from e2e.testbed.streams import tag
@@ -148,7 +148,7 @@ def test_a_pod_gets_the_image_of_a_healed_tag(registry: bool, hosted: Hosted, we
         ns.create("app", tag("v1", source))
         ns.wait_healed("app", "v1", digest)
         repository = ns.get("app")["status"].get("dockerImageRepository") if registry else ns.source("app")
-        wait_for("a pod gets the digest", partial(_seen_as, ns, source, f"{repository}@{digest}"))
+        wait_for("a pod gets the digest", partial(rewrites, ns, source, f"{repository}@{digest}"))
 
 
 @pytest.mark.usefixtures("controller")

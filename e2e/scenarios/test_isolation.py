@@ -11,13 +11,14 @@ import pytest
 from mirrorstream.kube.client import ApiError
 
 from e2e.scenarios.conftest import Hook, Start
-from e2e.scenarios.test_pods import images, settled
-from e2e.scenarios.test_tenants import tenant
 from e2e.testbed.cluster import Cluster, Namespace
 from e2e.testbed.programs.commands import Commands
+from e2e.testbed.programs.installed import settled
 from e2e.testbed.programs.program import Webhook
 from e2e.testbed.streams import IMAGE_API, tag
 from e2e.testbed.support.waiting import wait_for
+from e2e.testbed.tenant import tenant
+from e2e.testbed.workloads import images
 
 Object = dict[str, Any]
 IMAGES = f"{IMAGE_API}/namespaces"

@@ -1,9 +1,10 @@
 """What monitoring asks of others: the API server's own metrics about the webhook are called as alerts and panels call them."""
 
 from e2e.scenarios.conftest import Hook, Start
-from e2e.scenarios.test_pods import healed, images, settled
 from e2e.testbed.cluster import Cluster, Namespace
+from e2e.testbed.programs.installed import healed, settled
 from e2e.testbed.support.waiting import wait_for
+from e2e.testbed.workloads import images
 
 NAMED = 'name="pods.mirrorstream.github.io"'
 FAILED_OPEN = "apiserver_admission_webhook_fail_open_count"

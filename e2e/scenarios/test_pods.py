@@ -1,6 +1,5 @@
 """Pods whose image belongs to a Local tag get its digest, as they can pull it, on every back end; all others stay as they are."""
 
-import json
 from contextlib import ExitStack
 from functools import partial
 from typing import Any
@@ -12,45 +11,14 @@ from e2e.scenarios.conftest import Hook, Start
 from e2e.testbed.backends import CONTROLPLANE, SIMULATOR, Choice
 from e2e.testbed.cluster import Cluster, Namespace
 from e2e.testbed.programs.hooks import SIGNATURES, signature_policy
+from e2e.testbed.programs.installed import healed, rewrites, settled
 from e2e.testbed.programs.program import Webhook
-from e2e.testbed.streams import following, tag
+from e2e.testbed.streams import tag
 from e2e.testbed.support.waiting import wait_for
+from e2e.testbed.workloads import images, originals
 
 Object = dict[str, Any]
-ORIGINALS = "mirrorstream.github.io/original-images"
 LABEL = {"mirrorstream.github.io/rewrite": "disabled"}
-
-
-def images(pod: Object) -> list[str]:
-    """The images of a pod's containers."""
-    return [container["image"] for container in pod["spec"]["containers"]]
-
-
-def originals(pod: Object) -> Any:
-    """What the annotation says; None without it."""
-    text = (pod["metadata"].get("annotations") or {}).get(ORIGINALS)
-    return json.loads(text) if text else None
-
-
-def healed(ns: Namespace, start: Start, name: str = "app") -> tuple[str, str]:
-    """A stream whose tag v1 was healed through a mirror: the reference that users write, and what a pod is to get."""
-    digest = ns.put("good", f"{name}:v1")
-    ns.digest_mirrors()
-    start()
-    ns.create(name, tag("v1", ns.source(f"{name}:v1")), following("latest", "v1"))
-    ns.wait_healed(name, "v1", digest)
-    repository = ns.get(name)["status"]["dockerImageRepository"]
-    return ns.source(f"{name}:v1"), f"{repository}@{digest}"
-
-
-def _seen_as(ns: Namespace, source: str, wanted: str) -> bool:
-    """Whether a pod with an image would get another now."""
-    return images(ns.pod("seen", source, dry_run=True)) == [wanted]
-
-
-def settled(ns: Namespace, source: str, wanted: str) -> None:
-    """Wait until the webhook knows what the API server knows: it watches, too."""
-    wait_for("the webhook has seen the heal", lambda: _seen_as(ns, source, wanted))
 
 
 def test_a_pod_that_names_the_upstream_runs_from_the_internal_registry(ns: Namespace, start: Start, hook: Hook) -> None:
@@ -106,12 +74,12 @@ def test_a_shared_namespace_serves_those_who_may_pull_from_it(ns: Namespace, sta
         webhook = hook(other, stranger, webhook={"sharedNamespaces": [ns.name]})
         ns.deny_pulls(f"{stranger.name}:default")
         ns.allow_pulls(everybody=True)
-        wait_for("it is rewritten", lambda: _seen_as(other, source, wanted))
+        wait_for("it is rewritten", lambda: rewrites(other, source, wanted))
         if cluster.backend == SIMULATOR:
             assert images(stranger.pod("app", source)) == [source]
             assert webhook.metric("mirrorstream_webhook_images_total", result="no-access") >= 1
         webhook.configure({"webhook": {"sharedNamespaces": []}})
-        wait_for("it is shared no more", lambda: _seen_as(other, source, source))
+        wait_for("it is shared no more", lambda: rewrites(other, source, source))
 
 
 def test_without_the_right_to_pull_a_pod_is_not_pointed_at_the_internal_registry(ns: Namespace, start: Start, hook: Hook) -> None:
@@ -253,7 +221,7 @@ def test_a_namespace_opts_out_by_its_label(ns: Namespace, start: Start, hook: Ho
     path = f"/api/v1/namespaces/{ns.name}"
     for labels, expected in ((LABEL, source), ({"mirrorstream.github.io/rewrite": None}, wanted)):
         ns.client.request("PATCH", path, body={"metadata": {"labels": labels}}, content_type="application/merge-patch+json")
-        wait_for("the label counts", partial(_seen_as, ns, source, expected))
+        wait_for("the label counts", partial(rewrites, ns, source, expected))
 
 
 def test_what_guards_the_upstream_image_is_never_walked_around(ns: Namespace, start: Start, hook: Hook) -> None:
@@ -264,7 +232,7 @@ def test_what_guards_the_upstream_image_is_never_walked_around(ns: Namespace, st
     settled(ns, source, wanted)
     path = f"{SIGNATURES}/namespaces/{ns.name}/imagepolicies"
     ns.client.request("POST", path, body=signature_policy("ImagePolicy", "signed", ns.source("app")))
-    wait_for("the policy counts", lambda: _seen_as(ns, source, source))
+    wait_for("the policy counts", lambda: rewrites(ns, source, source))
     assert webhook.metric("mirrorstream_webhook_images_total", result="signature-policy") >= 1
     ns.client.request("DELETE", f"{path}/signed")
     settled(ns, source, wanted)
@@ -281,7 +249,7 @@ def test_a_registry_that_is_blocked_later_is_respected(ns: Namespace, start: Sta
     blocked = ns.source("app")
     cluster.change_image_config(lambda spec: spec["registrySources"]["blockedRegistries"].append(blocked))
     try:
-        wait_for("it is left alone", lambda: _seen_as(ns, source, source))
+        wait_for("it is left alone", lambda: rewrites(ns, source, source))
         assert webhook.metric("mirrorstream_webhook_images_total", result="blocked") >= 1
     finally:
         cluster.change_image_config(lambda spec: spec["registrySources"]["blockedRegistries"].remove(blocked))
@@ -315,7 +283,7 @@ def test_a_pod_before_its_tag_is_healed_waits_for_the_tag(ns: Namespace, start: 
     ns.wait_failed("app", "v1")
     repository = ns.get("app")["status"]["dockerImageRepository"]
     webhook = hook()
-    wait_for("the webhook knows the failure", lambda: _seen_as(ns, source, f"{repository}:v1"))
+    wait_for("the webhook knows the failure", lambda: rewrites(ns, source, f"{repository}:v1"))
     pod = ns.pod("app", source)
     assert images(pod) == [f"{repository}:v1"]
     assert originals(pod) == {"c0": source}

@@ -11,9 +11,9 @@ from typing import Protocol
 import pytest
 
 from e2e.scenarios.conftest import Start
-from e2e.scenarios.test_pods import _seen_as
 from e2e.testbed.cluster import Cluster, Namespace
 from e2e.testbed.programs.hooks import registered, wait_asked
+from e2e.testbed.programs.installed import rewrites
 from e2e.testbed.programs.program import Webhook, running
 from e2e.testbed.registries.docker_registry import PROGRAM, DockerRegistry
 from e2e.testbed.registries.registry import Registry
@@ -158,7 +158,7 @@ def test_a_mirror_that_is_insecure_for_nodes_only(own_cluster: Callable[..., Clu
         webhook = stack.enter_context(running(Webhook(cluster.webhook, tmp_path, {"webhook": {"pendingPods": "report"}})))
         stack.enter_context(registered(webhook, cluster.client, [ns.name]))
         wait_asked(webhook, ns)
-        wait_for("the mirror's digest", partial(_seen_as, ns, source, by_mirror))
+        wait_for("the mirror's digest", partial(rewrites, ns, source, by_mirror))
         repository = ns.get("app")["status"]["dockerImageRepository"]
         ns.change("app", lambda stream: stream["spec"]["tags"][0].update(importPolicy={"insecure": True}))
-        wait_for("the internal registry", partial(_seen_as, ns, source, f"{repository}@{digest}"))
+        wait_for("the internal registry", partial(rewrites, ns, source, f"{repository}@{digest}"))

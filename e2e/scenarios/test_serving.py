@@ -10,10 +10,10 @@ import pytest
 from mirrorstream.kube.client import ClientError
 
 from e2e.scenarios.conftest import Start
-from e2e.scenarios.test_pods import healed
 from e2e.testbed.backends import EXISTING, SIMULATOR
 from e2e.testbed.cluster import Cluster, Namespace
 from e2e.testbed.load import Load
+from e2e.testbed.programs.installed import healed
 from e2e.testbed.programs.program import Webhook, running
 from e2e.testbed.support.forwarder import forwarding
 from e2e.testbed.support.waiting import wait_for

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from e2e.scenarios.conftest import Start
-from e2e.scenarios.test_pods import _seen_as
 from e2e.testbed.cluster import SIGNATURE_POLICIES, Cluster
 from e2e.testbed.programs.hooks import registered, signature_policy, wait_asked
+from e2e.testbed.programs.installed import rewrites
 from e2e.testbed.programs.program import Webhook, running
 from e2e.testbed.streams import tag
 from e2e.testbed.support.waiting import wait_for
@@ -41,7 +41,7 @@ def test_signature_policies_that_a_cluster_gets_later_count_at_once(
         stack.enter_context(registered(webhook, cluster.client, [ns.name]))
         wait_asked(webhook, ns)
         for name in names:
-            wait_for("it is served", partial(_seen_as, ns, sources[name], wanted[name]))
+            wait_for("it is served", partial(rewrites, ns, sources[name], wanted[name]))
         cluster.serve_signature_policies(version)
         for name, kind, path in (
             ("app", "ImagePolicy", f"namespaces/{ns.name}/imagepolicies"),
@@ -50,4 +50,4 @@ def test_signature_policies_that_a_cluster_gets_later_count_at_once(
             body = {**signature_policy(kind, "signed", ns.source(name)), "apiVersion": f"config.openshift.io/{version}"}
             cluster.client.request("POST", f"/apis/config.openshift.io/{version}/{path}", body=body)
         for name in names:
-            wait_for("the policy counts", partial(_seen_as, ns, sources[name], sources[name]))
+            wait_for("the policy counts", partial(rewrites, ns, sources[name], sources[name]))

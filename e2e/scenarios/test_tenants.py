@@ -1,47 +1,17 @@
 """What a user of one namespace can make mirrorstream do: nothing that the platform would not do for that user."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
-from mirrorstream.kube.client import ApiError, Client, load_client
+from mirrorstream.kube.client import ApiError, Client
 
 from e2e.scenarios.conftest import Start
 from e2e.testbed.cluster import Cluster, Namespace
 from e2e.testbed.controlplane.arguments import OWN_NAMESPACE
-from e2e.testbed.installation import with_token
 from e2e.testbed.mirrorsets import MIRROR_SETS
-from e2e.testbed.roles import account_with
 from e2e.testbed.streams import IMAGE_API, tag
-from e2e.testbed.support.waiting import wait_for
-
-
-@contextmanager
-def tenant(ns: Namespace, folder: Path) -> Iterator[Client]:
-    """An owner of one namespace and of nothing else: all verbs on streams, imports, secrets and Events there."""
-    streams = ["imagestreams", "imagestreamimports", "imagestreamtags", "imagestreamimages", "imagestreammappings"]
-    rules = [
-        {"apiGroups": ["image.openshift.io"], "resources": streams, "verbs": ["*"]},
-        {"apiGroups": [""], "resources": ["secrets", "events", "serviceaccounts", "pods"], "verbs": ["*"]},
-    ]
-    token = account_with(ns.client, ns.name, "tenant", rules)
-    kubeconfig = with_token(folder / f"tenant-{ns.name}.kubeconfig", ns.cluster.kubeconfig, token)
-    client = load_client(str(kubeconfig), in_cluster=False, user_agent="tenant")
-    wait_for("the role is in force", lambda: _may(client, f"{IMAGE_API}/namespaces/{ns.name}/imagestreams"))
-    yield client
-    client.close()
-
-
-def _may(client: Client, path: str) -> bool:
-    try:
-        client.get(path)
-    except ApiError as error:
-        if error.status != 403:
-            raise
-        return False
-    return True
+from e2e.testbed.tenant import tenant
 
 
 def _create(client: Client, ns: Namespace, name: str, *tags: Any, **metadata: Any) -> None:

@@ -17,15 +17,16 @@ import yaml
 from mirrorstream.kube.client import ApiError, Client, load_client
 
 from e2e.scenarios.conftest import Hook, Kubectl, Start
-from e2e.scenarios.test_pods import healed, images, originals, settled
 from e2e.testbed.audit import AuditLog
 from e2e.testbed.cluster import Cluster, Namespace
 from e2e.testbed.installation import with_token
 from e2e.testbed.programs.hooks import configuration
+from e2e.testbed.programs.installed import healed, settled
 from e2e.testbed.roles import account_with
 from e2e.testbed.support.certificates import Authority, serving_context
 from e2e.testbed.support.serving import EndableServer
 from e2e.testbed.support.waiting import wait_for
+from e2e.testbed.workloads import images, originals
 
 Object = dict[str, Any]
 

@@ -8,6 +8,15 @@ from e2e.testbed.installation import RBAC
 
 Object = dict[str, Any]
 PULL: Object = {"apiGroups": ["image.openshift.io"], "resources": ["imagestreams/layers"], "verbs": ["get"]}
+VIEW = [
+    {
+        "apiGroups": ["image.openshift.io"],
+        "resources": ["imagestreams", "imagestreamtags", "imagestreamimages"],
+        "verbs": ["get", "list", "watch"],
+    },
+    {"apiGroups": [""], "resources": ["events", "configmaps", "pods"], "verbs": ["get", "list", "watch"]},
+]
+"""What OpenShift's role `view` gives of what matters here."""
 
 
 def group(name: str) -> Object:

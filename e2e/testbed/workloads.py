@@ -1,5 +1,6 @@
 """Pods on a node, as their owners see them."""
 
+import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -108,3 +109,17 @@ def deployment_body(name: str, *images: str, replicas: int = 1, **spec: Any) -> 
         "metadata": {"name": name},
         "spec": {"replicas": replicas, "selector": {"matchLabels": labels}, "template": template},
     }
+
+
+ORIGINALS = "mirrorstream.github.io/original-images"
+
+
+def images(pod: Object) -> list[str]:
+    """The images of a pod's containers."""
+    return [container["image"] for container in pod["spec"]["containers"]]
+
+
+def originals(pod: Object) -> Any:
+    """What the annotation says; None without it."""
+    text = (pod["metadata"].get("annotations") or {}).get(ORIGINALS)
+    return json.loads(text) if text else None

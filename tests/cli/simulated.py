@@ -11,9 +11,10 @@ from mirrorstream.kube.client import Client
 from mirrorstream_cli.polling import Clock
 
 from e2e.testbed.simulator.simulator import Simulator
-from tests.diagnose.builders import DIGEST
+from tests.diagnose.builders import DIGEST, SOURCE
 
 Run = Callable[..., int]
+Object = dict[str, Any]
 STREAMS = "/apis/image.openshift.io/v1/namespaces/ns/imagestreams"
 DEAD = "localhost:1/team/app:v1"
 MIRRORED = "localhost:2/mirror/team/app:v1"
@@ -90,3 +91,32 @@ def configure(client: Client, text: str) -> None:
     client.request("POST", "/api/v1/namespaces", body={"metadata": {"name": "mirrorstream"}})
     body = {"metadata": {"name": "mirrorstream-config"}, "data": {"config.yaml": text}}
     client.request("POST", "/api/v1/namespaces/mirrorstream/configmaps", body=body)
+
+
+def pod(name: str = "web", *images: str, reason: str = "ImagePullBackOff", namespace: str = "ns", **metadata: Any) -> Object:
+    """A pending pod whose containers' images cannot be pulled."""
+    names = [f"c{number}" for number in range(len(images or (SOURCE,)))]
+    waiting = {"reason": reason, "message": "Back-off pulling image"}
+    return {
+        "metadata": {"name": name, "namespace": namespace, "uid": f"{name}-uid", **metadata},
+        "spec": {"containers": [{"name": n, "image": i} for n, i in zip(names, images or (SOURCE,), strict=True)]},
+        "status": {"phase": "Pending", "containerStatuses": [{"name": n, "state": {"waiting": waiting}} for n in names]},
+    }
+
+
+def local(client: Client) -> None:
+    """Make the stream's tag Local."""
+    found = client.get(f"{STREAMS}/app")
+    found["spec"]["tags"][0]["referencePolicy"] = {"type": "Local"}
+    client.request("PUT", f"{STREAMS}/app", body=found)
+
+
+def create(client: Client, document: Object) -> Object:
+    """Make a pod, with its status."""
+    body = {key: value for key, value in document.items() if key != "status"}
+    namespace = document["metadata"]["namespace"]
+    body["metadata"].pop("uid")
+    made: Object = client.request("POST", f"/api/v1/namespaces/{namespace}/pods", body=body)
+    path = f"/api/v1/namespaces/{namespace}/pods/{made['metadata']['name']}/status"
+    answer: Object = client.request("PUT", path, body={**made, "status": document["status"]})
+    return answer

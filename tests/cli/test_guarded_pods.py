@@ -6,8 +6,7 @@ from typing import Any
 import pytest
 from mirrorstream.kube.client import Client
 
-from tests.cli.simulated import DEAD, Run, cover, heal
-from tests.cli.test_hanging_pods import create, local, pod
+from tests.cli.simulated import DEAD, Run, cover, create, heal, local, pod
 
 Object = dict[str, Any]
 

@@ -33,7 +33,7 @@ from mirrorstream_webhook.pending_pods import repair
 
 from e2e.testbed.simulator.simulator import Simulator
 from e2e.testbed.support.waiting import wait_for
-from tests.cli.simulated import DEAD, STREAMS, Run, configure, cover, event, fail, heal
+from tests.cli.simulated import DEAD, Run, configure, cover, create, event, fail, heal, local, pod
 from tests.diagnose.builders import DIGEST, NOW, POLICY, SOURCE, attempt, failure, history, item
 
 Object = dict[str, Any]
@@ -54,17 +54,6 @@ def stream(status: Object, name: str = "app", namespace: str = "ns", policy: str
             "status": {"dockerImageRepository": HERE.replace("ns", namespace), "tags": [{"tag": "v1", **status}]},
         }
     )
-
-
-def pod(name: str = "web", *images: str, reason: str = "ImagePullBackOff", namespace: str = "ns", **metadata: Any) -> Object:
-    """A pending pod whose containers' images cannot be pulled."""
-    names = [f"c{number}" for number in range(len(images or (SOURCE,)))]
-    waiting = {"reason": reason, "message": "Back-off pulling image"}
-    return {
-        "metadata": {"name": name, "namespace": namespace, "uid": f"{name}-uid", **metadata},
-        "spec": {"containers": [{"name": n, "image": i} for n, i in zip(names, images or (SOURCE,), strict=True)]},
-        "status": {"phase": "Pending", "containerStatuses": [{"name": n, "state": {"waiting": waiting}} for n in names]},
-    }
 
 
 def read(document: Object) -> Pod:
@@ -262,24 +251,6 @@ def test_nothing_is_said_where_nothing_hangs() -> None:
 
 
 # On a cluster.
-
-
-def local(client: Client) -> None:
-    """Make the stream's tag Local."""
-    found = client.get(f"{STREAMS}/app")
-    found["spec"]["tags"][0]["referencePolicy"] = {"type": "Local"}
-    client.request("PUT", f"{STREAMS}/app", body=found)
-
-
-def create(client: Client, document: Object) -> Object:
-    """Make a pod, with its status."""
-    body = {key: value for key, value in document.items() if key != "status"}
-    namespace = document["metadata"]["namespace"]
-    body["metadata"].pop("uid")
-    made: Object = client.request("POST", f"/api/v1/namespaces/{namespace}/pods", body=body)
-    path = f"/api/v1/namespaces/{namespace}/pods/{made['metadata']['name']}/status"
-    answer: Object = client.request("PUT", path, body={**made, "status": document["status"]})
-    return answer
 
 
 def tell(client: Client, told: Mapping[str, Any], message: str) -> None:

@@ -9,7 +9,7 @@ from mirrorstream_controller.importer import FetchedImage
 
 from tests.controller.bed import KEY, Bed, Storing, storing
 from tests.controller.builders import Object, failure, item, stream
-from tests.controller.test_images import FETCHED, THROUGH, Store
+from tests.controller.image_store import FETCHED, THROUGH, Store
 
 HOSTED = 600
 RETRY = "mirrorstream.github.io/retry"

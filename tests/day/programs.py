@@ -164,3 +164,8 @@ def our_threads() -> int:
         for thread in threading.enumerate()
         if not thread.name.startswith(("Thread-", "platform-", "MainThread", "execnet", "pytest"))
     )
+
+
+MAY_GROW = {"descriptors": 32, "threads": IMPORTS, "KiB": 256}
+"""Idle connections and idle threads for imports are kept for the next need, up to a limit; of memory, blocks that CPython reuses
+elsewhere are counted where they were made first. Everything else may vary by a tenth, and by two."""

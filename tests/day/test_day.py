@@ -13,7 +13,7 @@ import pytest
 import structlog
 
 from tests.day.cluster import OUTAGE, STREAMS, Cluster
-from tests.day.programs import IMPORTS
+from tests.day.programs import MAY_GROW
 from tests.model import SOAK
 
 log = structlog.get_logger(__name__)
@@ -29,9 +29,6 @@ RESTARTS = (35, 11 * 60 + 5, 17 * 60 + 50) if SOAK else (95,)
 """In these minutes of the day the controller is restarted."""
 WRITES = STREAMS * 4 + 6 + 3
 """In an hour: each stream with scheduled tags fails four times, six streams are created, and three builds."""
-MAY_GROW = {"descriptors": 32, "threads": IMPORTS, "KiB": 256}
-"""Idle connections and idle threads for imports are kept for the next need, up to a limit; of memory, blocks that CPython reuses
-elsewhere are counted where they were made first. Everything else may vary by a tenth, and by two."""
 
 
 @pytest.fixture

@@ -18,7 +18,7 @@ from mirrorstream.runtime.settings import Settings
 from e2e.testbed.controllers.hosted_catalogs import CATALOGS
 from tests.day.cluster import SCHEDULED_SECONDS
 from tests.day.management import ManagementCluster
-from tests.day.test_day import MAY_GROW
+from tests.day.programs import MAY_GROW
 from tests.model import SOAK
 
 log = structlog.get_logger(__name__)

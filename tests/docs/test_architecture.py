@@ -30,6 +30,17 @@ def test_no_module_is_over_400_lines() -> None:
     assert {name: lines for name, lines in lengths.items() if lines > 400} == {}
 
 
+def test_no_test_module_is_imported_by_another() -> None:
+    """What tests share lives beside them, in builders, conftest or the test bed."""
+    found = {
+        path.relative_to(PROJECT).as_posix(): imports
+        for root in ("e2e", "tests")
+        for path in (PROJECT / root).rglob("*.py")
+        if (imports := re.findall(r"^\s*(?:from|import) .*\btest_\w+.*", path.read_text(encoding="utf-8"), re.MULTILINE))
+    }
+    assert found == {}
+
+
 def test_every_room_is_in_the_picture() -> None:
     """The layers of the import contract, by their last names."""
     text = (PROJECT / "pyproject.toml").read_text(encoding="utf-8")

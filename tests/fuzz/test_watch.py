@@ -16,8 +16,7 @@ from e2e.testbed.support.waiting import wait_for
 from tests.fuzz.bounds import LARGEST, examples, grows_linearly
 from tests.fuzz.corpus import raw_cases
 from tests.fuzz.values import json_values
-from tests.kube.conftest import Request, Script, client, script
-from tests.kube.test_informer import Cluster, Thing, informers, names, thing
+from tests.kube.conftest import Cluster, Request, Script, Thing, client, informers, names, script, thing
 
 __all__ = ["client", "informers", "script"]  # fixtures
 Object = dict[str, Any]

@@ -1,4 +1,4 @@
-"""A scripted API server: each request is answered by a function of the test."""
+"""A scripted API server: each request is answered by a function of the test. Informers of things on it."""
 
 import http.server
 import json
@@ -7,13 +7,17 @@ import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qs, urlsplit
 
+import msgspec
 import pytest
 import yaml
 from mirrorstream.kube.client import Client, load_client
+from mirrorstream.kube.informer import Change, Informer
 
 from e2e.testbed.support.certificates import Authority
 
+Object = dict[str, Any]
 Handle = Callable[["Request"], None]
 
 
@@ -126,3 +130,71 @@ def client(script: Script, tmp_path: Path) -> Client:
     found = load_client(str(script.kubeconfig(tmp_path / "kubeconfig")), in_cluster=False)
     found._sleep = lambda seconds: None
     return found
+
+
+class Thing(msgspec.Struct):
+    """What is kept of an object."""
+
+    metadata: dict[str, Any]
+    value: int = 0
+
+
+def thing(name: str, version: int, value: Any = 0) -> Object:
+    """An object."""
+    return {"metadata": {"name": name, "namespace": "ns", "resourceVersion": str(version)}, "value": value}
+
+
+class Cluster:
+    """A script for lists and watches: `watches` says what each watch does, one after another; then they stay silent."""
+
+    def __init__(self, script: Script, *items: Object, version: int = 10) -> None:
+        self.script, self.items, self.version = script, list(items), version
+        self.watches: list[Callable[[Request], None]] = []
+        self.lists: list[Callable[[Request], None]] = []
+        script.handle = self.handle
+
+    def handle(self, request: Request) -> None:
+        """Answer a list or a watch."""
+        query = parse_qs(urlsplit(request.path).query)
+        if "watch" in query:
+            behave = self.watches.pop(0) if self.watches else self.silent
+        else:
+            behave = self.lists.pop(0) if self.lists else self.whole
+        behave(request)
+
+    def whole(self, request: Request) -> None:
+        """A list."""
+        request.answer(200, {"metadata": {"resourceVersion": str(self.version)}, "items": self.items})
+
+    def silent(self, request: Request) -> None:
+        """A watch without events."""
+        request.stream()
+        self.script.ended.wait(600)
+
+    def count(self, watch: bool) -> int:
+        """How many watches or lists were asked for."""
+        return sum(("watch=1" in path) is watch for _, path in self.script.requests)
+
+
+@pytest.fixture
+def informers() -> Any:
+    """Make informers that are stopped at the end and hardly wait."""
+    made: list[Informer[Thing]] = []
+
+    def make(client: Client, **more: Any) -> tuple[Informer[Thing], list[Change[Thing]]]:
+        changes: list[Change[Thing]] = []
+        read = msgspec.json.Decoder(Thing).decode
+        more.setdefault("wait", lambda event, seconds: event.wait(min(seconds, 0.01)))
+        informer = Informer(client, "/things", read, changes.append, name="things", **more)
+        made.append(informer)
+        informer.start()
+        return informer, changes
+
+    yield make
+    for informer in made:
+        informer.stop()
+
+
+def names(informer: Informer[Thing]) -> dict[str, int]:
+    """What it knows."""
+    return {item.metadata["name"]: item.value for item in informer.objects()}

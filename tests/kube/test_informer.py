@@ -6,84 +6,13 @@ from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import mirrorstream.kube.client
-import msgspec
 import pytest
 from mirrorstream.kube.client import Client
-from mirrorstream.kube.informer import ABSENT_SECONDS, Change, Informer
+from mirrorstream.kube.informer import ABSENT_SECONDS
 from mirrorstream.runtime.informer_metrics import stale_informer
 
 from e2e.testbed.support.waiting import wait_for
-from tests.kube.conftest import Request, Script
-
-Object = dict[str, Any]
-
-
-class Thing(msgspec.Struct):
-    """What is kept of an object."""
-
-    metadata: dict[str, Any]
-    value: int = 0
-
-
-def thing(name: str, version: int, value: Any = 0) -> Object:
-    """An object."""
-    return {"metadata": {"name": name, "namespace": "ns", "resourceVersion": str(version)}, "value": value}
-
-
-class Cluster:
-    """A script for lists and watches: `watches` says what each watch does, one after another; then they stay silent."""
-
-    def __init__(self, script: Script, *items: Object, version: int = 10) -> None:
-        self.script, self.items, self.version = script, list(items), version
-        self.watches: list[Callable[[Request], None]] = []
-        self.lists: list[Callable[[Request], None]] = []
-        script.handle = self.handle
-
-    def handle(self, request: Request) -> None:
-        """Answer a list or a watch."""
-        query = parse_qs(urlsplit(request.path).query)
-        if "watch" in query:
-            behave = self.watches.pop(0) if self.watches else self.silent
-        else:
-            behave = self.lists.pop(0) if self.lists else self.whole
-        behave(request)
-
-    def whole(self, request: Request) -> None:
-        """A list."""
-        request.answer(200, {"metadata": {"resourceVersion": str(self.version)}, "items": self.items})
-
-    def silent(self, request: Request) -> None:
-        """A watch without events."""
-        request.stream()
-        self.script.ended.wait(600)
-
-    def count(self, watch: bool) -> int:
-        """How many watches or lists were asked for."""
-        return sum(("watch=1" in path) is watch for _, path in self.script.requests)
-
-
-@pytest.fixture
-def informers() -> Any:
-    """Make informers that are stopped at the end and hardly wait."""
-    made: list[Informer[Thing]] = []
-
-    def make(client: Client, **more: Any) -> tuple[Informer[Thing], list[Change[Thing]]]:
-        changes: list[Change[Thing]] = []
-        read = msgspec.json.Decoder(Thing).decode
-        more.setdefault("wait", lambda event, seconds: event.wait(min(seconds, 0.01)))
-        informer = Informer(client, "/things", read, changes.append, name="things", **more)
-        made.append(informer)
-        informer.start()
-        return informer, changes
-
-    yield make
-    for informer in made:
-        informer.stop()
-
-
-def names(informer: Informer[Thing]) -> dict[str, int]:
-    """What it knows."""
-    return {item.metadata["name"]: item.value for item in informer.objects()}
+from tests.kube.conftest import Cluster, Request, Script, names, thing
 
 
 def test_events_are_followed_and_older_ones_ignored(script: Script, client: Client, informers: Any) -> None:

@@ -11,10 +11,7 @@ from mirrorstream.kube.client import Client
 from mirrorstream.kube.informer import WATCH_SECONDS
 
 from e2e.testbed.support.waiting import wait_for
-from tests.kube.conftest import Request, Script
-from tests.kube.test_informer import Cluster, informers, names, thing
-
-__all__ = ["informers"]
+from tests.kube.conftest import Cluster, Request, Script, names, thing
 
 
 def test_what_differs_is_taken_whatever_its_version(script: Script, client: Client, informers: Any) -> None:

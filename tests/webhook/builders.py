@@ -1,5 +1,7 @@
 """Objects for the webhook's tests, as the API has them."""
 
+import json
+from collections.abc import Mapping
 from typing import Any
 
 from mirrorstream.imagestream.model import imagestream_from
@@ -128,3 +130,34 @@ class Bed:
         """Result, reason and target for a pod with one image."""
         (examined,) = self.review(pod(reference, **spec), namespace=namespace).images
         return examined.decision.result, examined.decision.reason, examined.decision.target
+
+
+ANNOTATION = "mirrorstream.github.io/original-images"
+OURS = f"{REGISTRY}/openshift/app@{digest(1)}"
+AT_SOURCE = f"{SOURCE}@{digest(1)}"
+HEALED = stream("app", tag("v1", f"{SOURCE}:v1", imported(1), failure="dial tcp: connect: connection refused"))
+
+
+def hanging(
+    *images: str,
+    reason: str = "ImagePullBackOff",
+    which: tuple[str, ...] = ("c0",),
+    originals: Mapping[str, str] | str | None = None,
+    states: Mapping[str, Object] | None = None,
+    **spec: Any,
+) -> Object:
+    """A pod whose containers `which` hang; `states` are other containers' statuses."""
+    document = pod(*images, **spec)
+    document["metadata"] |= {"uid": "u", "resourceVersion": "7", "namespace": "team"}
+    if originals is not None:
+        text = originals if isinstance(originals, str) else json.dumps(originals)
+        document["metadata"]["annotations"] = {ANNOTATION: text}
+    names = {"containers": "containerStatuses", "initContainers": "initContainerStatuses"}
+    document["status"] = {"phase": "Pending"}
+    for field, found in names.items():
+        document["status"][found] = [
+            {"name": name, "restartCount": 0, "state": {"waiting": {"reason": reason if name in which else "PodInitializing"}}}
+            | (states or {}).get(name, {})
+            for name in (container["name"] for container in document["spec"].get(field, []))
+        ]
+    return document

@@ -14,8 +14,7 @@ from mirrorstream_webhook.metrics import PENDING_RESULTS, PendingPodMetrics
 from mirrorstream_webhook.pending_pods.hangs import read_pending
 from mirrorstream_webhook.pending_pods.loop import PendingPods
 
-from tests.webhook.builders import Bed, Object, settings
-from tests.webhook.test_hangs import HEALED
+from tests.webhook.builders import HEALED, Bed, Object, settings
 
 POLICIES = "/apis/admissionregistration.k8s.io/v1/"
 

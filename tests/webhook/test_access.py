@@ -2,49 +2,15 @@
 
 import threading
 from collections.abc import Iterator
-from typing import Any
 
 import pytest
-from mirrorstream.kube.client import ApiUnreachable
 from mirrorstream_webhook import access
 from mirrorstream_webhook.access import ANONYMOUS, Access
 
 from e2e.testbed.support.waiting import wait_for
+from tests.webhook.access_reviews import ALLOWED, Clock, Server
 
-ALLOWED = b'{"status": {"allowed": true}}'
 DENIED = b'{"status": {"allowed": false}}'
-
-
-class Server:
-    """Answers reviews with what a test says; `gate` holds them back."""
-
-    def __init__(self) -> None:
-        self.answer: bytes | None = ALLOWED
-        self.bodies: list[Any] = []
-        self.slow = ""
-        """The one user about whom the gate holds answers back, if not all."""
-        self.gate = threading.Event()
-        self.gate.set()
-
-    def request(self, method: str, path: str, *, body: Any, decode: Any, timeout: float) -> Any:
-        """As the client's."""
-        self.bodies.append(body)
-        if self.slow in ("", body["spec"]["user"]) and not self.gate.wait(timeout):
-            raise ApiUnreachable("timed out")
-        if self.answer is None:
-            raise ApiUnreachable("connection refused")
-        return decode(self.answer)
-
-
-class Clock:
-    """A clock that a test turns."""
-
-    def __init__(self) -> None:
-        self.now = 1000.0
-
-    def __call__(self) -> float:
-        """The time."""
-        return self.now
 
 
 @pytest.fixture

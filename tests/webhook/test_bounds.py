@@ -3,9 +3,8 @@
 import pytest
 from mirrorstream.kube.client import ApiError, ApiUnreachable
 
-from tests.webhook.builders import SOURCE, Bed, Object, settings
+from tests.webhook.builders import HEALED, OURS, SOURCE, Bed, Object, hanging, settings
 from tests.webhook.pending_loop import NOT_FOUND, Loop
-from tests.webhook.test_hangs import HEALED, OURS, hanging
 
 
 @pytest.mark.parametrize(

@@ -14,8 +14,8 @@ from mirrorstream_webhook.index import Index
 from mirrorstream_webhook.patch import Rewriting
 
 from e2e.testbed.support.waiting import wait_for
+from tests.webhook.access_reviews import Clock, Server
 from tests.webhook.builders import MIRROR_SET, SOURCE, digest, imported, stream, tag
-from tests.webhook.test_access import Clock, Server
 
 
 @pytest.mark.parametrize("answers", [True, False], ids=["answered", "not-answered"])

@@ -18,37 +18,23 @@ from mirrorstream_webhook.pending_pods.hangs import (
     refusal,
 )
 
-from tests.webhook.builders import MIRROR_SET, REGISTRY, SOURCE, Bed, Object, digest, image_config, imported, pod, stream, tag
-
-ANNOTATION = "mirrorstream.github.io/original-images"
-OURS = f"{REGISTRY}/openshift/app@{digest(1)}"
-AT_SOURCE = f"{SOURCE}@{digest(1)}"
-HEALED = stream("app", tag("v1", f"{SOURCE}:v1", imported(1), failure="dial tcp: connect: connection refused"))
-
-
-def hanging(
-    *images: str,
-    reason: str = "ImagePullBackOff",
-    which: tuple[str, ...] = ("c0",),
-    originals: Mapping[str, str] | str | None = None,
-    states: Mapping[str, Object] | None = None,
-    **spec: Any,
-) -> Object:
-    """A pod whose containers `which` hang; `states` are other containers' statuses."""
-    document = pod(*images, **spec)
-    document["metadata"] |= {"uid": "u", "resourceVersion": "7", "namespace": "team"}
-    if originals is not None:
-        text = originals if isinstance(originals, str) else json.dumps(originals)
-        document["metadata"]["annotations"] = {ANNOTATION: text}
-    names = {"containers": "containerStatuses", "initContainers": "initContainerStatuses"}
-    document["status"] = {"phase": "Pending"}
-    for field, found in names.items():
-        document["status"][found] = [
-            {"name": name, "restartCount": 0, "state": {"waiting": {"reason": reason if name in which else "PodInitializing"}}}
-            | (states or {}).get(name, {})
-            for name in (container["name"] for container in document["spec"].get(field, []))
-        ]
-    return document
+from tests.webhook.builders import (
+    ANNOTATION,
+    AT_SOURCE,
+    HEALED,
+    MIRROR_SET,
+    OURS,
+    REGISTRY,
+    SOURCE,
+    Bed,
+    Object,
+    digest,
+    hanging,
+    image_config,
+    imported,
+    stream,
+    tag,
+)
 
 
 def pending(document: Object) -> PendingPod:

@@ -12,9 +12,8 @@ from mirrorstream_webhook.pending_pods.hangs import read_pending
 from mirrorstream_webhook.pending_pods.repair import AGAIN_SECONDS
 
 from e2e.testbed.support.waiting import wait_for
-from tests.webhook.builders import SOURCE, Bed, imported, stream, tag
+from tests.webhook.builders import AT_SOURCE, HEALED, OURS, SOURCE, Bed, hanging, imported, stream, tag
 from tests.webhook.pending_loop import KEY, Loop, images
-from tests.webhook.test_hangs import AT_SOURCE, HEALED, OURS, hanging
 
 
 def test_a_pod_that_hangs_is_mended_and_told() -> None:

@@ -11,12 +11,12 @@ from typing import Any
 import pytest
 from mirrorstream.kube.client import MERGE_PATCH
 
-from e2e.scenarios.test_version_bump import App
 from e2e.testbed.cluster import Namespace
 from e2e.testbed.node.product import Product
 from e2e.testbed.registries.registry import Failure
 from e2e.testbed.streams import tag
 from e2e.testbed.support.waiting import wait_for
+from e2e.testbed.two_versions import App
 from e2e.testbed.workloads import deployment_body, pods, wait_all_running
 
 Object = dict[str, Any]

@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,8 +19,9 @@ from e2e.testbed.node.images import base
 from e2e.testbed.node.product import Product
 from e2e.testbed.node.view import NodeView
 from e2e.testbed.registries.recorded import Registries
-from e2e.testbed.streams import tag
+from e2e.testbed.streams import following, tag
 from e2e.testbed.support.kustomize import CONFIG
+from e2e.testbed.support.waiting import wait_for
 
 Object = dict[str, Any]
 
@@ -131,3 +132,19 @@ class Creating:
         for thread in self._threads:
             thread.join()
         assert self._failures == []
+
+
+def healed(ns: Namespace, start: Callable[[], Any], name: str = "app") -> tuple[str, str]:
+    """A stream whose tag v1 was healed through a mirror: the reference that users write, and what a pod is to get."""
+    digest = ns.put("good", f"{name}:v1")
+    ns.digest_mirrors()
+    start()
+    ns.create(name, tag("v1", ns.source(f"{name}:v1")), following("latest", "v1"))
+    ns.wait_healed(name, "v1", digest)
+    repository = ns.get(name)["status"]["dockerImageRepository"]
+    return ns.source(f"{name}:v1"), f"{repository}@{digest}"
+
+
+def settled(ns: Namespace, source: str, wanted: str) -> None:
+    """Wait until the webhook knows what the API server knows: it watches, too."""
+    wait_for("the webhook has seen the heal", lambda: rewrites(ns, source, wanted))
