@@ -14,21 +14,12 @@ from mirrorstream.kube.client import ApiError, load_client
 from mirrorstream.kube.pager import METADATA_ONLY, read_all
 from mirrorstream_cli.reader import MAX_IMAGE_TAGS, MAX_SINGLE_IMAGES, Reader
 
-from tests.kube.conftest import Request, Script
+from tests.kube.conftest import Request, Script, script
 
+__all__ = ["script"]  # a fixture
 Answer = Callable[[Request], None]
 THEN = "2027-01-15T08:00:00Z"
 THROUGH = {"annotations": {"mirrorstream.github.io/recorded": json.dumps({THEN: "m.io:5000\x1b[2J"})}}
-
-
-@pytest.fixture
-def script() -> Any:
-    """The scripted server."""
-    found = Script()
-    yield found
-    found.ended.set()
-    found.server.shutdown()
-    found.server.server_close()
 
 
 @pytest.fixture
