@@ -10,7 +10,7 @@ from e2e.bench.__main__ import MEASUREMENTS
 from e2e.bench.figures import Figure
 from e2e.bench.histograms import read_histogram
 from e2e.bench.policy import largest
-from e2e.bench.scale import Start, on_paper, requested
+from e2e.bench.scale import Start, each_stream, requested
 
 Object = dict[str, Any]
 MACHINE = {"cores": 2, "processor": "P", "architecture": "a", "memoryGB": 8, "kernel": "Linux 6"}
@@ -41,17 +41,15 @@ def recorded(*measured: Figure, name: str = "scale") -> Object:
     return {**document, "groups": [{**each, "figures": [figure.document() for figure in measured]}]}
 
 
-def test_what_breaks_first_is_told_first() -> None:
-    """The memory that the manifest requests, if the measured slope is steep; otherwise what comes before it."""
-    steep = [Start(streams, 1 + streams / 5_000, 90 + streams / 100) for streams in (0, 1_000, 10_000)]
-    flat = [Start(streams, 1 + streams / 5_000, 90.0) for streams in (0, 1_000, 10_000)]
-    each, all_together = on_paper("controller", steep)
-    assert each.value == pytest.approx(10.0), "kB"
-    assert all_together.value == pytest.approx(1_090.0)
-    assert f"first the {requested('controller'):.0f} MB of memory" in all_together.beside
-    told = on_paper("controller", flat)[1].beside
-    assert "first 10 s until it is ready at 45,000 streams" in told
-    assert told.endswith("no number of streams"), "memory that does not grow"
+def test_what_a_stream_adds_is_told_with_what_fits() -> None:
+    """The slope through the sizes, and how many streams the manifest's request is enough for."""
+    empty = requested("controller") - 100
+    (figure,) = each_stream("controller", [Start(streams, 1, 0, empty + streams / 100) for streams in (0, 1_000, 10_000)])
+    assert figure.value == pytest.approx(10.0), "kB"
+    assert not figure.kept
+    assert "; 10,000 streams fit into" in figure.beside
+    (flat,) = each_stream("controller", [Start(streams, 1, 0, empty) for streams in (0, 1_000, 10_000)])
+    assert "any number of streams" in flat.beside, "memory that does not grow"
 
 
 def test_a_missed_limit_is_seen_on_the_page() -> None:
