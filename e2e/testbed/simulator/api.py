@@ -167,26 +167,28 @@ class Api:
         resource = target.resource
         if not resource.stored:
             raise errors.StatusError(405, "MethodNotAllowed", "the server does not allow this method on the requested resource")
+        selectors = query.get("labelSelector", ""), query.get("fieldSelector", "")
+        limit = int(query.get("limit") or 0)
+        most = 0 if any(selectors) else limit
         if token := query.get("continue"):
             try:
-                version, after = json.loads(base64.urlsafe_b64decode(token))
+                since, after = json.loads(base64.urlsafe_b64decode(token))
             except ValueError as error:
                 raise errors.bad_request("continue key is not valid") from error
-            items = self.store.list_at(version, resource, target.namespace, tuple(after))
+            version, items, left = self.store.page(resource, target.namespace, most, since, tuple(after))
         else:
-            version, items = self.store.list(resource, target.namespace)
-        selectors = query.get("labelSelector", ""), query.get("fieldSelector", "")
+            version, items, left = self.store.page(resource, target.namespace, most)
+        metadata: dict[str, Any] = {"resourceVersion": str(version)}
         if any(selectors):
             selected = matcher(*selectors)
             items = [item for item in items if selected(item)]
-        metadata: dict[str, Any] = {"resourceVersion": str(version)}
-        limit = int(query.get("limit") or 0)
-        if limit and len(items) > limit:
-            position = json.dumps([version, _key(items[limit - 1])]).encode()
+            left = len(items) - limit if limit else 0
+            items = items[: limit or None]
+        elif left:
+            metadata["remainingItemCount"] = left
+        if left > 0:
+            position = json.dumps([version, _key(items[-1])]).encode()
             metadata["continue"] = base64.urlsafe_b64encode(position).decode()
-            if not any(selectors):
-                metadata["remainingItemCount"] = len(items) - limit
-            items = items[:limit]
         shown = [self._answer(resource, item, typed=False) for item in items]
         return {"kind": f"{resource.kind}List", "apiVersion": resource.api_version, "metadata": metadata, "items": shown}
 

@@ -81,33 +81,44 @@ class Store:
             raise errors.not_found(resource.group, resource.plural, name)
         return found
 
-    def list_at(self, version: int, resource: Kind, namespace: str, after: tuple[str, str]) -> list[Object]:
-        """The objects that followed the key `after` in the list as it was at `version`: its next pages. Raises a 410."""
-        with self.lock:
-            if self.is_compacted(version):
-                raise errors.expired(version, self.version)
-            found = self._after(resource, namespace, after)
-            undone: dict[tuple[str, str], Object | None] = {}
-            for event in itertools.takewhile(lambda event: event.version > version, reversed(self._log)):
-                key = _key(event.object)
-                if event.resource == resource and key > after and namespace in ("", key[0]):
-                    undone[key] = event.before
-            if not undone:
-                return found
-            now = {_key(item): item for item in found}
-            then = {key: item for key, item in {**now, **undone}.items() if item is not None}
-            return [then[key] for key in sorted(then)]
+    def page(
+        self, resource: Kind, namespace: str, limit: int, version: int | None = None, after: tuple[str, str] = ("", "")
+    ) -> tuple[int, list[Object], int]:
+        """The objects that follow the key `after`, as they were at `version` (None: now); at most `limit`, if that is not 0.
 
-    def _after(self, resource: Kind, namespace: str, after: tuple[str, str]) -> list[Object]:
-        keys, objects = self._keys[resource], self._objects[resource]
+        Returns the version, the objects, and how many more there are. Raises a 410.
+        """
+        with self.lock:
+            keys, objects = self._keys_after(resource, namespace, after), self._objects[resource]
+            undone: dict[tuple[str, str], Object] = {}
+            if version is None:
+                version = self.version
+            elif self.is_compacted(version):
+                raise errors.expired(version, self.version)
+            for event in itertools.takewhile(lambda event: event.version > version, reversed(self._log)):
+                metadata = event.object["metadata"]
+                key = (metadata.get("namespace", ""), metadata["name"])
+                if event.resource != resource or key <= after or namespace not in ("", key[0]):
+                    continue
+                undone.pop(key, None)
+                position = bisect.bisect_left(keys, key)
+                if position < len(keys) and keys[position] == key:
+                    del keys[position]
+                if event.before is not None:
+                    undone[key] = event.before
+                    keys.insert(position, key)
+            chosen = keys[:limit] if limit else keys
+            return version, [undone[key] if key in undone else objects[key] for key in chosen], len(keys) - len(chosen)
+
+    def _keys_after(self, resource: Kind, namespace: str, after: tuple[str, str]) -> list[tuple[str, str]]:
+        keys = self._keys[resource]
         first = bisect.bisect_right(keys, max(after, (namespace, "")))
         end = bisect.bisect_left(keys, (f"{namespace}\0", "")) if namespace else len(keys)
-        return [objects[key] for key in keys[first:end]]
+        return keys[first:end]
 
     def list(self, resource: Kind, namespace: str = "") -> tuple[int, list[Object]]:
         """The version of the moment and the objects in the order of their keys."""
-        with self.lock:
-            return self.version, self._after(resource, namespace, ("", ""))
+        return self.page(resource, namespace, 0)[:2]
 
     def create(self, resource: Kind, namespace: str, item: Object) -> Object:
         """Store a new object, which gets its identity here. Raises a 409."""
@@ -227,7 +238,3 @@ class Store:
         with self.lock:
             found = [(resource, name) for resource, items in self._objects.items() for ns, name in items if ns == namespace]
         yield from found
-
-
-def _key(item: Object) -> tuple[str, str]:
-    return item["metadata"].get("namespace", ""), item["metadata"]["name"]

@@ -41,7 +41,8 @@ log = structlog.get_logger(__name__)
 
 T = TypeVar("T")
 
-PAGE_SIZE = 500
+PAGE_SIZE = 100
+"""Objects in a page of a list. With pages of 500 another client's slowest requests took longer while a whole cluster was listed."""
 BACKOFF_INITIAL, BACKOFF_MAXIMUM = 0.5, 10.0
 WATCH_SECONDS = (45, 60)
 """The server ends a watch after a random time in here, so that the watches of many clients do not end together. Two seconds before,
