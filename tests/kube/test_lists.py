@@ -137,6 +137,8 @@ def test_what_is_known_stays_while_pages_fail(bed: Bed) -> None:
     """A list that breaks off is no reason to forget what it did not come to; a page is taken over as soon as it is there."""
     bed.informer.start()
     assert bed.informer.synced.wait(60)
+    bed.create("m99")
+    wait_for("it watches", lambda: bed.informer.count() == COUNT + 1)
     known: list[set[str]] = []
 
     def look() -> None:
@@ -185,3 +187,28 @@ def test_only_answers_count_as_refusals() -> None:
     assert all(listing.failed(ApiUnreachable("cut")) for _ in range(10))
     refused = ApiError(500, "InternalError", "etcd", {}, None)
     assert [listing.failed(refused) for _ in range(REFUSED_AGAIN)] == [True] * (REFUSED_AGAIN - 1) + [False]
+
+
+def test_a_server_that_has_too_much_to_do_is_not_asked_for_all_pages_again() -> None:
+    """A 429 is an answer, and says nothing about the page."""
+    listing = Listing()
+    listing.came("next")
+    assert all(listing.failed(ApiError(429, "TooManyRequests", "later", {}, 1.0)) for _ in range(10))
+
+
+def test_pages_that_are_read_again_are_no_progress() -> None:
+    """Where one page is always refused the waits grow, however many come before it."""
+    resumption, listing = Resumption(), Listing()
+    refused = ApiError(504, "Timeout", "etcd", {}, None)
+    for _ in range(4):
+        listing.came("next")
+        for _ in range(REFUSED_AGAIN):
+            resumption.failed(refused, advanced=listing.advanced)
+            again = not listing.failed(refused)
+        assert again
+        listing = listing.again()
+    assert resumption.failures == 4 * REFUSED_AGAIN
+    listing.came("next")
+    listing.came("the page after it")
+    resumption.failed(refused, advanced=listing.advanced)
+    assert resumption.failures == 1

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from mirrorstream.kube.client import Client
-from mirrorstream.kube.informer import WATCH_SECONDS
+from mirrorstream.kube.informer import ABSENT_AFTER, WATCH_SECONDS
 
 from e2e.testbed.support.waiting import wait_for
 from tests.kube.conftest import Cluster, Request, Script, names, thing
@@ -54,6 +54,23 @@ def test_what_is_refused_three_times_is_listed_again(script: Script, client: Cli
     wait_for("it watches", lambda: cluster.count(watch=True) == 8)
     asked = ["watch" if "watch=1" in path else "list" for _, path in script.requests if "limit=1&" not in f"{path}&"]
     assert asked == [*["list", "watch", "watch", "watch"] * 2, "list", "watch", "watch"]
+
+
+def test_a_404_now_and_then_is_no_absence(script: Script, client: Client, informers: Any) -> None:
+    """A watch that is accepted in between shows that the kind is served: nothing is forgotten, not even for a moment."""
+    cluster = Cluster(script, thing("a", 5))
+
+    def not_found(request: Request) -> None:
+        request.fail(404, "NotFound")
+
+    def quiet(request: Request) -> None:
+        request.stream()
+        request.finish_stream()
+
+    cluster.watches = [not_found, quiet] * (ABSENT_AFTER + 1)
+    _, changes = informers(client)
+    wait_for("it watches", lambda: cluster.count(watch=True) == 2 * (ABSENT_AFTER + 1) + 1)
+    assert [change.new.value if change.new else None for change in changes] == [0]
 
 
 def test_a_refusal_now_and_then_is_no_reason_to_list(script: Script, client: Client, informers: Any) -> None:

@@ -35,14 +35,13 @@ from mirrorstream.kube.objects import (
     may_follow,
     watch_error,
 )
+from mirrorstream.kube.pager import PAGE_SIZE
 from mirrorstream.kube.resumption import Listing, Resumption
 
 log = structlog.get_logger(__name__)
 
 T = TypeVar("T")
 
-PAGE_SIZE = 100
-"""Objects in a page of a list. With pages of 500 another client's slowest requests took longer while a whole cluster was listed."""
 BACKOFF_INITIAL, BACKOFF_MAXIMUM = 0.5, 10.0
 WATCH_SECONDS = (45, 60)
 """The server ends a watch after a random time in here, so that the watches of many clients do not end together. Two seconds before,
@@ -182,7 +181,8 @@ class Informer(Generic[T]):
                     continue
                 resumption.failed(error, advanced=self._listing is not None and self._listing.advanced)
                 if self._listing and not self._listing.failed(error):
-                    self._listing = None
+                    self._listing = self._listing.again()
+                    self.lists += 1
                 asked = retry_after_seconds(error)
                 self._report(str(error))
             except Exception:  # a bug must not end the watch for good: say it whole and start over
@@ -247,7 +247,7 @@ class Informer(Generic[T]):
                 if error.status != 410 or not listing.next:
                     raise
                 raise Expired("the list's pages expired while they were read") from error
-            self.last_contact = self._clock()
+            self.last_contact, self._missing = self._clock(), 0
             for raw in page.items or ():
                 if (found := self._decode(bytes(raw))) is not None:
                     listing.keys.add(found[0])
@@ -261,7 +261,6 @@ class Informer(Generic[T]):
                 return ""
         if self.problem is not None:
             self._report(None)
-        self._missing = 0
         self._keep(listing.keys)
         self._listing = None
         self.settled.set()
@@ -296,6 +295,7 @@ class Informer(Generic[T]):
             if error.status == 410:
                 raise Expired(error.message) from error
             raise
+        self._missing = 0
         if self.problem is not None:
             self._report(None)
         try:

@@ -9,6 +9,7 @@ from mirrorstream.kube.client import JSON, ApiError, Client
 
 T = TypeVar("T")
 PAGE_SIZE = 500
+"""As client-go has it."""
 ATTEMPTS = 3
 METADATA_ONLY = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1,application/json"
 """The form in which an API server leaves out everything but the metadata, where it knows it."""

@@ -18,7 +18,7 @@ may never serve it. After etcd was restored from a backup, say, the version of t
 class Listing:
     """A list whose pages are being read; `next` is the token of the next one, empty before the first. `keys`: what it had so far.
 
-    `advanced`: a page has come since one failed.
+    `advanced`: a page has come since one failed. Those that a list before had already, `reread` pages, are no news.
     A page that fails is asked for again, with the wait that `Resumption` says, for as long as the server knows its token:
     kube-apiserver answers 410 once etcd was compacted, which is every five minutes, and then the list begins again.
     """
@@ -26,18 +26,28 @@ class Listing:
     next: str = ""
     keys: set[Key] = field(default_factory=set)
     advanced: bool = False
+    reread: int = 0
+    _pages: int = 0
     _refusals: int = 0
 
     def came(self, following: str) -> bool:
         """A page came, and the token of the `following` one; whether there is one."""
-        self.next, self.advanced, self._refusals = following, True, 0
+        self._pages += 1
+        self.next, self.advanced, self._refusals = following, self._pages > self.reread, 0
         return bool(following)
 
     def failed(self, error: ClientError) -> bool:
-        """The request of a page failed; whether to ask for the same page again, or else for a new list."""
+        """The request of a page failed; whether to ask for the same page again, or else for a new list.
+
+        A 429 is no refusal of this page: a server that has too much to do is not asked for all pages again.
+        """
         self.advanced = False
-        self._refusals += isinstance(error, ApiError)
+        self._refusals += isinstance(error, ApiError) and error.status != 429
         return self._refusals < REFUSED_AGAIN
+
+    def again(self) -> "Listing":
+        """A new list in place of this one."""
+        return Listing(reread=max(self.reread, self._pages))
 
 
 @dataclass
