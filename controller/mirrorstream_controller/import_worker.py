@@ -169,8 +169,8 @@ class ImportWorker:
 
     def _prepare(self, job: ImportJob, fetched: list[FetchedImage]) -> ImportResult:
         """Create the Images of what was fetched, unless it must not replace what the tag has. Raises ClientError."""
-        plan, candidate, active = job.plan, job.candidate, self._settings().mode == "active"
-        settings = PlanSettings.of(self._settings())
+        plan, candidate, current = job.plan, job.candidate, self._settings()
+        active, settings = current.mode == "active", PlanSettings.of(current)
         name = recorded_repository(plan, candidate, fetched[0].digest, job.policy, settings)
         only_condition, kept, noted = False, "", frozenset[str]()
         if plan.newest_image:
@@ -180,10 +180,11 @@ class ImportWorker:
             if not decision.allowed:
                 return HeldImport(plan, fetched[0].digest, candidate, decision.again_at or 0.0, job.tried)
             only_condition = decision.only_condition
-            if recorded and ours and plan.newest_image == fetched[0].digest:
-                # The item stays, and its Image has it already. Of the Image's parts a user who asks gets those that are gone.
+            if ours and plan.newest_image == fetched[0].digest:
+                # The item stays, so an Image that was deleted gets it again. Of one that has it, and of its parts, a user who asks
+                # gets what is gone.
                 kept = plan.newest_created
-                noted = frozenset() if self._demand(job.key, plan) is Demand.PRIORITY else frozenset(recorded)
+                noted = frozenset() if self._demand(job.key, plan) is Demand.PRIORITY else frozenset(recorded or ())
         results: list[TagResult] = []
         for image in fetched:
             created, items = kept, noted

@@ -3,7 +3,7 @@
 import copy
 
 import pytest
-from mirrorstream.imagestream.recorded import RECORDED_ANNOTATION, RECORDED_ITEMS, recorded_items, with_item
+from mirrorstream.imagestream.recorded import RECORDED_ANNOTATION, RECORDED_ITEMS, RECORDED_LENGTH, recorded_items, with_item
 from mirrorstream.kube.client import ApiError
 from mirrorstream_controller.images import CONFLICT_RETRIES, Images
 from mirrorstream_controller.importer import FetchedImage
@@ -114,7 +114,9 @@ def test_the_annotation_has_a_bounded_size() -> None:
     stamps = [f"2027-01-15T08:{number // 60:02}:{number % 60:02}Z" for number in range(2 * RECORDED_ITEMS)]
     items = dict(recorded_items(with_item(dict.fromkeys(stamps[:-1], "mirror.example.com:5000"), stamps[-1], "m.io")))
     assert list(items) == stamps[RECORDED_ITEMS:]
-    assert len(with_item(dict.fromkeys(stamps, "x" * 63), FIRST, "m.io")) < 128_000, "the API takes 256 KiB of annotations"
+    longest = with_item(dict.fromkeys(stamps, "x" * 255), stamps[-1], "m.io")
+    assert RECORDED_LENGTH // 2 < len(longest) <= RECORDED_LENGTH
+    assert stamps[-1] in recorded_items(longest)
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "null", "1", '{"a": 1}', "[" * 100_000])

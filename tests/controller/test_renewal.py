@@ -3,7 +3,8 @@
 from typing import Any
 
 from mirrorstream.imagestream.model import imagestream_from
-from mirrorstream.imagestream.recorded import RECORDED_ANNOTATION, with_item
+from mirrorstream.imagestream.recorded import RECORDED_ANNOTATION, recorded_items, with_item
+from mirrorstream.kube.client import ApiError
 from mirrorstream_controller.images import Images
 from mirrorstream_controller.importer import FetchedImage
 
@@ -42,13 +43,31 @@ class Healed(Storing):
         return super().get(path)
 
 
-def heal(document: Object, before: Object | None = None) -> Healed:
+class Deleted(Healed):
+    """The same, but somebody has deleted the Image since."""
+
+    created: list[Object]
+
+    def request(self, method: str, path: str, *, body: Any = None, **more: Any) -> Any:
+        """Remember the Images that are created."""
+        if path.endswith("/images"):
+            self.created.append(body)
+        return super().request(method, path, body=body, **more)
+
+    def get(self, path: str) -> Any:
+        """The stream; no Image."""
+        if "/images/" in path:
+            raise ApiError(404, "NotFound", "there is no such Image")
+        return super().get(path)
+
+
+def heal(document: Object, before: Object | None = None, kind: type[Healed] = Healed) -> Any:
     """Have the watch bring a stream, and do all that is to do; what the API server was asked for."""
     bed = Bed()
     platform = storing(bed, document)
-    platform.__class__ = Healed
+    platform.__class__ = kind
     healed: Any = platform
-    healed.asked_for = []
+    healed.asked_for, healed.created = [], []
     if before:
         bed.see(KEY, imagestream_from(before))
     bed.see(KEY, imagestream_from(document))
@@ -68,6 +87,15 @@ def test_who_asks_for_a_retry_gets_the_parts_again() -> None:
     """Somebody may have deleted one, and then the image cannot be pulled."""
     platform = heal(failing(**{RETRY: "2"}), before=stream({"items": [item(2)]}, annotations={RETRY: "1"}))
     assert platform.asked_for.count("POST images") == 3
+
+
+def test_an_image_that_was_deleted_knows_the_item_again() -> None:
+    """The item stays as it was made, so that is what the new Image must have: else it would count as the platform's."""
+    platform = heal(failing(), kind=Deleted)
+    (written,) = platform.written
+    assert written["status"]["tags"][0] == {"tag": "v1", "items": [item(3)]}
+    recorded = [recorded_items(image["metadata"]["annotations"].get(RECORDED_ANNOTATION, "")) for image in platform.created]
+    assert [list(items) for items in recorded if items] == [[item(3)["created"]]]
 
 
 def test_an_image_knows_the_items_of_every_hosted_cluster() -> None:

@@ -16,6 +16,8 @@ RECORDED_ITEMS = 1024
 
 Tags that are healed in the same second share one. A management cluster has the same catalogs in the namespace of each hosted one.
 """
+RECORDED_LENGTH = 128 * 1024
+"""How long its text may be: hosts of 255 letters would fill what the API takes of all annotations together."""
 HOST_LENGTH = 255
 
 
@@ -42,6 +44,8 @@ def is_ours(created: str | None, recorded: Collection[str] | None) -> bool:
 
 
 def with_item(items: Mapping[str, str], created: str, host: str) -> str:
-    """The annotation's text once it has one more item; the oldest are left out where they are too many."""
+    """The annotation's text once it has one more item; the oldest are left out where they are too many, or too long."""
     newest = sorted({**items, created: host}.items())[-RECORDED_ITEMS:]
-    return json.dumps(dict(newest), separators=(",", ":"))
+    while len(text := json.dumps(dict(newest), separators=(",", ":"))) > RECORDED_LENGTH:
+        del newest[: len(newest) // 10]
+    return text
