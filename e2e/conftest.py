@@ -23,7 +23,7 @@ TOGETHER = {
     "e2e/contract/test_contract.py": "contract",
     "e2e/scenarios/test_disturbances.py": "disturbances",
     "e2e/scenarios/test_certificates.py": "installations",
-    "e2e/scenarios/test_hosted.py": "hosted",
+    "e2e/scenarios/test_hosted.py": "disturbances",
     "e2e/scenarios/test_installation.py": "installations",
     "e2e/scenarios/test_references_policy.py": "references policy",
     "e2e/scenarios/node/test_overlays.py": "installations on a node",

@@ -17,7 +17,7 @@ from e2e.testbed.support.imageset import check_imageset
 
 @pytest.fixture
 def run(cluster: Cluster, tmp_path: Path) -> Commands:
-    """Commands a command as an administrator."""
+    """Run a command as an administrator."""
     return Commands(cluster.kubeconfig, tmp_path)
 
 

@@ -111,7 +111,7 @@ def test_an_editor_retries(ns: Namespace, authorized: Cluster, start: Start, tmp
 
 @pytest.fixture
 def plugin(authorized: Cluster, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
-    """Commands `kubectl …` with our programs on the path."""
+    """Run `kubectl …` with our programs on the path."""
     program = components() / "kubectl"
     monkeypatch.setenv("PATH", f"{PROGRAM.parent}:/usr/bin:/bin")
     monkeypatch.setenv("HOME", str(tmp_path))

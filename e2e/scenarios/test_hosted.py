@@ -128,7 +128,7 @@ def test_the_shipped_tags_heal(hosted: Hosted, ns: Namespace) -> None:
         }
         return found == wanted
 
-    wait_for(f"all {len(wanted)} tags heal", healed, seconds=120, step=0.2)
+    wait_for(f"all {len(wanted)} tags heal", healed, step=0.2)
     names = [f"{path}/{item['metadata']['name']}" for path in SETS for item in ns.client.get(path)["items"]]
     assert names == [CONTENT_SOURCES]
 

@@ -12,6 +12,7 @@ from typing import Any
 
 from mirrorstream.kube.client import ApiError, Client
 
+from e2e.testbed.controlplane.openshift import served
 from e2e.testbed.installation import POLICIES
 from e2e.testbed.mirrorsets import CONTENT_SOURCES, MIRROR_SETS
 from e2e.testbed.simulator.settings import Settings
@@ -63,6 +64,8 @@ def set_up(client: Client, platform: Client, *, refusing: bool) -> None:
     config = {"apiVersion": "config.openshift.io/v1", "metadata": {"name": "cluster"}}
     rules = {**config, "kind": "ImageDigestMirrorSet", "spec": {"imageDigestMirrors": []}}
     platform.request("POST", CONTENT_SOURCES.rpartition("/")[0], body=rules)
+    # A kind that was defined just now is not served at once by all that answer.
+    wait_for("Infrastructures are served", lambda: served(client, INFRASTRUCTURES))
     made = client.request("POST", INFRASTRUCTURES, body={**config, "kind": "Infrastructure", "spec": {}})
     status = {"controlPlaneTopology": "External", "infrastructureTopology": "HighlyAvailable"}
     client.request("PUT", f"{INFRASTRUCTURES}/cluster/status", body={**made, "status": status})
@@ -75,15 +78,24 @@ def set_up(client: Client, platform: Client, *, refusing: bool) -> None:
 @contextlib.contextmanager
 def hosted(client: Client, platform: Client) -> Iterator[None]:
     """The same with a kube-apiserver, for as long as the context lasts."""
-    set_up(client, platform, refusing=True)
     try:
+        set_up(client, platform, refusing=True)
         yield
     finally:
         for path in reversed(POLICIES.values()):
-            client.request("DELETE", f"{path}/{NAME}")
+            _delete(client, f"{path}/{NAME}")
         wait_for("mirror sets of administrators are accepted", lambda: not refusal(client))
-        client.request("DELETE", f"{INFRASTRUCTURES}/cluster")
-        platform.request("DELETE", CONTENT_SOURCES)
+        _delete(client, f"{INFRASTRUCTURES}/cluster")
+        _delete(platform, CONTENT_SOURCES)
+
+
+def _delete(client: Client, path: str) -> None:
+    """Of what is not there nothing is left to delete."""
+    try:
+        client.request("DELETE", path)
+    except ApiError as error:
+        if error.status != 404:
+            raise
 
 
 def refusal(client: Client, kind: str = "ImageDigestMirrorSet") -> str:

@@ -1,4 +1,4 @@
-"""An hour of a management cluster with 100 hosted clusters, whose catalogs fail every 15 minutes.
+"""An hour of a management cluster with 60 hosted clusters, whose catalogs fail every 15 minutes.
 
 The source is lost all the time. In the middle of each turn hosted clusters come and go, and an application fails. With
 MIRRORSTREAM_SOAK=1 it is a day, with 300 hosted clusters.
@@ -23,7 +23,7 @@ from tests.model import SOAK
 
 log = structlog.get_logger(__name__)
 
-HOSTED = 300 if SOAK else 100
+HOSTED = 300 if SOAK else 60
 TURNS = (24 if SOAK else 1) * 3600 // SCHEDULED_SECONDS
 """The first is the one in which all streams are created."""
 RESTARTS = (30, 60) if SOAK else (2,)
@@ -37,7 +37,7 @@ FIRST_REQUESTS = 8
 """For a tag that gets an image: that and its two parts are created, and noted as mirrorstream's."""
 OBSERVED = 2
 """So often the operator reconciles a stream in a turn; one that is new: when it was created, and when its import failed."""
-AHEAD = HOSTED // 6
+AHEAD = max(16, HOSTED // 6)
 """How many dry runs may come before that for the application: those that run, and those of tags without an image."""
 STEADY = 2
 """From this turn on nothing may grow."""

@@ -165,6 +165,7 @@ def test_throttled_for_minutes(ns: Namespace, start: Start, between: Interceptor
         between.drop()
         digest = ns.put("good", "app:v1")
         ns.create("new", tag("v1", ns.source("app:v1")))
+        ns.wait_failed("new", "v1")
         time.sleep(often(300, 6))
         status = Commands(ns.cluster.kubeconfig, tmp_path)("status", "-n", ns.name, "-o", "json")
         lasted = time.monotonic() - began

@@ -261,7 +261,7 @@ def test_a_slow_mirror_delays_nobody_else(ns: Namespace, cluster: Cluster, start
 )
 def test_a_mirror_that_takes_long(ns: Namespace, cluster: Cluster, start: Start, between: Interceptor, saw: Saw) -> None:
     """The catalogs of hosted clusters, say."""
-    runs, streams = DryRuns(), [f"hosted-{number}" for number in range(often(300, 8))]
+    runs, streams = DryRuns(), [f"hosted-{number}" for number in range(often(300, 16))]
     with ExitStack() as stack:
         slow = stack.enter_context(Registry(failure=Failure(seconds=often(2, 1))))
         allow(cluster, slow.host)

@@ -87,7 +87,7 @@ def test_restored_from_a_backup(
             saw["listed again after"] = (
                 f"{time.monotonic() - began:.1f} s, with watches of {WATCH_SECONDS[0]} to {WATCH_SECONDS[1]} s"
             )
-            assert digest_of(ns.source("app:v1")) == old
+            wait_for("pods get the backup's image", lambda: digest_of(ns.source("app:v1")) == old)
             ns.create("later", tag("v1", ns.source("app:v2")))
             ns.wait_healed("later", "v1", new)
             ns.change("app", lambda stream: stream["spec"]["tags"][0]["from"].update(name=ns.source("app:v2")))
