@@ -127,6 +127,7 @@ def test_a_review_that_has_waited_is_answered_with_what_is_known(age: float, pen
         pytest.param(
             b'{"apiVersion": "admission.k8s.io/v1beta1", "kind": "AdmissionReview"}', "admission.k8s.io/v1beta1", id="old-version"
         ),
+        pytest.param(b'{"apiVersion": "a\\n\\u001b[2Jb", "kind": "c"}', "found a b c", id="line-breaks"),
         pytest.param(b'{"apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview"}', "request: missing", id="no-request"),
         pytest.param(
             b'{"apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview", "request": {}}', "request.uid: missing", id="no-uid"
@@ -143,6 +144,7 @@ def test_what_is_no_review_says_so(body: bytes, message: str) -> None:
     with pytest.raises(BadReviewError) as raised:
         Answering().reviewer.review(body)
     assert message in str(raised.value)
+    assert len(str(raised.value).splitlines()) == 1
     assert "\n" not in str(raised.value)
 
 

@@ -7,6 +7,7 @@ import time
 
 import msgspec
 import structlog
+from mirrorstream.text.sanitize import one_line
 
 from mirrorstream_webhook.access import AnswerPendingError
 from mirrorstream_webhook.cache import MAX_REVIEW_BYTES, ReviewCache, ReviewOutcome, review_outcome
@@ -126,7 +127,7 @@ def _read(body: bytes) -> _Request:
         raise BadReviewError(f"not an AdmissionReview: {error}") from error
     if review.api_version != API_VERSION or review.kind != KIND:
         found = f"{review.api_version or '(no apiVersion)'} {review.kind or '(no kind)'}"
-        raise BadReviewError(f"expected {API_VERSION} {KIND}, found {found[:200]}")
+        raise BadReviewError(f"expected {API_VERSION} {KIND}, found {one_line(found)[:200]}")
     if review.request is None:
         raise BadReviewError("request: missing")
     if not review.request.uid:
