@@ -114,12 +114,13 @@ class Program:
 
     def metric(self, name: str, **labels: str) -> float:
         """The value of a metric, summed over the labels that are not named."""
-        total = 0.0
-        for line in self.get("/metrics")[1].splitlines():
-            series, _, value = line.rpartition(" ")
-            if series.partition("{")[0] == name and all(f'{key}="{label}"' in series for key, label in labels.items()):
-                total += float(value)
-        return total
+        wanted = [f'{key}="{label}"' for key, label in labels.items()]
+        return sum(value for series, value in self.series(name).items() if all(label in series for label in wanted))
+
+    def series(self, name: str) -> dict[str, float]:
+        """A metric's values at one moment, by name and labels as they are exposed."""
+        lines = [line.rpartition(" ") for line in self.get("/metrics")[1].splitlines()]
+        return {series: float(value) for series, _, value in lines if series.partition("{")[0] == name}
 
     def stop(self) -> int:
         """SIGTERM; the exit status. Raises when it does not end."""
