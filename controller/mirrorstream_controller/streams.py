@@ -1,7 +1,7 @@
 """The streams of the cluster as the controller keeps them: each as JSON, of the fields that decisions need.
 
 A cluster can have 100,000 streams, and few of them change in a second. As structs a stream of five tags takes 6 kB, most of it for
-the headers of many small objects; as JSON it takes less than half of that, and is read again when it is looked at.
+the headers of many small objects; as JSON it takes less than half of that, and is decoded again when it is needed.
 """
 
 from collections.abc import Callable

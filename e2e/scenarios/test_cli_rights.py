@@ -125,7 +125,7 @@ def plugin(authorized: Cluster, monkeypatch: pytest.MonkeyPatch, tmp_path: Path)
 
 
 def test_as_a_plugin_of_kubectl(ns: Namespace, authorized: Cluster, plugin: Any) -> None:
-    """`kubectl mirrorstream …`, and with oc the same; usage says so, and the shell completes it."""
+    """`kubectl mirrorstream …`, and the same with oc; the usage line shows it, and the shell completes it."""
     ns.digest_mirrors()
     ns.create("app", tag("v1", ns.source("app:v1")))
     ns.wait_failed("app", "v1")

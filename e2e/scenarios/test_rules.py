@@ -91,7 +91,7 @@ def test_a_cluster_without_imagestreams_is_said_and_waited_for(own_cluster: Call
     running = Controller(other.program, tmp_path, {}, "--no-leader-election")
     try:
         wait_for("it answers", lambda: _answers(running))
-        wait_for("it says so", lambda: "does not serve imagestreams.image.openshift.io" in running.get("/readyz")[1])
+        wait_for("readiness names the kind", lambda: "does not serve imagestreams.image.openshift.io" in running.get("/readyz")[1])
         assert running.get("/readyz")[0] == 503
         assert running.get("/healthz")[0] == 200
         assert running.stop() == 0
@@ -114,7 +114,7 @@ def test_an_image_config_that_may_not_be_read_stops_imports(own_cluster: Callabl
     running = Controller(other.program, tmp_path, {}, "--no-leader-election")
     try:
         wait_for("it answers", lambda: _answers(running))
-        wait_for("it says so", lambda: "images.config.openshift.io" in running.get("/readyz")[1])
+        wait_for("readiness names the kind", lambda: "images.config.openshift.io" in running.get("/readyz")[1])
         assert running.get("/readyz")[0] == 503
     finally:
         running.process.kill()

@@ -265,7 +265,7 @@ def test_no_image_api_at_first(ns: Namespace, between: Interceptor, tmp_path: Pa
     try:
         with between.when("*", "^/apis/image.openshift.io/", ABSENT):
             wait_for("it answers", lambda: _answers(program))
-            wait_for("it says so", lambda: "does not serve imagestreams" in program.get("/readyz")[1])
+            wait_for("readiness names the kind", lambda: "does not serve imagestreams" in program.get("/readyz")[1])
             time.sleep(SECONDS)
             asked = between.count("*", "^/apis/image.openshift.io/")
             assert asked <= SECONDS / (0.8 * ABSENT_SECONDS) + 2

@@ -25,7 +25,7 @@ RELIST_SECONDS = 60
 
 
 def _is_absent(ns: Namespace, stream: str) -> bool:
-    """Whether the API server says so; it may be away."""
+    """Whether the API server reports that the stream does not exist. False while the API server is down."""
     try:
         ns.get(stream)
     except ClientError as error:

@@ -13,7 +13,7 @@ from e2e.testbed.workloads import wait_hanging, wait_running
 def stream(ns: Namespace) -> tuple[str, str]:
     """A stream's repository at the internal registry, and the digest of its tag v1, whose source is alive."""
     ns.cluster.put("good", f"{ns.name}/app", "v1")
-    # The platform's registry asks its source over HTTP where the tag says so, whatever the Image config allows the importer.
+    # The platform's registry uses HTTP for a source only if the tag is insecure; the Image config applies to the importer only.
     ns.create("app", tag("v1", ns.source("app:v1", "good"), importPolicy={"insecure": True}))
     digest = str(ns.wait_healed("app", "v1")["image"])
     return ns.get("app")["status"]["dockerImageRepository"], digest

@@ -200,7 +200,7 @@ class ControlPlane:
             self._etcd("put", {"key": "dGVzdGJlZA==", "value": ""})
 
     def restore(self) -> None:
-        """Go back to the backup, revision included, with everything that keeps something of etcd in memory away meanwhile."""
+        """Restore the backup with its revision, while all programs that cache etcd's data are stopped."""
         names = ("etcd", "kube-apiserver", "kube-controller-manager")
         for name in reversed(names):
             self.processes[name].kill()

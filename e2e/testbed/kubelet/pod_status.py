@@ -67,7 +67,7 @@ class Started:
 class PodState:
     """One pod's. Back-offs go by image, as the kubelet's do: another image is pulled at once.
 
-    `failed` names the containers whose pull failed: of two with the same image only that one says so whose turn it was.
+    `failed` names the containers whose pull failed: of two containers with the same image, only the one that pulled.
     """
 
     back_offs: dict[str, BackOff] = field(default_factory=dict)

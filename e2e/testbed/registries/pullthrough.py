@@ -1,7 +1,7 @@
 """What the internal registry finds for a stream's tag or digest, and where it fetches it: it stores nothing itself.
 
 It asks the mirrors that mirror sets name, digest mirrors first, and then what the tag's item names. It takes every mirror for
-insecure; the item's own registry only where the tag or the Image config says so.
+insecure; the item's own registry only if the tag or the Image config makes it insecure.
 """
 
 import threading

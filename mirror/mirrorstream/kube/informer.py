@@ -69,7 +69,7 @@ class Informer(Generic[T]):
 
     `read` makes a T of an object's JSON (a msgspec decoder's `decode`). With `optional`, a cluster that does not serve the kind
     counts as synced with no objects; after each `ABSENT_SECONDS` it is asked again. `params` narrow lists and watches, by a field
-    selector say: what leaves the selection counts as deleted. `clock`, `sleep` (returns whether to stop) and `uniform` are injected
+    selector say: what leaves the selection counts as deleted. `clock`, `wait` (returns whether to stop) and `uniform` are injected
     for tests.
     """
 
