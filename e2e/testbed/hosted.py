@@ -13,7 +13,7 @@ from typing import Any
 from mirrorstream.kube.client import ApiError, Client
 
 from e2e.testbed.controlplane.openshift import served
-from e2e.testbed.installation import POLICIES
+from e2e.testbed.installation import POLICIES, delete
 from e2e.testbed.mirrorsets import CONTENT_SOURCES, MIRROR_SETS
 from e2e.testbed.simulator.settings import Settings
 from e2e.testbed.support.waiting import wait_for
@@ -83,19 +83,10 @@ def hosted(client: Client, platform: Client) -> Iterator[None]:
         yield
     finally:
         for path in reversed(POLICIES.values()):
-            _delete(client, f"{path}/{NAME}")
+            delete(client, f"{path}/{NAME}")
         wait_for("mirror sets of administrators are accepted", lambda: not refusal(client))
-        _delete(client, f"{INFRASTRUCTURES}/cluster")
-        _delete(platform, CONTENT_SOURCES)
-
-
-def _delete(client: Client, path: str) -> None:
-    """Of what is not there nothing is left to delete."""
-    try:
-        client.request("DELETE", path)
-    except ApiError as error:
-        if error.status != 404:
-            raise
+        delete(client, f"{INFRASTRUCTURES}/cluster")
+        delete(platform, CONTENT_SOURCES)
 
 
 def refusal(client: Client, kind: str = "ImageDigestMirrorSet") -> str:

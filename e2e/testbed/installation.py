@@ -80,6 +80,15 @@ def without(rules: list[Object], removed: Permission) -> list[Object]:
     ]
 
 
+def delete(client: Client, path: str) -> None:
+    """Delete an object, unless it is gone already."""
+    try:
+        client.request("DELETE", path)
+    except ApiError as error:
+        if error.status != 404:
+            raise
+
+
 def share(client: Client, item: Object) -> None:
     """Make an admission policy or its binding, which are for all namespaces, unless another test has."""
     try:

@@ -7,6 +7,7 @@ from typing import Any
 import yaml
 from mirrorstream.kube.client import ApiError, Client
 
+from e2e.testbed.controlplane.openshift import served
 from e2e.testbed.documents import PROJECT, blocks
 from e2e.testbed.support.waiting import wait_for
 
@@ -35,17 +36,7 @@ def define(client: Client) -> None:
     except ApiError as error:
         if error.status != 409:
             raise
-
-    def served() -> bool:
-        try:
-            client.get(f"{GROUP}/referencemaps")
-        except ApiError as error:
-            if error.status != 404:
-                raise
-            return False
-        return True
-
-    wait_for("the custom resource is served", served)
+    wait_for("the custom resource is served", lambda: served(client, f"{GROUP}/referencemaps"))
 
 
 def apply(

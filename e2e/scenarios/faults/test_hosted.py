@@ -12,6 +12,7 @@ from e2e.testbed.cluster import Namespace
 from e2e.testbed.controllers.hosted_catalogs import CATALOGS, POLICY, STREAM
 from e2e.testbed.faults.actions import Hold
 from e2e.testbed.faults.reliability import SOAK, often
+from e2e.testbed.installation import delete
 from e2e.testbed.interceptor import Interceptor
 from e2e.testbed.streams import IMAGE_API, tag
 from e2e.testbed.support.waiting import wait_for
@@ -54,11 +55,7 @@ def add(ns: Namespace, name: str) -> None:
 
 def remove(ns: Namespace, name: str) -> None:
     """Delete the namespace, and wait until its stream is gone."""
-    try:
-        ns.client.request("DELETE", f"/api/v1/namespaces/{name}")
-    except ApiError as error:
-        if error.status != 404:
-            raise
+    delete(ns.client, f"/api/v1/namespaces/{name}")
     wait_for("the stream is gone", lambda: not catalogs(ns, name))
 
 
