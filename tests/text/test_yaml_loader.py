@@ -24,13 +24,15 @@ from mirrorstream.text.yaml_loader import YamlError, documents
         ("{a: b}", [{"a": "b"}]),
         ('\ufeff{"a": 1}', [{"a": 1}]),
         ("\ufeffa: 1\n---\n\ufeffb: 2", [{"a": 1}, {"b": 2}]),
+        ("a: 12:30\nb: 1:30.5\nc: !!int 1:30\nd: 12", [{"a": "12:30", "b": "1:30.5", "c": "1:30", "d": 12}]),
+        ("a: !x 5\nb: !y {c: 1}\nd: !z [1, !x two]", [{"a": "5", "b": {"c": 1}, "d": [1, "two"]}]),
         ("# nothing but comments\n", []),
         ("---\n---\na: 1\n---\n", [None, {"a": 1}, None]),
         ("", []),
     ],
 )
 def test_what_is_read(text: str, found: list[Any]) -> None:
-    """Dates are text, keys are text, tabs are blanks, and JSON objects may follow each other."""
+    """Dates, times of day and keys are text; tags of applications count for nothing; tabs are blanks; JSON objects may follow."""
     assert list(documents(text)) == found
 
 

@@ -19,7 +19,10 @@ ALIASED = 100_000
 DEEPEST = 100
 """Brackets within brackets; PyYAML looks at all of them again at each one."""
 MESSAGE_LENGTH = 200
-_TEXT, _TIMESTAMP, _VALUE, _MERGE = (f"tag:yaml.org,2002:{name}" for name in ("str", "timestamp", "value", "merge"))
+_STANDARD = "tag:yaml.org,2002:"
+_TEXT, _INT, _FLOAT, _TIMESTAMP, _VALUE, _MERGE = (
+    _STANDARD + name for name in ("str", "int", "float", "timestamp", "value", "merge")
+)
 _BLANKS = re.compile(r"[ \t\r\n]*")
 _BOM = "\ufeff"
 
@@ -31,7 +34,8 @@ class YamlError(ValueError):
 class _Loader(yaml.SafeLoader):
     """The safe loader, with errors that have a place, and with a limit on what aliases stand for.
 
-    Times, a single `=`, and `<<` other than as a key, are text: JSON has no form for them.
+    Times, numbers to the base of 60, a single `=`, and `<<` other than as a key, are text, and what has a tag of its own (`!name`)
+    is read as without it, all as Go's YAML has it.
     """
 
     yaml_implicit_resolvers = {  # noqa: RUF012  PyYAML's name and form
@@ -90,6 +94,21 @@ class _Loader(yaml.SafeLoader):
         """Text, also with a tag."""
         return self.construct_scalar(node)
 
+    def construct_number(self, node: yaml.ScalarNode) -> Any:
+        """`12:30` is text."""
+        text = str(self.construct_scalar(node))
+        if ":" in text:
+            return text
+        return self.construct_yaml_int(node) if node.tag == _INT else self.construct_yaml_float(node)
+
+    def construct_tagged(self, _: str, node: yaml.Node) -> Any:
+        """What has a tag that only an application knows."""
+        if isinstance(node, yaml.MappingNode):
+            return self.construct_mapping(node, deep=True)
+        if isinstance(node, yaml.SequenceNode):
+            return self.construct_sequence(node, deep=True)
+        return self.construct_yaml_str(node)
+
     def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
         try:
             return super().construct_object(node, deep=deep)
@@ -104,6 +123,9 @@ def _as_text(key: yaml.Node) -> yaml.Node:
 
 
 _Loader.add_constructor(_TIMESTAMP, _Loader.construct_as_written)
+_Loader.add_constructor(_INT, _Loader.construct_number)
+_Loader.add_constructor(_FLOAT, _Loader.construct_number)
+_Loader.add_multi_constructor("!", _Loader.construct_tagged)
 _Loader.add_constructor(_MERGE, _Loader.construct_as_written)  # a key that merges is gone before
 
 
