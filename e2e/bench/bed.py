@@ -6,6 +6,7 @@ import os
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,10 @@ from e2e.testbed.support.waiting import wait_for
 Object = dict[str, Any]
 PROJECT = Path(__file__).parents[2]
 MIRROR_SETS = "/apis/config.openshift.io/v1/imagedigestmirrorsets"
+SOURCE = "registry.example.com"
+"""Where the streams of a population come from, unless something else is said."""
+LARGE = 100_000
+"""The streams of the largest cluster."""
 AT_ONCE = 500
 """Streams are stored so many at a time."""
 TAGS = 5
@@ -34,6 +39,8 @@ HISTORY = 3
 REGISTRY = "image-registry.openshift-image-registry.svc:5000"
 TIME = "2026-01-01T00:00:00Z"
 UNCOVERED = "registry.elsewhere.example.com"
+PATIENCE = 900.0
+"""Seconds for a start on a machine however busy."""
 _TICKS = os.sysconf("SC_CLK_TCK")
 
 
@@ -152,6 +159,13 @@ def wait_up(client: Client) -> None:
     wait_for("the cluster is up", up)
 
 
+def store(client: Client, streams: Iterable[Object]) -> None:
+    """Store streams with their status in the simulator that a client reaches."""
+    remaining = iter(streams)
+    while batch := list(islice(remaining, AT_ONCE)):
+        client.request("POST", "/simulator/streams", body=msgspec.json.encode({"items": batch}), timeout=60)
+
+
 class Bed:
     """A running cluster with one mirror set; it ends with `stack`."""
 
@@ -189,19 +203,9 @@ class Bed:
         for name in names:
             self.client.request("POST", "/api/v1/namespaces", body={"metadata": {"name": name}})
 
-    def store(self, streams: Iterable[dict[str, Any]]) -> None:
+    def store(self, streams: Iterable[Object]) -> None:
         """Store streams with their status."""
-        batch: list[dict[str, Any]] = []
-        for each in streams:
-            batch.append(each)
-            if len(batch) == AT_ONCE:
-                self._store(batch)
-                batch = []
-        if batch:
-            self._store(batch)
-
-    def _store(self, items: list[dict[str, Any]]) -> None:
-        self.client.request("POST", "/simulator/streams", body=msgspec.json.encode({"items": items}), timeout=60)
+        store(self.client, streams)
 
     def mark(self) -> int:
         """Where the log of requests is now."""

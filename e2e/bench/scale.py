@@ -3,7 +3,6 @@
 import base64
 import random
 import ssl
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -14,9 +13,13 @@ from statistics import linear_regression
 import urllib3
 import yaml
 
+from e2e.bench import restart
 from e2e.bench.bed import (
+    LARGE,
     NAMESPACES,
+    PATIENCE,
     PROJECT,
+    SOURCE,
     TAGS,
     Bed,
     Object,
@@ -35,22 +38,17 @@ from e2e.bench.reviews import review
 from e2e.testbed.programs.program import Controller, Program, Webhook
 from e2e.testbed.support.waiting import wait_for
 
-SOURCE = "registry.example.com"
 STREAM_LIMIT, IDLE_LIMIT = 5.0, 1.0
 """In kB, and in % of a core."""
 IDLE_SECONDS = 15.0
 SETTLE_SECONDS = 2.0
 """What follows the readiness at once is over by then: looks at what fails, the collection of garbage."""
-PATIENCE = 900.0
-"""Seconds for a start on a machine however busy."""
 CHANGES = NAMESPACES
 """One in each namespace: the log of requests tells them apart by that."""
 INTERVAL = 0.1
 REACTION_LIMIT = 100.0
 """Milliseconds from a change to the decision about it."""
 TAKE_OVER_LIMIT = 20.0
-OTHERS_LIMIT = 1.5
-OTHERS_INTERVAL, OTHERS_SECONDS = 0.01, 20.0
 IMAGES = "/apis/image.openshift.io/v1"
 _UNITS = {"Ki": 2**10, "Mi": 2**20, "Gi": 2**30}
 
@@ -64,7 +62,7 @@ class Size:
     seconds: float
 
 
-SIZES = (Size(10_000, 200.0, 10.0), Size(100_000, 600.0, 60.0))
+SIZES = (Size(10_000, 200.0, 10.0), Size(LARGE, 600.0, 60.0))
 
 
 @dataclass(frozen=True)
@@ -99,8 +97,8 @@ def measure(folder: Path) -> list[Figure]:
                         figures += [_idle(program, size.streams), _reaction(bed, program, size.streams)]
         for name, found in starts.items():
             figures += each_stream(name, found)
-        figures += [_take_over(bed, folder, before), _others(bed, folder, before)]
-    return figures
+        figures.append(_take_over(bed, folder, before))
+    return figures + restart.others(folder)
 
 
 def _start(stack: ExitStack, bed: Bed, folder: Path, name: str, streams: int) -> tuple[Program, Start]:
@@ -197,44 +195,6 @@ def _take_over(bed: Bed, folder: Path, streams: int) -> Figure:
         "the Lease lasts 15 s, and another takes it 12 s after its last renewal",
         "The leader is killed, and a tag fails at once: until its dry run arrives at the API server.",
     )
-
-
-def _others(bed: Bed, folder: Path, streams: int) -> Figure:
-    """Another client asks all the time; both programs start at once, which happens when a node or an API server restarts."""
-    quiet = _asked(bed, threading.Event(), OTHERS_SECONDS)
-    ready, waits = threading.Event(), list[float]()
-    asking = threading.Thread(target=lambda: waits.extend(_asked(bed, ready, PATIENCE)))
-    with ExitStack() as stack:
-        programs = [_program(stack, bed, folder, name) for name in ("controller", "webhook")]
-        asking.start()
-        try:
-            for program in programs:
-                wait_for(f"the {program.name} is ready", program.ready, seconds=PATIENCE)
-        finally:
-            ready.set()
-            asking.join()
-    before, during = percentile(quiet, 99), percentile(waits, 99)
-    told = f"p50 {percentile(quiet, 50) * 1e3:.1f} and {percentile(waits, 50) * 1e3:.1f} ms, p99 {before * 1e3:.1f} and "
-    return Figure(
-        f"{streams:,} streams: another client's requests while both programs start, p99",
-        during / before,
-        "times that before",
-        OTHERS_LIMIT,
-        f"{told}{during * 1e3:.1f} ms; {len(quiet)} and {len(waits)} requests",
-        "One client gets one object a hundred times a second, before and while the streams are listed. The simulated API server "
-        "serves one request at a time: a page delays all others by the time that it takes to write it.",
-    )
-
-
-def _asked(bed: Bed, until: threading.Event, seconds: float) -> list[float]:
-    """How long each request for an object took, until then, for so many seconds at most."""
-    waits = []
-    end = time.monotonic() + seconds
-    while not until.wait(OTHERS_INTERVAL) and time.monotonic() < end:
-        began = time.monotonic()
-        bed.client.get(f"/api/v1/namespaces/{namespace_of(0)}")
-        waits.append(time.monotonic() - began)
-    return waits
 
 
 def _change(bed: Bed, number: int, changed: dict[int, Object]) -> float:
