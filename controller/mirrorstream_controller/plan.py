@@ -244,7 +244,7 @@ def _still_waiting(base: TagPlan, since: float, limit: float, now: float) -> Tag
 
 def _import_or_refuse(base: TagPlan, failure: Failure, since: float, policy: MirrorPolicy, settings: PlanSettings) -> TagPlan:
     """Decide about a failed import: through which candidates, or why not."""
-    judgement = evaluate(
+    evaluation = evaluate(
         policy,
         base.source,
         failure,
@@ -253,7 +253,12 @@ def _import_or_refuse(base: TagPlan, failure: Failure, since: float, policy: Mir
         recorded_reference=settings.recorded_reference,
     )
     return _with(
-        base, _ACTIONS[judgement.verdict], judgement.why, failure=failure, failing_since=since, candidates=judgement.candidates
+        base,
+        _ACTIONS[evaluation.eligibility],
+        evaluation.why,
+        failure=failure,
+        failing_since=since,
+        candidates=evaluation.candidates,
     )
 
 
@@ -275,7 +280,7 @@ _ACTIONS = {
     Eligibility.IMPORT: Action.IMPORT,
     Eligibility.REFUSE: Action.REFUSE,
     # As without any mirror: who configured it so wants no Event about every tag. `status` says why.
-    Eligibility.LEFT_OUT: Action.NOTHING,
+    Eligibility.SKIPPED: Action.NOTHING,
     Eligibility.UNMIRRORED: Action.NOTHING,
 }
 

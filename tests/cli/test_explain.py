@@ -182,7 +182,7 @@ def test_programs_get_a_document(sets: str, capsys: pytest.CaptureFixture[str], 
     document = json.loads(out) if output == "json" else yaml.safe_load(out)
     (explanation,) = document["explanations"]
     assert set(explanation) == {
-        "reference", "scope", "objects", "pullSources", "pullFailure", "candidates", "leftOut", "refused", "importAllowed",
+        "reference", "scope", "objects", "pullSources", "pullFailure", "candidates", "skippedMirrors", "refused", "importAllowed",
         "stream", "state", "tag",
     }  # fmt: skip
     assert explanation["candidates"] == [
@@ -193,7 +193,7 @@ def test_programs_get_a_document(sets: str, capsys: pytest.CaptureFixture[str], 
             "recordedAs": "registry.redhat.io/ubi9/httpd-24@DIGEST",
         }
     ]
-    assert explanation["leftOut"][0]["mirrorSet"] == "ImageTagMirrorSet/tags"
+    assert explanation["skippedMirrors"][0]["mirrorSet"] == "ImageTagMirrorSet/tags"
     assert document["warnings"][0]["field"] == "spec.imageDigestMirrors[0].mirrors[1]"
 
 

@@ -67,7 +67,7 @@ def _ask(policy: MirrorPolicy, reference: str) -> list[Any]:
             policy.import_candidates(reference),
         ]
         found = policy.resolve(parse_reference(reference))
-        answers += [found.candidates, found.left_out, found.refusal, found.is_mirrored, found.is_mirrored_by_digest]
+        answers += [found.candidates, found.skipped_mirrors, found.refusal, found.is_mirrored, found.is_mirrored_by_digest]
         answers += [found.scope, found.objects, found.mirror_origins]
         explanation = explain_reference(policy, reference)
         answers.append(explanation.document())

@@ -1,5 +1,6 @@
 """Import candidates, refusals, warnings: what the library adds to the node's rules."""
 
+from operator import attrgetter
 from typing import Any
 
 import pytest
@@ -77,7 +78,7 @@ def test_digest_mirrors_can_be_kept_from_tags() -> None:
     policy = MirrorPolicy.from_objects(BOTH, tags_through_digest_mirrors=False)
     assert candidates(policy, "src.io/ns/app:v1") == [("t.io/m/app:v1", "ImageTagMirrorSet/tags")]
     assert len(candidates(policy, f"src.io/ns/app@{DIGEST}")) == 2
-    assert "tagsThroughDigestMirrors" in policy.resolve(parse_reference("src.io/ns/app:v1")).left_out[0].reason
+    assert "tagsThroughDigestMirrors" in policy.resolve(parse_reference("src.io/ns/app:v1")).skipped_mirrors[0].reason
 
 
 @pytest.mark.parametrize(
@@ -180,7 +181,8 @@ def test_rules_that_are_taken_over_are_those_that_would_be_made(changes: list[tu
 
     def answers(policy: MirrorPolicy) -> list[object]:
         found = [policy.resolve(parse_reference(each)) for each in references]
-        return [(each.pull_sources, each.candidates, each.left_out, each.scope, each.objects, each.pull_failure) for each in found]
+        names = ("pull_sources", "candidates", "skipped_mirrors", "scope", "objects", "pull_failure")
+        return [attrgetter(*names)(each) for each in found]
 
     policy, before = MirrorPolicy.from_objects([]), list[object]()
     for sets, config in changes:

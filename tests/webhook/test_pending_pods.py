@@ -36,13 +36,13 @@ def test_a_tag_that_heals_is_noticed() -> None:
     """By the version of the decider, without an event of the pod's own."""
     loop = Loop(Bed())
     loop.see(hanging(f"{SOURCE}:v1"))
-    assert loop.loop._turns.take(loop.now) == KEY
+    assert loop.loop._queue.take(loop.now) == KEY
     loop.evaluate()
     assert not loop.api.patches
     loop.bed.index.apply(None, HEALED)
     loop.now += 1
     loop.loop.tick()
-    assert loop.loop._turns.take(loop.now) == KEY
+    assert loop.loop._queue.take(loop.now) == KEY
     loop.evaluate()
     assert images(loop.api.patches[0][1]) == [OURS]
 

@@ -209,20 +209,20 @@ def checks_of(stream: ImageStream, policy: MirrorPolicy, view: ControllerView) -
 def _check(
     stream: ImageStream, tag: str, platform: PlatformImport, policy: MirrorPolicy, view: ControllerView, **more: Any
 ) -> TagCheck:
-    judgement = view.judge(policy, platform.source, GONE, insecure=platform.insecure)
-    candidates, why, idle = judgement.candidates, "", frozenset[str]()
+    evaluation = view.judge(policy, platform.source, GONE, insecure=platform.insecure)
+    candidates, why, idle = evaluation.candidates, "", frozenset[str]()
     kept_away = view.kept_away(stream)
-    if judgement.verdict is not Eligibility.IMPORT:
-        why = "no mirror covers it" if judgement.why == UNCOVERED else judgement.why
+    if evaluation.eligibility is not Eligibility.IMPORT:
+        why = "no mirror covers it" if evaluation.why == UNCOVERED else evaluation.why
     elif kept_away:
         candidates = _native(tag, platform, policy)
         why = "" if candidates else f"mirrorstream leaves it to the platform: {kept_away}"
     elif view.observing:
         idle = frozenset(c.reference for c in set(candidates).difference(_native(tag, platform, policy)))
     now = ""
-    if platform.failure and judgement.verdict is Eligibility.IMPORT:
+    if platform.failure and evaluation.eligibility is Eligibility.IMPORT:
         present = view.judge(policy, platform.source, platform.failure, insecure=platform.insecure)
-        now = str(platform.failure.kind) if present.verdict is Eligibility.REFUSE else ""
+        now = str(platform.failure.kind) if present.eligibility is Eligibility.REFUSE else ""
     settled = platform.newest is not None and platform.failure is None and not platform.pending
     return TagCheck(
         stream.metadata.namespace,
@@ -231,8 +231,8 @@ def _check(
         platform.source,
         candidates,
         why,
-        covered=judgement.verdict is not Eligibility.UNMIRRORED,
-        usable=judgement.verdict is not Eligibility.REFUSE and (bool(candidates) or not kept_away),
+        covered=evaluation.eligibility is not Eligibility.UNMIRRORED,
+        usable=evaluation.eligibility is not Eligibility.REFUSE and (bool(candidates) or not kept_away),
         now=now,
         digest=platform.newest.image if platform.newest and settled else "",
         idle=idle,

@@ -48,7 +48,7 @@ class Explanation:
     pullSources: tuple[ExplainedSource, ...]  # noqa: N815
     pullFailure: str  # noqa: N815
     candidates: tuple[ExplainedCandidate, ...]
-    leftOut: tuple[SkippedMirror, ...]  # noqa: N815
+    skippedMirrors: tuple[SkippedMirror, ...]  # noqa: N815
     refused: str | None
     importAllowed: bool | None  # noqa: N815
     stream: str | None = None
@@ -59,7 +59,7 @@ class Explanation:
         """The JSON and YAML form, with the fields' names as above; `stream`, `state` and `tag` only for a tag."""
         found = asdict(dataclasses.replace(self, tag=None))
         found["tag"] = self.tag.document() if self.tag else None
-        for entry in found["leftOut"]:
+        for entry in found["skippedMirrors"]:
             entry["mirrorSet"] = entry.pop("mirror_set")
         return {key: value for key, value in found.items() if key not in ("stream", "state", "tag") or value is not None}
 
@@ -119,7 +119,7 @@ def explain_reference(
             )
             for candidate in found.candidates
         ),
-        leftOut=found.left_out,
+        skippedMirrors=found.skipped_mirrors,
         refused=found.refusal,
         importAllowed=policy.import_allowed(reference, insecure=insecure),
         stream=stream,
@@ -247,7 +247,7 @@ def _render(explanation: Explanation) -> Iterable[Line]:
         yield line("Rule: none covers this image", indent=2)
     if explanation.pullFailure:
         # What fails may be in another rule, which says nothing about this image.
-        here = any(left.reason == explanation.pullFailure for left in explanation.leftOut)
+        here = any(left.reason == explanation.pullFailure for left in explanation.skippedMirrors)
         part = "this mirror" if here else "only this"
         yield line(f"A node's pull fails: {explanation.pullFailure}. The controller leaves {part} out.", indent=2)
     else:
@@ -267,9 +267,9 @@ def _render(explanation: Explanation) -> Iterable[Line]:
         yield line(f"and records {' or '.join(recorded)}", indent=2)
     else:
         yield line("The controller has nothing to import it through.", indent=2)
-    if explanation.leftOut:
+    if explanation.skippedMirrors:
         yield line("Left out:", indent=2)
-        yield from columns([(f"- {left.reference}", f"{left.mirror_set}: {left.reason}") for left in explanation.leftOut], 4)
+        yield from columns([(f"- {left.reference}", f"{left.mirror_set}: {left.reason}") for left in explanation.skippedMirrors], 4)
 
 
 def _numbered(rows: Iterable[tuple[str, str]]) -> list[Line]:

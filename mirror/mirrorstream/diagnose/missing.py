@@ -64,10 +64,10 @@ def missing_images(states: Iterable[TagState]) -> list[MissingImage]:
             (state.name,),
             state.tag == WHOLE_REPOSITORY,
             state.tried.attempt.candidates if state.tried else (),
-            bool(state.candidates or state.left_out),
+            bool(state.candidates or state.skipped_mirrors),
         )
         for state in states
-        if (state.state in (State.FAILING, State.UNMIRRORED) or state.left_out) and not _served(state)
+        if (state.state in (State.FAILING, State.UNMIRRORED) or state.skipped_mirrors) and not _served(state)
     )
 
 
@@ -100,7 +100,7 @@ def _served(state: TagState) -> bool:
 
 
 def _absence(state: TagState) -> tuple[Absence, str]:
-    if state.left_out:
+    if state.skipped_mirrors:
         return Absence.UNKNOWN, state.why
     if state.state is State.UNMIRRORED:
         return Absence.MISSING, "no mirror rule covers it"

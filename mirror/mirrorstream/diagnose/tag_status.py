@@ -11,7 +11,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
 from mirrorstream.diagnose.serving import serving_warnings
-from mirrorstream.imagestream.eligibility import Eligibility, Judgement, PlatformImport, evaluate, repository_import, tag_import
+from mirrorstream.imagestream.eligibility import Eligibility, Evaluation, PlatformImport, evaluate, repository_import, tag_import
 from mirrorstream.imagestream.failures import BYPASS_BY_DEFAULT, Bypass, Failure, FailureClass
 from mirrorstream.imagestream.model import (
     WHOLE_REPOSITORY,
@@ -83,7 +83,7 @@ class ControllerView:
             observing=settings.mode == "observe",
         )
 
-    def judge(self, policy: MirrorPolicy, source: str, failure: Failure, *, insecure: bool) -> Judgement:
+    def judge(self, policy: MirrorPolicy, source: str, failure: Failure, *, insecure: bool) -> Evaluation:
         """Whether the controller would import the failed `source` through mirrors; `insecure` as in PlatformImport."""
         return evaluate(
             policy,
@@ -119,7 +119,7 @@ class TagState:
     failure: Failure | None = None
     candidates: tuple[Candidate, ...] | None = ()
     """What the rules have it imported through; None where the rules may not be seen."""
-    left_out: tuple[SkippedMirror, ...] = ()
+    skipped_mirrors: tuple[SkippedMirror, ...] = ()
     """The mirrors that cannot be used, where there is no other."""
     tried: ReportedAttempt | None = None
     image: str = ""
@@ -284,15 +284,15 @@ class _StreamView:
         shared = {**shared, "failure": failure, "since": (condition.last_transition_time or None) if condition else None}
         if self.policy is None:
             return self._unseen(tag, source, shared)
-        judgement = self.controller_view.judge(self.policy, source, failure, insecure=platform.insecure)
+        evaluation = self.controller_view.judge(self.policy, source, failure, insecure=platform.insecure)
         kept_away = self.controller_view.kept_away(self.stream)
         if kept_away:
-            return self._state(tag, State.OPTED_OUT, source, kept_away, candidates=judgement.candidates, **shared)
-        if judgement.verdict is Eligibility.UNMIRRORED:
-            return self._state(tag, State.UNMIRRORED, source, judgement.why, **shared)
-        if judgement.verdict in (Eligibility.REFUSE, Eligibility.LEFT_OUT):
-            return self._state(tag, State.REFUSED, source, judgement.why, left_out=judgement.left_out, **shared)
-        return self._waiting(self._state(tag, State.FAILING, source, self._idle(), candidates=judgement.candidates, **shared))
+            return self._state(tag, State.OPTED_OUT, source, kept_away, candidates=evaluation.candidates, **shared)
+        if evaluation.eligibility is Eligibility.UNMIRRORED:
+            return self._state(tag, State.UNMIRRORED, source, evaluation.why, **shared)
+        if evaluation.eligibility in (Eligibility.REFUSE, Eligibility.SKIPPED):
+            return self._state(tag, State.REFUSED, source, evaluation.why, skipped_mirrors=evaluation.skipped_mirrors, **shared)
+        return self._waiting(self._state(tag, State.FAILING, source, self._idle(), candidates=evaluation.candidates, **shared))
 
     def _unseen(self, tag: str, source: str, shared: dict[str, Any]) -> TagState:
         """A failure as it looks to those who may not see the rules."""

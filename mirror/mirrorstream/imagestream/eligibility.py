@@ -24,7 +24,7 @@ class Eligibility(StrEnum):
 
     IMPORT = "import"
     REFUSE = "refuse"
-    LEFT_OUT = "left-out"
+    SKIPPED = "skipped"
     """A rule covers the source, but none of its mirrors can be used: nothing to import through, and not what was meant."""
     UNMIRRORED = "unmirrored"
 
@@ -86,13 +86,13 @@ UNCOVERED = "no mirror covers the source"
 
 
 @dataclass(frozen=True, slots=True)
-class Judgement:
-    """The verdict, its reason in one sentence, and what to import through: only candidates that may be recorded."""
+class Evaluation:
+    """The eligibility, its reason in one sentence, and what to import through: only candidates that may be recorded."""
 
-    verdict: Eligibility
+    eligibility: Eligibility
     why: str
     candidates: tuple[Candidate, ...] = ()
-    left_out: tuple[SkippedMirror, ...] = ()
+    skipped_mirrors: tuple[SkippedMirror, ...] = ()
     """The mirrors that cannot be used, where there is no other."""
 
 
@@ -104,28 +104,28 @@ def evaluate(
     insecure: bool = False,
     bypass: Bypass = BYPASS_BY_DEFAULT,
     recorded_reference: str = "auto",
-) -> Judgement:
+) -> Evaluation:
     """Decide about the failed import of `source`, as the user wrote it.
 
     `insecure` as in PlatformImport: the allow-list depends on it.
     """
     if (reference := parse_or_none(source)) is None:
-        return Judgement(Eligibility.UNMIRRORED, UNCOVERED)
+        return Evaluation(Eligibility.UNMIRRORED, UNCOVERED)
     found = policy.resolve(reference)
     candidates = found.candidates
-    unusable = tuple(mirror for mirror in found.left_out if mirror.reason != THE_SOURCE)
+    unusable = tuple(mirror for mirror in found.skipped_mirrors if mirror.reason != THE_SOURCE)
     if not candidates and unusable:
         reasons = "; ".join(f"{mirror.reference}: {mirror.reason}" for mirror in unusable)
-        return Judgement(Eligibility.LEFT_OUT, f"every mirror is left out: {reasons}", left_out=unusable)
+        return Evaluation(Eligibility.SKIPPED, f"every mirror is left out: {reasons}", skipped_mirrors=unusable)
     if not candidates:
         # First: a user without a mirror for an image asked for nothing, and wants no Event about it.
-        return Judgement(Eligibility.UNMIRRORED, UNCOVERED)
+        return Evaluation(Eligibility.UNMIRRORED, UNCOVERED)
     if not failure.may_be_bypassed(bypass):
-        return Judgement(Eligibility.REFUSE, why_not_bypassed(failure))
+        return Evaluation(Eligibility.REFUSE, why_not_bypassed(failure))
     if found.refusal:
-        return Judgement(Eligibility.REFUSE, found.refusal)
+        return Evaluation(Eligibility.REFUSE, found.refusal)
     if not policy.import_allowed(source, insecure=insecure):
-        return Judgement(Eligibility.REFUSE, _not_allowed(source))
+        return Evaluation(Eligibility.REFUSE, _not_allowed(source))
     recordable = tuple(
         candidate
         for candidate in candidates
@@ -134,8 +134,8 @@ def evaluate(
         or policy.import_allowed(candidate.reference, insecure=insecure)
     )
     if not recordable:
-        return Judgement(Eligibility.REFUSE, _not_allowed(candidates[0].reference))
-    return Judgement(Eligibility.IMPORT, f"the platform's import failed ({failure.kind})", recordable)
+        return Evaluation(Eligibility.REFUSE, _not_allowed(candidates[0].reference))
+    return Evaluation(Eligibility.IMPORT, f"the platform's import failed ({failure.kind})", recordable)
 
 
 def recorded_name(

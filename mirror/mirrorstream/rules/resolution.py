@@ -96,7 +96,7 @@ class Resolution:
         return self._assess()[0]
 
     @property
-    def left_out(self) -> tuple[SkippedMirror, ...]:
+    def skipped_mirrors(self) -> tuple[SkippedMirror, ...]:
         """The mirrors that are no candidates, each with the reason."""
         return self._assess()[1]
 

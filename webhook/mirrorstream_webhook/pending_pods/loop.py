@@ -21,10 +21,10 @@ from mirrorstream.runtime.metrics import Metrics, Sample
 from mirrorstream.runtime.settings import Settings
 
 from mirrorstream_webhook.metrics import PendingPodMetrics
-from mirrorstream_webhook.pending_pods.bounds import Bounds
 from mirrorstream_webhook.pending_pods.hangs import QUIET, PendingPod, follow_hangs, read_pending
+from mirrorstream_webhook.pending_pods.namespace_queue import NamespaceQueue
+from mirrorstream_webhook.pending_pods.patch_policy import PatchPolicy
 from mirrorstream_webhook.pending_pods.repair import AGAIN_SECONDS, RETRY_LIMIT, Deciding, Pace, PodState, Repairs
-from mirrorstream_webhook.pending_pods.turns import Turns
 
 log = structlog.get_logger(__name__)
 
@@ -113,7 +113,7 @@ class PendingPods:
             rejoin=True,
             clock=clock,
         )
-        self._bounds = Bounds(client)
+        self._patch_policy = PatchPolicy(client)
         self._unbounded: str | None = "not looked for yet"
         """Why this account must not change pods; None if it may."""
         self._looked = False
@@ -121,7 +121,7 @@ class PendingPods:
         self._bounds_due = clock()
         self._forbidden_until = 0.0
         self._condition = threading.Condition()
-        self._turns = Turns()
+        self._queue = NamespaceQueue()
         self._states: dict[Key, PodState] = {}
         self._version: object = None
         self._version_due = 0.0
@@ -202,7 +202,7 @@ class PendingPods:
     def _look_for_bounds(self, now: float) -> None:
         before = (self._looked, self._unbounded)
         try:
-            self._unbounded = self._bounds.problem()
+            self._unbounded = self._patch_policy.problem()
         except ClientError as error:
             # What was known counts on; at the beginning nothing is done, nor said of pods, until it is known.
             log.info("cannot read the policy that bounds this account, will retry", error=str(error))
@@ -243,7 +243,7 @@ class PendingPods:
         with self._condition:
             if change.new is None:
                 self._states.pop(change.key, None)
-                self._turns.discard(change.key)
+                self._queue.discard(change.key)
                 return
             state = self._states.get(change.key)
             if change.new is QUIET:
@@ -265,12 +265,12 @@ class PendingPods:
             now = self._clock()
             for key, state in self._states.items():
                 if state.hangs:
-                    self._turns.add(key, now)
+                    self._queue.add(key, now)
             self._condition.notify_all()
 
     def _add(self, key: Key, when: float) -> None:
         """Have a pod evaluated; the lock is held."""
-        self._turns.add(key, when)
+        self._queue.add(key, when)
         self._condition.notify()
 
     # One pod.
@@ -287,7 +287,7 @@ class PendingPods:
                 if state:
                     state.busy = False
                     if state.hangs and self.election.leading:
-                        self._turns.add(key, self._clock() + again)
+                        self._queue.add(key, self._clock() + again)
 
     def _next(self) -> Key | None:
         """A pod that is due and that no other thread has; None at the end."""
@@ -297,15 +297,15 @@ class PendingPods:
                     self._condition.wait(TICK_SECONDS)
                     continue
                 now = self._clock()
-                key = self._turns.take(now)
+                key = self._queue.take(now)
                 if key is None:
-                    self._condition.wait(min(self._turns.next(now) or 1.0, 1.0))
+                    self._condition.wait(min(self._queue.next(now) or 1.0, 1.0))
                     continue
                 state = self._states.get(key)
                 if state is None or not state.hangs:
                     continue
                 if state.busy:
-                    self._turns.add(key, now + TICK_SECONDS)
+                    self._queue.add(key, now + TICK_SECONDS)
                     continue
                 state.busy = True
                 return key

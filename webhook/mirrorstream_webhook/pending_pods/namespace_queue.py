@@ -9,7 +9,7 @@ ROOM = 64
 """Entries that count no more, besides as many as there are keys, before they are dropped."""
 
 
-class Turns:
+class NamespaceQueue:
     """Each key is in it once, with the earliest time that was asked for. Not safe for threads by itself."""
 
     def __init__(self) -> None:

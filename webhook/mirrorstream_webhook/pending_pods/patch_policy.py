@@ -14,7 +14,7 @@ _ROOT = "/apis/admissionregistration.k8s.io/v1"
 REQUEST_SECONDS = 10.0
 
 
-class Bounds:
+class PatchPolicy:
     """Reads the policy and its binding."""
 
     def __init__(self, client: Client) -> None:
