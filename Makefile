@@ -48,11 +48,12 @@ faults: $(READY) ## programs killed, frozen, cut off; API servers and mirrors th
 contract: $(READY) ## does the simulator answer what the real API answered? BACKEND=controlplane, OPENSHIFT_BIN= and CLUSTER= ask others
 	$(PYTEST) $(filter-out -n $(WORKERS),$(call where,simulator)) e2e/contract
 
-lint: $(READY) ## ruff, mypy --strict, import contracts
+lint: $(READY) ## ruff, mypy --strict, import contracts; actionlint and zizmor on the workflows
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
 	$(VENV)/bin/lint-imports --no-cache
+	$(VENV)/bin/python -m config.lint.workflows
 
 bench: $(READY) ## how fast it is, measured here; ONLY="scale healing" for some groups, JSON=FILE, RECORD=1 for docs/benchmarks.md
 	$(VENV)/bin/python -m e2e.bench $(ONLY) $(if $(JSON),--json $(JSON)) $(if $(RECORD),--record)

@@ -51,7 +51,7 @@ def test_without_go_the_suite_skips_and_says_so(tmp_path: Path) -> None:
     """Not silently, and not as a failure."""
     done = run("--backend", "controlplane", PATH=f"{Path(sys.executable).parent}", XDG_CACHE_HOME=str(tmp_path))
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "NOT RUN on the back end controlplane: the real control plane is built with Go" in done.stdout
+    assert "NOT RUN on the back end controlplane: it is built with Go" in done.stdout
     assert "1 skipped" in done.stdout
 
 

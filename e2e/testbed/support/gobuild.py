@@ -34,13 +34,20 @@ def version(module: Path, *more: object) -> str:
     return digest.hexdigest()[:16]
 
 
-def go(module: Path, *arguments: str, cgo: bool = False) -> str:
-    """What `go ARGUMENTS` prints in a module's folder; `cgo` lets it link with C libraries. Raises BuildError."""
+def go(module: Path, *arguments: str, cgo: bool = False, seconds: float | None = None) -> str:
+    """What `go ARGUMENTS` prints in a module's folder; `cgo` lets it link with C libraries.
+
+    Raises BuildError, also when it takes longer than `seconds`.
+    """
     command = shutil.which("go")
     if not command:
-        raise GoMissingError("the real control plane is built with Go, and there is no `go` on the PATH")
+        raise GoMissingError("it is built with Go, and there is no `go` on the PATH")
     environment = {**os.environ, "CGO_ENABLED": str(int(cgo)), "GOFLAGS": "-mod=readonly -buildvcs=false"}
-    done = subprocess.run([command, *arguments], cwd=module, env=environment, capture_output=True, text=True, check=False)
+    call = [command, *arguments]
+    try:
+        done = subprocess.run(call, cwd=module, env=environment, capture_output=True, text=True, check=False, timeout=seconds)
+    except subprocess.TimeoutExpired as error:
+        raise BuildError(f"`go {' '.join(arguments)}` took longer than {seconds:.0f} s") from error
     if done.returncode:
         raise BuildError(f"`go {' '.join(arguments)}` failed:\n" + "\n".join(done.stderr.splitlines()[-20:]))
     return done.stdout
