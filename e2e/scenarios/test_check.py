@@ -69,7 +69,7 @@ def test_what_is_foretold_comes_true(ns: Namespace, start: Start, run: Commands)
     assert dict(source.requests) == asked, "the source is not asked"
     text = run("check", "-n", ns.name)
     assert text.status == 3
-    assert "1 would not survive without the sources, 3 would; 4 tags in 1 stream" in text.out
+    assert "1 lost, 3 survive; 4 tags in 1 stream" in text.out
     made = run("check", "-n", ns.name, "-o", "imageset")
     assert check_imageset(made.document) == [ns.source("late:v1", "other")]
 
@@ -113,7 +113,7 @@ def test_each_mirrors_answer_is_told(ns: Namespace, run: Commands) -> None:
     assert answers == {refusing: "unauthorized", dead: "unreachable", ns.mirror(): "not-found"}
     assert tags["app:v1"]["through"] == f"{ns.mirror()}/app:v1"
     assert "blocked" in tags["blocked:v1"]["why"]
-    assert tags["nowhere:v1"]["why"] == "no mirror covers it"
+    assert tags["nowhere:v1"]["why"] == "no rule covers it"
 
 
 def test_a_newer_releases_samples_are_checked_from_files(ns: Namespace, run: Commands, tmp_path: Path) -> None:

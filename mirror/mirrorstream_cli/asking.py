@@ -80,9 +80,9 @@ class Asking:
             if error.status == 422 and NOT_ALLOWED in error.message:
                 why = f"{candidate.host} is not in spec.allowedRegistriesForImport of the Image config: only an account that may"
                 return check.not_asked(candidate, f"{why} create images, such as mirrorstream's, may ask it")
-            return check.not_asked(candidate, f"the API server did not ask {candidate.reference}: {one_line(str(error))}")
+            return check.not_asked(candidate, f"the API server did not ask {candidate.host}: {one_line(str(error))}")
         except ClientError as error:
-            return check.not_asked(candidate, f"the API server did not ask {candidate.reference}: {one_line(str(error))}")
+            return check.not_asked(candidate, f"the API server did not ask {candidate.host}: {one_line(str(error))}")
         return check.answered(candidate, served_digest(answer, candidate))
 
 

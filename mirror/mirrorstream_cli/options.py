@@ -57,11 +57,16 @@ def _add_scope(parser: argparse.ArgumentParser) -> None:
 def add_status(parser: argparse.ArgumentParser) -> None:
     """`mirrorstream status`."""
     _add_scope(parser)
+    _add_all(parser)
     parser.add_argument(
         "--wait", type=duration, metavar="DURATION", help="wait until nothing fails, at most this long: 90s, 5m, 1h30m"
     )
     add_output(parser)
     add_cluster(parser)
+
+
+def _add_all(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--all", action="store_true", help="list every tag, on more than a screen if need be")
 
 
 def add_missing(parser: argparse.ArgumentParser) -> None:
@@ -74,6 +79,7 @@ def add_missing(parser: argparse.ArgumentParser) -> None:
 def add_check(parser: argparse.ArgumentParser) -> None:
     """`mirrorstream check`."""
     _add_scope(parser)
+    _add_all(parser)
     parser.add_argument(
         "--file",
         action="append",

@@ -9,7 +9,7 @@ from typing import Any, Self
 
 import yaml
 from mirrorstream.text.sanitize import harmless
-from mirrorstream.text.terminal import Line, layout, period
+from mirrorstream.text.terminal import Text, layout, period
 
 _WORDS = frozenset({"null", "true", "false", "yes", "no", "on", "off", "y", "n"})
 
@@ -41,11 +41,15 @@ def print_document(document: Any, output: str) -> None:
         yaml.dump(plain, sys.stdout, _Dumper, sort_keys=False, allow_unicode=every_character)
 
 
-def print_lines(lines: Iterable[Line]) -> None:
+def terminal_width() -> int | None:
+    """The columns of the terminal that stdout is; None if it is none."""
+    return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+
+
+def print_lines(lines: Iterable[Text]) -> None:
     """Print text on stdout: on a terminal in colour, unless NO_COLOR is set, and at most as wide; otherwise plain and unbroken."""
-    terminal = sys.stdout.isatty()
-    colour = terminal and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
-    sys.stdout.write(layout(lines, width=shutil.get_terminal_size().columns if terminal else None, colour=colour))
+    colour = sys.stdout.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+    sys.stdout.write(layout(lines, width=terminal_width(), colour=colour))
 
 
 def say_waiting(seconds: float, what: str) -> None:

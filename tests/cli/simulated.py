@@ -61,7 +61,15 @@ class Waits:
 
 def arguments(kubeconfig: Path, **changes: Any) -> Any:
     """The parsed arguments of a command."""
-    defaults = {"namespace": "ns", "all_namespaces": False, "wait": None, "output": "text", "context": None, "subject": "app:v1"}
+    defaults = {
+        "namespace": "ns",
+        "all_namespaces": False,
+        "all": False,
+        "wait": None,
+        "output": "text",
+        "context": None,
+        "subject": "app:v1",
+    }
     return argparse.Namespace(**{**defaults, "kubeconfig": str(kubeconfig), **changes})
 
 

@@ -57,7 +57,7 @@ def test_what_the_mirrors_have_survives(run: Run, client: Client, mirror: Regist
     before = client.get(f"{STREAMS}/app")
     assert run("check", "-n", "ns") == 0
     captured = capsys.readouterr()
-    assert captured.out.startswith("Namespace ns: every tag would survive without the sources; 1 tag in 1 stream\n")
+    assert captured.out.startswith("Namespace ns: every tag survives without its source; 1 tag in 1 stream\n")
     assert captured.err == ""
     assert client.get(f"{STREAMS}/app") == before, "a dry run writes nothing"
     assert run("check", "-A", "-o", "json") == 0
@@ -77,12 +77,12 @@ def test_what_they_lack_is_told_and_listed_for_oc_mirror(
     assert {f"{t['stream']}:{t['tag']}": t["why"] for t in document["tags"]} == {
         "app:v1": "",
         "other:v2": "the mirror does not have it",
-        "other:far": "no mirror covers it",
+        "other:far": "no rule covers it",
     }
     assert run("check", "-n", "ns", "-o", "imageset") == 3
     captured = capsys.readouterr()
     assert yaml.safe_load(captured.out)["mirror"] == {"additionalImages": [{"name": "localhost:1/team/other:v2"}]}
-    assert "localhost:3/x:1 is left out: no mirror rule is known to cover it" in captured.err
+    assert "left out: 1 that no rule is known to cover" in captured.err
     assert run("check", "-n", "ns", "-o", "imageset", "--unmirrored") == 3
     assert {"name": "localhost:3/x:1"} in yaml.safe_load(capsys.readouterr().out)["mirror"]["additionalImages"]
 
@@ -189,7 +189,7 @@ def test_streams_of_files_are_checked_before_they_are_on_the_cluster(
     file.write_text(SAMPLES)
     assert run("check", "--file", str(file), "-n", "ns") == 3
     out = capsys.readouterr().out
-    assert out.startswith("The files: 1 would not survive without the sources, 1 would; 2 tags in 1 stream\n")
+    assert out.startswith("The files: 1 lost, 1 survives; 2 tags in 1 stream\n")
     assert "  ns/fresh:v9\n" in out
     assert "followed by:  latest" in out
     assert [stream["metadata"]["name"] for stream in client.get(STREAMS)["items"]] == ["app"]

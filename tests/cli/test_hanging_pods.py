@@ -17,8 +17,8 @@ from mirrorstream.diagnose.hanging_pods import (
     Pod,
     WaitsFor,
     decode_pod,
-    grouped,
     hanging_pods,
+    pod_groups,
 )
 from mirrorstream.diagnose.status import Rules, StatusReport, render_status
 from mirrorstream.diagnose.tag_status import ControllerView, tag_states
@@ -97,21 +97,31 @@ def GUARDED(image: str, namespace: str, digest: str) -> str:  # noqa: N802  a co
     ("document", "more", "waits", "why", "helps"),
     [
         pytest.param(pod(), {}, "repair", "ns/app:v1 has an image", "longer than a minute", id="about to be repaired"),
-        pytest.param(pod(), {"status": failure()}, "import", "no mirror has served it yet", "`explain ns/app:v1`", id="failing"),
+        pytest.param(pod(), {"status": failure()}, "import", "no attempt is known", "controller runs", id="failing"),
         pytest.param(
             pod(),
             {"status": failure(), "history": ANSWERED},
             "import",
-            "m.io/x/team/app:v1: not-found",
-            "mirror the image",
+            "m.io does not have it",
+            "mirror it",
             id="lost",
         ),
         pytest.param(
-            pod(), {"status": failure(), "history": UNREACHED}, "import", "n.io/y/team/app:v1: unreachable", "explain", id="down"
+            pod(),
+            {"status": failure(), "history": UNREACHED},
+            "import",
+            "n.io cannot be reached",
+            "see whether n.io runs",
+            id="down",
         ),
-        pytest.param(pod(), {"status": {}}, "import", "the platform's import is pending", "waiting", id="pending"),
+        pytest.param(pod(), {"status": {}}, "import", "the platform has not finished", "time", id="pending"),
         pytest.param(
-            pod(), {"status": failure("not found", "NotFound")}, "import", "must not be bypassed", "explain", id="refused import"
+            pod(),
+            {"status": failure("not found", "NotFound")},
+            "import",
+            "must not be bypassed",
+            "another `from`",
+            id="refused import",
         ),
         pytest.param(
             pod(),
@@ -152,10 +162,20 @@ def GUARDED(image: str, namespace: str, digest: str) -> str:  # noqa: N802  a co
         ),
         pytest.param(pod("web", OURS, **CHANGED), {}, "pull", "Back-off", "oc describe pod", id="the internal registry's"),
         pytest.param(
-            pod("web", f"{HERE}:v1", **CHANGED), {"status": failure()}, "import", "no mirror", "explain", id="the pending tag's"
+            pod("web", f"{HERE}:v1", **CHANGED),
+            {"status": failure()},
+            "import",
+            "no attempt is known",
+            "controller runs",
+            id="the pending tag's",
         ),
         pytest.param(
-            pod("web", f"{HERE}:latest"), {"status": failure()}, "import", "no mirror", "explain", id="a tag that follows"
+            pod("web", f"{HERE}:latest"),
+            {"status": failure()},
+            "import",
+            "no attempt is known",
+            "controller runs",
+            id="a tag that follows",
         ),
         pytest.param(
             pod(annotations={"kubernetes.io/config.mirror": "x"}), {}, "owner", "a static pod", "owner", id="a static pod"
@@ -235,13 +255,13 @@ def test_pods_are_grouped_by_what_would_help() -> None:
         *found(*gone, known=Known(DEFAULTS, told={"a-uid": "one", "b-uid": "two"})),
         *found(*lost, status=failure(), history=ANSWERED),
     )
-    assert [len(group) for group in grouped(pods)] == [12, 3]
+    assert [len(group) for group in pod_groups(pods)] == [12, 3]
     shown = text_of(pods)
-    assert "  12 pods wait for the import of ns/app:v1\n" in shown
+    assert "  12 pods wait for the import of ns/app:v1: m.io does not have it, n.io does not have it\n" in shown
     assert "ns/lost-0, ns/lost-1, ns/lost-10 and 9 more\n" in shown
     assert "  2 pods are not changed by mirrorstream\n" in shown
     assert "ns/a, ns/b\n" in shown
-    assert "  1 pod waits for the import of ns/app:v1\n" in text_of(found(pod(), status=failure()))
+    assert "  1 pod waits for the import of ns/app:v1: no attempt is known" in text_of(found(pod(), status=failure()))
 
 
 def test_nothing_is_said_where_nothing_hangs() -> None:
@@ -279,8 +299,8 @@ def test_status_tells_of_pods(run: Run, client: Client, capsys: pytest.CaptureFi
         "tag": "ns/app:v1",
         "reason": "ImagePullBackOff",
         "waitsFor": "import",
-        "why": "localhost:2/mirror/team/app:v1: not-found",
-        "helps": "mirror the image: `missing -o imageset` names it",
+        "why": "localhost:2 does not have it",
+        "helps": "mirror it: `mirrorstream missing -o imageset` lists all for oc-mirror",
     }
     heal(client)
     tell(client, made, "hangs on its pull, and may not be changed\x1b[2J")

@@ -3,6 +3,9 @@
 import json
 from typing import Any
 
+from mirrorstream.diagnose.check import TagCheck, checks_of
+from mirrorstream.diagnose.tag_status import ControllerView
+from mirrorstream.imagestream.failures import Failure, FailureClass
 from mirrorstream.imagestream.model import ImageStream, imagestream_from
 from mirrorstream.imagestream.outcomes import (
     OUTCOME_ANNOTATION,
@@ -31,6 +34,9 @@ POLICY = MirrorPolicy.from_objects([IDMS])
 FIRST, SECOND = "m.io/x/team/app:v1", "n.io/y/team/app:v1"
 HOST = "m.io"
 DIGEST = "sha256:" + "a" * 64
+OTHER = "sha256:" + "b" * 64
+ABSENT = Failure(FailureClass.NOT_FOUND, "name unknown: x")
+DOWN = Failure(FailureClass.TIMEOUT, "i/o timeout")
 
 
 def failure(message: str = REFUSED, reason: str = "InternalError", generation: int = 2) -> Object:
@@ -90,3 +96,14 @@ def event(
 def history(*outcomes: Attempt) -> AttemptHistory:
     """A history with these attempts, in their order."""
     return AttemptHistory(event(outcome, name=f"app.{number}") for number, outcome in enumerate(outcomes))
+
+
+def asked(*answers: str | Failure | None, of: ImageStream | None = None, policy: MirrorPolicy = POLICY, **view: Any) -> TagCheck:
+    """What `check` knows of the tag v1 after these answers; None stands for a candidate that could not be asked."""
+    (check,) = (c for c in checks_of(of or stream(), policy, ControllerView(**view)) if c.tag == "v1")
+    for answer in answers:
+        candidate = check.next_candidate
+        assert candidate
+        check = check.not_asked(candidate, "you may not") if answer is None else check.answered(candidate, answer)
+    assert check.next_candidate is None
+    return check

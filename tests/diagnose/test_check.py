@@ -3,8 +3,7 @@
 from typing import Any
 
 import pytest
-from mirrorstream.diagnose.check import CheckReport, Fate, Skipped, TagCheck, checks_of, missing_of, skipped_tags
-from mirrorstream.diagnose.check_text import render_check
+from mirrorstream.diagnose.check import Fate, Skipped, checks_of, missing_of, skipped_tags
 from mirrorstream.diagnose.missing import Absence
 from mirrorstream.diagnose.tag_status import ControllerView
 from mirrorstream.imagestream.dry_run import repository_request, served_digest
@@ -12,24 +11,24 @@ from mirrorstream.imagestream.failures import Bypass, Failure, FailureClass
 from mirrorstream.imagestream.model import ImageStream
 from mirrorstream.rules.candidates import Candidate
 from mirrorstream.rules.policy import MirrorPolicy
-from mirrorstream.text.terminal import layout
 
-from tests.diagnose.builders import DIGEST, FIRST, IDMS, NOT_FOUND, POLICY, SECOND, SOURCE, Object, failure, item, stream
-
-OTHER = "sha256:" + "b" * 64
-ABSENT = Failure(FailureClass.NOT_FOUND, "name unknown: x")
-DOWN = Failure(FailureClass.TIMEOUT, "i/o timeout")
-
-
-def asked(*answers: str | Failure | None, of: ImageStream | None = None, policy: MirrorPolicy = POLICY, **view: Any) -> TagCheck:
-    """The tag v1 after these answers; None stands for a candidate that could not be asked."""
-    (check,) = (c for c in checks_of(of or stream(), policy, ControllerView(**view)) if c.tag == "v1")
-    for answer in answers:
-        candidate = check.next_candidate
-        assert candidate
-        check = check.not_asked(candidate, "you may not") if answer is None else check.answered(candidate, answer)
-    assert check.next_candidate is None
-    return check
+from tests.diagnose.builders import (
+    ABSENT,
+    DIGEST,
+    DOWN,
+    FIRST,
+    IDMS,
+    NOT_FOUND,
+    OTHER,
+    POLICY,
+    SECOND,
+    SOURCE,
+    Object,
+    asked,
+    failure,
+    item,
+    stream,
+)
 
 
 @pytest.mark.parametrize(
@@ -69,7 +68,7 @@ OPTED_OUT = stream(annotations={"mirrorstream.github.io/import": "disabled"})
 @pytest.mark.parametrize(
     ("objects", "of", "view", "reason"),
     [
-        pytest.param([], stream(), {}, "no mirror covers it", id="no-rule"),
+        pytest.param([], stream(), {}, "no rule covers it", id="no-rule"),
         pytest.param([IDMS, BLOCKED], stream(), {}, "blockedRegistries of the Image config", id="blocked"),
         pytest.param([IDMS, NOT_ALLOWED], stream(), {}, "allowedRegistriesForImport", id="not-allowed"),
         pytest.param(
@@ -88,7 +87,7 @@ def test_without_a_mirror_that_may_be_used_it_is_lost(
     assert check.fate is Fate.LOST
     assert reason in check.reason
     listed = [(image.image, image.absence) for image in missing_of([check])]
-    expected = {"no mirror covers it": [(SOURCE, Absence.MISSING)], "every mirror is left out": [(SOURCE, Absence.UNKNOWN)]}
+    expected = {"no rule covers it": [(SOURCE, Absence.MISSING)], "every mirror is left out": [(SOURCE, Absence.UNKNOWN)]}
     assert listed == expected.get(reason, [])
 
 
@@ -233,45 +232,6 @@ def test_a_tag_of_the_status_alone_was_pushed() -> None:
     bare = ImageStream(pushed.metadata, type(pushed.spec)(), pushed.status)
     assert skipped_tags(bare) == {Skipped.PUSHED: 1}
     assert skipped_tags(ImageStream(pushed.metadata, type(pushed.spec)("src.io/team/app"), pushed.status))[Skipped.PUSHED] == 0
-
-
-def text(*tags: TagCheck, width: int | None = None) -> str:
-    """What people read."""
-    report = CheckReport("ns", 1, tags, {Skipped.PUSHED: 2}, ("a note",))
-    return layout(render_check(report, "Namespace ns"), width=width)
-
-
-def test_the_text_tells_what_would_not_survive_and_why() -> None:
-    """With each mirror's answer; then what is not known, and what to know of the others."""
-    found = text(asked(ABSENT, DOWN), asked(None, None), asked(OTHER, of=stream(item())))
-    assert found == (
-        "Namespace ns: 1 would not survive without the sources, 1 not known, 1 would; 3 tags in 1 stream\n"
-        "\n"
-        "Would not survive\n"
-        "  ns/app:v1\n"
-        "    from:         src.io/team/app:v1\n"
-        f"    why:          {SECOND} does not serve it: timeout: i/o timeout\n"
-        f"      {FIRST}  not-found  name unknown: x\n"
-        f"      {SECOND}  timeout    i/o timeout\n"
-        "\n"
-        "Not known: a mirror could not be asked\n"
-        "  ns/app:v1\n"
-        "    from:         src.io/team/app:v1\n"
-        "    why:          you may not\n"
-        "\n"
-        "Would survive, but\n"
-        f"  ns/app:v1  with another image: it has {DIGEST}, {FIRST} has {OTHER}\n"
-        "\n"
-        "Not asked for: 2 tags pushed\n"
-        "Note: a note\n"
-    )
-    assert text(asked(DIGEST)).startswith("Namespace ns: every tag would survive without the sources; 1 tag in 1 stream\n")
-
-
-def test_many_tags_get_one_line_each() -> None:
-    """So that a cluster's worth can be read."""
-    found = text(*[asked(ABSENT, ABSENT)] * 21)
-    assert found.count("  ns/app:v1  no mirror has it  from src.io/team/app:v1\n") == 21
 
 
 def test_a_repository_is_asked_for_without_a_tag() -> None:

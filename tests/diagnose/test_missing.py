@@ -1,5 +1,6 @@
 """Which images no mirror has, and the file that has oc-mirror fetch them."""
 
+import dataclasses
 from typing import Any
 
 import pytest
@@ -105,11 +106,11 @@ def test_a_whole_repository_is_none_that_oc_mirror_can_fetch() -> None:
     assert (image.image, image.repository, image.tags) == ("src.io/team/app", True, ("ns/app",))
     made, left_out = imageset([image])
     assert made["mirror"] == {}
-    assert "src.io/team/app is left out" in left_out[0]
+    assert left_out == "1 for a whole repository, whose tags are not known"
 
 
 def _image(name: str, absence: Absence = Absence.MISSING) -> MissingImage:
-    return MissingImage(name, absence, "why", ("ns/app:v1",), covered=True)
+    return MissingImage(name, absence, "why", ("ns/app:v1",), covered=True, cause="cause")
 
 
 def test_the_image_set_is_one_that_oc_mirror_takes() -> None:
@@ -124,7 +125,7 @@ def test_the_image_set_is_one_that_oc_mirror_takes() -> None:
     document, left_out = imageset(images)
     names = check_imageset(yaml.safe_load(yaml.safe_dump(document)))
     assert names == ["docker.io/library/busybox:latest", f"src.io/app@{DIGEST}"]
-    assert [text.partition(" is left out")[0] for text in left_out] == ["src.io/unknown:v1", "NOT VALID\n  - name: evil"]
+    assert left_out == "1 not known to be missing, 1 that is no valid reference"
 
 
 @pytest.mark.parametrize(("policy", "covered"), [(POLICY, True), (None, False), (EMPTY, False)], ids=["rule", "unseen", "no-rule"])
@@ -155,10 +156,16 @@ def test_the_check_would_see_a_mistake(document: Any) -> None:
 
 
 def test_the_text() -> None:
-    """Missing first, then what is not known."""
-    text = layout(render_missing([_image("b.io/x:1", Absence.UNKNOWN), _image("a.io/x:1")], "Namespace ns"))
-    assert text == (
-        "Missing from the mirrors: 1\n  a.io/x:1\n    why:  why\n    for:  ns/app:v1\n\n"
-        "Not known to be in a mirror: 1\n  b.io/x:1\n    why:  why\n    for:  ns/app:v1\n"
+    """Missing first, then what is not known; a line an image below the reason."""
+    images = [_image("b.io/x:1", Absence.UNKNOWN), _image("a.io/x:1"), _image("b.io/longer:1")]
+    images.append(dataclasses.replace(_image("c.io/x"), tags=("ns/app", "ns/b:1", "ns/c:1"), repository=True))
+    assert layout(render_missing(images, "Namespace ns")) == (
+        "Namespace ns: 3 missing, 1 unknown\n\n"
+        "3 missing: cause\n"
+        "  a.io/x:1       for ns/app:v1\n"
+        "  b.io/longer:1  for ns/app:v1\n"
+        "  c.io/x         for ns/app and 2 more, the whole repository\n\n"
+        "1 unknown: cause\n"
+        "  b.io/x:1  for ns/app:v1\n"
     )
     assert layout(render_missing([], "Namespace ns")) == "Namespace ns: no image of a failing tag is missing from the mirrors\n"

@@ -34,7 +34,7 @@ def test_the_whole_answer() -> None:
     refused = state(failure(NOT_FOUND, "NotFound"))
     (healed,) = with_origins([state(item())], {(DIGEST, ""): HOST})
     assert text(report(failing, refused, healed, state(), notes=("you see little",))) == (
-        "Namespace ns: 1 failing, 1 refused, 1 not imported yet, 1 healed; 4 tags in 1 stream\n"
+        "Namespace ns: 1 failing, 1 refused, 1 pending, 1 healed; 4 tags in 1 stream\n"
         "\n"
         "Failing (no mirror has served it yet; mirrorstream retries)\n"
         "  ns/app:v1  for 1h, unreachable\n"
@@ -50,7 +50,7 @@ def test_the_whole_answer() -> None:
         "    failure:      not found\n"
         "    why:          the failure (not-found) must not be bypassed, since mirrors.bypassNotFound is false\n"
         "\n"
-        "Not imported yet (the platform has not finished)\n"
+        "Pending (the platform has not finished its import)\n"
         "  ns/app:v1  from src.io/team/app:v1\n"
         "\n"
         "Healed (imported through a mirror)\n"
@@ -109,13 +109,13 @@ def test_many_failures_get_a_line_each() -> None:
     """Nobody reads a thousand lines; `explain` tells more of each."""
     found = text(report(*[state(failure())] * (DETAILED + 1)))
     assert found.count("  ns/app:v1  for 1h, unreachable  from src.io/team/app:v1\n") == DETAILED + 1
-    assert "`explain NAMESPACE/STREAM:TAG` says more of each" in found
+    assert "`mirrorstream explain NAMESPACE/STREAM:TAG` tells more of each" in found
 
 
-def test_long_lists_of_what_is_well_are_cut() -> None:
-    """And that is said."""
+def test_every_tag_is_listed() -> None:
+    """Whoever asks for all gets all."""
     healed = with_origins([state(item())] * 25, {(DIGEST, ""): HOST})
-    assert "  and 5 more: -o yaml lists all\n" in text(report(*healed))
+    assert text(report(*healed)).count("  ns/app:v1  through m.io\n") == 25
 
 
 @pytest.mark.parametrize(
@@ -171,7 +171,7 @@ def test_tags_whose_image_pods_may_be_unable_to_run_are_listed_by_the_reason() -
     ]
     found = text(report(*tags, state(item())))
     assert ("Pods may be unable to run (an image that its tag has)\n  the reason\n    ns/app:v00\n") in found
-    assert "    ns/app:v19\n    and 2 more: -o yaml lists all\n  another\n    ns/app:v03\n\n" in found
+    assert "    ns/app:v20\n    ns/app:v21\n  another\n    ns/app:v03\n\n" in found
     document = report(*tags, state(item())).document()
     assert [tag["tag"] for tag in document["tags"]] == [f"v{n:02}" for n in range(22)]
 
@@ -179,7 +179,7 @@ def test_tags_whose_image_pods_may_be_unable_to_run_are_listed_by_the_reason() -
 def test_the_document() -> None:
     """Every state is counted; tags that are well without a mirror are not listed."""
     document = report(state(failure()), state(item()), notes=("n",)).document()
-    assert set(document) == {"namespace", "summary", "tags", "pods", "rules", "notes"}
+    assert set(document) == {"namespace", "summary", "groups", "tags", "pods", "rules", "notes"}
     counts = {str(one): 0 for one in State} | {"failing": 1, "imported": 1}
     assert document["summary"] == {"streams": 1, "tags": counts}
     assert [tag["state"] for tag in document["tags"]] == ["failing"]

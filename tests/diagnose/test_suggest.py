@@ -243,3 +243,15 @@ def test_status_names_the_tags_and_both_ways_out() -> None:
     shown = layout(render_status(StatusReport("team", 1, tuple(own), Rules(True)), NOW))
     assert "`mirrorstream suggest`" in shown
     assert "amples" not in shown
+
+
+def test_status_does_not_point_to_what_a_hosted_cluster_refuses() -> None:
+    """Nobody may create mirror sets there."""
+    states, _ = scheduled(mirror_set())
+    shown = layout(render_status(StatusReport("openshift", 1, tuple(states), Rules(True), hosted=True), NOW))
+    assert "mirrorstream suggest" not in shown
+    assert "add jenkins to spec.skippedImagestreams" in shown
+    own, _ = scheduled(mirror_set(), namespace="team")
+    shown = layout(render_status(StatusReport("team", 1, tuple(own), Rules(True), hosted=True), NOW))
+    assert "suggest" not in shown
+    assert "in a hosted cluster" in shown

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
+from mirrorstream.diagnose.causes import IMAGESET, NO_RULE, Group, Subject, answers_cause, as_cause, grouped, refusal_cause
 from mirrorstream.diagnose.missing import Absence, MissingImage, full_name, merged
 from mirrorstream.diagnose.tag_status import OBSERVES, ControllerView
 from mirrorstream.imagestream.dry_run import dry_run, image_request, repository_request
@@ -213,7 +214,7 @@ def _check(
     candidates, why, idle = evaluation.candidates, "", frozenset[str]()
     kept_away = view.kept_away(stream)
     if evaluation.eligibility is not Eligibility.IMPORT:
-        why = "no mirror covers it" if evaluation.why == UNCOVERED else evaluation.why
+        why = NO_RULE[0] if evaluation.why == UNCOVERED else evaluation.why
     elif kept_away:
         candidates = _native(tag, platform, policy)
         why = "" if candidates else f"mirrorstream leaves it to the platform: {kept_away}"
@@ -270,6 +271,28 @@ def _skipped(stream: ImageStream, tag: SpecTag, following: set[str]) -> Skipped 
     if followed_tag(stream.metadata.name, stream.metadata.namespace, tag) is None:
         return Skipped.OTHER_STREAM
     return None if tag.name in following else Skipped.NOTHING
+
+
+def check_groups(checks: Iterable[TagCheck]) -> list[Group]:
+    """The tags that would not survive, or of which that is not known, by cause."""
+    return grouped(
+        (as_cause(str(check.fate), *_cause(check)), Subject(check.name, check.namespace))
+        for check in checks
+        if check.fate is not Fate.SURVIVES
+    )
+
+
+def _cause(check: TagCheck) -> tuple[str, str]:
+    if check.served:
+        return f"a mirror serves it, but {OBSERVES}", "mode: active"
+    if check.unknown:
+        return check.why, "run `mirrorstream check` again, as somebody who may, or when it answers"
+    if check.answers:
+        text, helps = answers_cause(check.answers)
+        return text, IMAGESET.format("check") if helps == IMAGESET.format("missing") else helps
+    if check.why == NO_RULE[0]:
+        return NO_RULE[0], "a mirror set that covers the source"
+    return refusal_cause(check.why)
 
 
 def missing_of(checks: Iterable[TagCheck]) -> list[MissingImage]:

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from mirrorstream.diagnose.causes import cause_of
 from mirrorstream.diagnose.tag_status import State, TagState
 from mirrorstream.imagestream.eligibility import normalised
 from mirrorstream.imagestream.model import ImageStream
-from mirrorstream.imagestream.outcomes import absent_everywhere
 from mirrorstream.rules.policy import MirrorPolicy
 from mirrorstream.rules.references import parse_or_none
 from mirrorstream.text.sanitize import one_line, shortened
@@ -310,7 +310,8 @@ def _judge(pod: Pod, hang: _Hang, claim: tuple[str, str, str], tag: TagState | N
     if hang.started_before and not hang.is_changed:
         return WaitsFor.OWNER, "the container has started before, so mirrorstream does not change its image", CREATE_AGAIN
     if tag is not None and tag.state not in SERVED:
-        return WaitsFor.IMPORT, *_import(tag)
+        cause = cause_of(tag)
+        return WaitsFor.IMPORT, cause.text, cause.helps
     if told := known.told.get(pod.metadata.uid):
         return WaitsFor.OWNER, told, CREATE_AGAIN
     if hang.is_changed:
@@ -329,7 +330,7 @@ def _judge(pod: Pod, hang: _Hang, claim: tuple[str, str, str], tag: TagState | N
     if settings.webhook.pendingPods == "report":
         return WaitsFor.OWNER, "pods are only reported (webhook.pendingPods: report)", CREATE_AGAIN
     name = "{}/{}:{}".format(*claim)
-    helps = f"if that lasts longer than a minute: `explain --as-pod -n {claim[0]}` with its image, or create the pod again"
+    helps = f"if that lasts longer than a minute: `mirrorstream explain --as-pod -n {pod.metadata.namespace}`, or create it again"
     return WaitsFor.REPAIR, f"{name} has an image, which mirrorstream is about to give to the pod", helps
 
 
@@ -355,23 +356,11 @@ def _left_alone(pod: Pod, known: Known) -> str:
     return ""
 
 
-def _import(tag: TagState) -> tuple[str, str]:
-    """Why a tag has no image yet, and what would help."""
-    more = f"`explain {tag.name}` says more"
-    if tag.state is State.FAILING and tag.tried is not None:
-        answers = [answer for answer in tag.tried.attempt.candidates if answer.failure]
-        if answers:
-            why = "; ".join(f"{answer.reference}: {answer.failure}" for answer in answers)
-            return why, "mirror the image: `missing -o imageset` names it" if absent_everywhere(answers) else more
-    helps = {State.UNMIRRORED: "a mirror set that covers it", State.PENDING: "waiting, if the platform is still at it"}
-    return tag.why or "no mirror has served it yet", helps.get(tag.state, more)
-
-
-def grouped(found: Sequence[HangingPod]) -> list[list[HangingPod]]:
+def pod_groups(found: Sequence[HangingPod]) -> list[list[HangingPod]]:
     """Pods for which the same would help, the largest group first."""
     groups: dict[tuple[Any, ...], list[HangingPod]] = {}
     for pod in found:
         # Of the same trouble each pod's Event or node may speak a little differently.
-        key = (pod.waits_for, pod.helps, pod.tag if pod.waits_for in (WaitsFor.IMPORT, WaitsFor.REPAIR) else "")
+        key = (pod.waits_for, pod.helps, pod.why if pod.waits_for is WaitsFor.IMPORT else "")
         groups.setdefault(key, []).append(pod)
     return sorted(groups.values(), key=lambda pods: (-len({pod.name for pod in pods}), pods[0].name))

@@ -1,19 +1,20 @@
 """Which images of failing tags no mirror has: told from the rules and from what mirrorstream's attempts brought."""
 
 import dataclasses
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
+from mirrorstream.diagnose.causes import cause_of
 from mirrorstream.diagnose.tag_status import State, TagState
 from mirrorstream.imagestream.failures import FailureClass
 from mirrorstream.imagestream.messages import brief
 from mirrorstream.imagestream.model import WHOLE_REPOSITORY
 from mirrorstream.imagestream.outcomes import AttemptResult, CandidateAnswer
 from mirrorstream.rules.references import parse_or_none
-from mirrorstream.text.sanitize import shortened
-from mirrorstream.text.terminal import Line, Span, Style, blank, columns, line
+from mirrorstream.text.terminal import Span, Style, Text, blank, line, table
 
 
 class Absence(StrEnum):
@@ -38,6 +39,8 @@ class MissingImage:
     answers: tuple[CandidateAnswer, ...] = ()
     covered: bool = False
     """Whether a mirror rule is known to cover it."""
+    cause: str = ""
+    """`why` without what differs from image to image."""
 
     def document(self) -> dict[str, Any]:
         """The JSON form."""
@@ -65,6 +68,7 @@ def missing_images(states: Iterable[TagState]) -> list[MissingImage]:
             state.tag == WHOLE_REPOSITORY,
             state.tried.attempt.candidates if state.tried else (),
             bool(state.candidates or state.skipped_mirrors),
+            cause_of(state).text,
         )
         for state in states
         if (state.state in (State.FAILING, State.UNMIRRORED) or state.skipped_mirrors) and not _served(state)
@@ -121,48 +125,51 @@ def _absence(state: TagState) -> tuple[Absence, str]:
     return Absence.MISSING, "every mirror answers that it does not have it" if len(wanted) > 1 else "the mirror does not have it"
 
 
-def render_missing(images: Iterable[MissingImage], where: str) -> list[Line]:
-    """The text for people."""
+_STYLES = {Absence.MISSING: Style.BAD, Absence.UNKNOWN: Style.WARNING}
+
+
+def render_missing(images: Iterable[MissingImage], where: str) -> list[Text]:
+    """The text for people: a line an image, below the reason that it shares with others."""
     images = list(images)
     if not images:
         return [line(Span(f"{where}: ", Style.TITLE), Span("no image of a failing tag is missing from the mirrors", Style.GOOD))]
-    lines: list[Line] = []
-    for absence, title, style in (
-        (Absence.MISSING, "Missing from the mirrors", Style.BAD),
-        (Absence.UNKNOWN, "Not known to be in a mirror", Style.WARNING),
-    ):
-        chosen = [image for image in images if image.absence is absence]
-        if not chosen:
-            continue
-        lines += [blank()] if lines else []
-        lines.append(line(Span(f"{title}: {len(chosen)}", style)))
-        for image in chosen:
-            lines.append(line(Span(image.image, Style.TITLE), "  (the whole repository)" if image.repository else "", indent=2))
-            rows = [(Span("why:", Style.QUIET), shortened(image.why, 300)), (Span("for:", Style.QUIET), ", ".join(image.tags))]
-            lines += columns(rows, 4)
+    groups: dict[tuple[Absence, str], list[MissingImage]] = {}
+    for image in images:
+        groups.setdefault((image.absence, image.cause), []).append(image)
+    counts = Counter(image.absence for image in images)
+    spans = [Span(f"{counts[absence]} {absence}", style) for absence, style in _STYLES.items() if counts[absence]]
+    lines: list[Text] = [line(Span(f"{where}: ", Style.TITLE), spans[0], *[part for span in spans[1:] for part in (", ", span)])]
+    for (absence, cause), found in sorted(groups.items(), key=lambda item: (item[0][0] != Absence.MISSING, -len(item[1]), item[0])):
+        lines += [blank(), line(Span(f"{len(found)} {absence}: ", _STYLES[absence]), Span(cause, Style.TITLE))]
+        lines.append(table([(image.image, _wanted_by(image)) for image in found], 2))
     return lines
 
 
-def imageset(images: Iterable[MissingImage], *, unmirrored: bool = False) -> tuple[dict[str, Any], list[str]]:
-    """An oc-mirror v2 ImageSetConfiguration with the images that are missing, and what had to be left out of it.
+def _wanted_by(image: MissingImage) -> str:
+    more = f" and {len(image.tags) - 1} more" if len(image.tags) > 1 else ""
+    return f"for {image.tags[0]}{more}{', the whole repository' if image.repository else ''}"
+
+
+def imageset(images: Iterable[MissingImage], *, unmirrored: bool = False) -> tuple[dict[str, Any], str]:
+    """An oc-mirror v2 ImageSetConfiguration with the images that are missing, and what had to be left out of it, in a sentence.
 
     `unmirrored`: also those that no rule is known to cover. Any user who may create a stream can name such an image, so an
     administrator who mirrors what is missing everywhere would fetch what any tenant chose.
     A digest names its image alone: a tag in front of it is dropped.
     """
-    names, left_out = [], []
+    names: list[str] = []
+    left_out: Counter[str] = Counter()
     for image in images:
         if image.absence is Absence.UNKNOWN:
-            left_out.append(f"{image.image} is left out: {image.why}")
+            left_out["{} not known to be missing"] += 1
         elif image.repository:
-            left_out.append(f"{image.image} is left out: oc-mirror takes images, and which tags this repository has is not known")
+            left_out["{} for a whole repository, whose tags are not known"] += 1
         elif not image.covered and not unmirrored:
-            left_out.append(
-                f"{image.image} is left out: no mirror rule is known to cover it, so any tenant could have named it (--unmirrored)"
-            )
+            left_out["{} that no rule is known to cover, so that any tenant could have named it (--unmirrored)"] += 1
         elif (reference := parse_or_none(image.image)) is None:
-            left_out.append(f"{image.image} is left out: it is no valid reference")
+            left_out["{} that is no valid reference"] += 1
         else:
             names.append(f"{reference.name}@{reference.digest}" if reference.digest else str(reference))
     mirror = {"additionalImages": [{"name": name} for name in dict.fromkeys(names)]} if names else {}
-    return {"kind": "ImageSetConfiguration", "apiVersion": "mirror.openshift.io/v2alpha1", "mirror": mirror}, left_out
+    document = {"kind": "ImageSetConfiguration", "apiVersion": "mirror.openshift.io/v2alpha1", "mirror": mirror}
+    return document, ", ".join(text.format(count) for text, count in left_out.items())

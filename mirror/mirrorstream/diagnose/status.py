@@ -6,33 +6,33 @@ from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any
 
-from mirrorstream.diagnose.hanging_pods import HangingPod, WaitsFor, grouped
-from mirrorstream.diagnose.suggest import skipping
+from mirrorstream.diagnose.causes import tag_groups
+from mirrorstream.diagnose.hanging_pods import HangingPod, WaitsFor, pod_groups
+from mirrorstream.diagnose.suggest import HOSTED, skipping
 from mirrorstream.diagnose.tag_status import BROKEN, OBSERVES, State, TagState
 from mirrorstream.imagestream.messages import brief
 from mirrorstream.imagestream.outcomes import AttemptResult
 from mirrorstream.rules.policy import PolicyWarning
 from mirrorstream.text.sanitize import shortened
-from mirrorstream.text.terminal import Line, Span, Style, blank, columns, line, period
+from mirrorstream.text.terminal import Line, Span, Style, Text, blank, columns, line, period, table
 
 DETAILED = 20
-"""How many broken tags are described in full; each further one gets one line."""
-LISTED = 20
-"""How many tags that need no action are listed per state; `-o json` and `-o yaml` list all."""
+"""How many broken tags are described in full; if there are more, each gets one line."""
 EXAMPLES = 3
 """How many pods of a group are named."""
 MESSAGE_WIDTH = 200
 LABEL_WIDTH = len("followed by:")
 
-_TITLES = {
-    State.FAILING: ("Failing", "no mirror has served it yet; mirrorstream retries", Style.BAD),
-    State.REFUSED: ("Refused", "no mirror may stand in here, so somebody has to act", Style.BAD),
-    State.HELD: ("Held", "keeps its image until the source has failed for long enough: a mirror has another one", Style.WARNING),
-    State.UNMIRRORED: ("Failing without a mirror", "no rule covers the source", Style.WARNING),
-    State.OPTED_OUT: ("Failing, and left to the platform", "opted out", Style.WARNING),
-    State.PENDING: ("Not imported yet", "the platform has not finished", Style.WARNING),
-    State.HEALED: ("Healed", "imported through a mirror", Style.GOOD),
+TITLES = {
+    State.FAILING: ("no mirror has served it yet; mirrorstream retries", Style.BAD),
+    State.REFUSED: ("no mirror may stand in here, so somebody has to act", Style.BAD),
+    State.HELD: ("keeps its image until the source has failed for long enough: a mirror has another one", Style.WARNING),
+    State.UNMIRRORED: ("its import fails, and no rule covers the source", Style.WARNING),
+    State.OPTED_OUT: ("its import fails, and is left to the platform", Style.WARNING),
+    State.PENDING: ("the platform has not finished its import", Style.WARNING),
+    State.HEALED: ("imported through a mirror", Style.GOOD),
 }
+"""What each state means, for people; IMPORTED tags are only counted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +71,8 @@ class StatusReport:
     notes: tuple[str, ...] = ()
     pods: tuple[HangingPod, ...] | None = ()
     """The pods that hang; None where pods may not be seen."""
+    hosted: bool = False
+    """Whether it is a hosted cluster, in which nobody may create mirror sets."""
 
     @property
     def counts(self) -> dict[State, int]:
@@ -93,6 +95,7 @@ class StatusReport:
         return {
             "namespace": self.namespace,
             "summary": {"streams": self.streams, "tags": {str(state): count for state, count in self.counts.items()}},
+            "groups": [group.document() for group in tag_groups(self.tags)],
             "tags": [state.document() for state in self.tags if state.state is not State.IMPORTED or state.warnings],
             "pods": None if self.pods is None else [pod.document() for pod in self.pods],
             "rules": self.rules.document(),
@@ -100,19 +103,19 @@ class StatusReport:
         }
 
 
-def render_status(report: StatusReport, now: float) -> list[Line]:
-    """The text for people; `now` in seconds since the epoch."""
-    lines = [_headline(report)]
-    for state in _TITLES:
+def render_status(report: StatusReport, now: float) -> list[Text]:
+    """Every tag that is not just imported, and every pod, for people; `now` in seconds since the epoch."""
+    lines: list[Text] = [headline(report)]
+    for state in TITLES:
         found = [tag for tag in report.tags if tag.state is state]
         if found:
             lines += [blank(), *_section(state, found, now)]
     if scheduled := [tag for tag in report.tags if tag.fails_on_schedule]:
-        lines += [blank(), *_scheduled(scheduled)]
+        lines += [blank(), *_scheduled(scheduled, hosted=report.hosted)]
     if warned := [tag for tag in report.tags if tag.warnings]:
         lines += [blank(), *_warned(warned)]
     if report.pods:
-        lines += [blank(), *_pods(report.pods)]
+        lines += [blank(), *pod_lines(report.pods)]
     lines += [blank(), *_rules(report.rules)]
     return [*lines, *notes(report.notes)]
 
@@ -122,29 +125,19 @@ def notes(texts: Iterable[str]) -> list[Line]:
     return [line(Span("Note: ", Style.QUIET), Span(text, Style.QUIET), hang=6) for text in texts]
 
 
-def _headline(report: StatusReport) -> Line:
+def headline(report: StatusReport) -> Line:
+    """The totals, by the words of the states."""
     where = f"Namespace {report.namespace}" if report.namespace else "All namespaces"
     counts = report.counts
     if not report.streams:
         return line(Span(f"{where}: ", Style.TITLE), "there is no ImageStream")
-    total = sum(counts.values())
-    words = {
-        State.FAILING: "failing",
-        State.REFUSED: "refused",
-        State.HELD: "held",
-        State.UNMIRRORED: "failing without a mirror",
-        State.OPTED_OUT: "opted out",
-        State.PENDING: "not imported yet",
-        State.HEALED: "healed",
-    }
-    parts = [Span(f"{counts[state]} {word}", _TITLES[state][2]) for state, word in words.items() if counts[state]]
+    parts = [Span(f"{counts[state]} {state}", style) for state, (_, style) in TITLES.items() if counts[state]]
     spans: list[str | Span] = [Span(f"{where}: ", Style.TITLE)]
-    if not any(counts[state] for state in words if state is not State.HEALED):
-        spans.append(Span("nothing fails", Style.GOOD))
-        spans.append("; " if parts else "")
+    if not any(counts[state] for state in TITLES if state is not State.HEALED):
+        spans += [Span("nothing fails", Style.GOOD), "; " if parts else ""]
     for index, part in enumerate(parts):
         spans += [", " if index else "", part]
-    return line(*spans, f"; {many(total, 'tag')} in {many(report.streams, 'stream')}")
+    return line(*spans, f"; {many(sum(counts.values()), 'tag')} in {many(report.streams, 'stream')}")
 
 
 def many(count: int, noun: str) -> str:
@@ -152,31 +145,34 @@ def many(count: int, noun: str) -> str:
     return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
 
 
-def _section(state: State, found: list[TagState], now: float) -> list[Line]:
-    title, meaning, style = _TITLES[state]
+def _section(state: State, found: list[TagState], now: float) -> list[Text]:
+    meaning, style = TITLES[state]
     if state is State.FAILING and found[0].why:
         meaning = found[0].why
-    lines = [line(Span(title, style), Span(f" ({meaning})", Style.QUIET))]
+    lines: list[Text] = [line(Span(str(state).capitalize(), style), Span(f" ({meaning})", Style.QUIET))]
     if state in BROKEN and len(found) <= DETAILED:
         return [*lines, *(item for tag in found for item in tag_lines(tag, now))]
-    shown = found if state in BROKEN else found[:LISTED]
-    lines += columns([_row(tag, now) for tag in shown], indent=2)
+    lines.append(table([_row(tag, now) for tag in found], indent=2))
     if state in BROKEN:
-        lines.append(line(Span("`explain NAMESPACE/STREAM:TAG` says more of each", Style.QUIET), indent=2))
-    elif len(found) > LISTED:
-        lines.append(line(Span(f"and {len(found) - LISTED} more: -o yaml lists all", Style.QUIET), indent=2))
+        lines.append(line(Span("`mirrorstream explain NAMESPACE/STREAM:TAG` tells more of each", Style.QUIET), indent=2))
     return lines
 
 
-def _warned(found: list[TagState]) -> list[Line]:
+def _warned(found: list[TagState]) -> list[Text]:
     """Tags whose image pods may be unable to run, by the reason."""
-    lines = [line(Span("Pods may be unable to run", Style.WARNING), Span(" (an image that its tag has)", Style.QUIET))]
-    for text in dict.fromkeys(text for tag in found for text in tag.warnings):
-        names = [tag.name for tag in found if text in tag.warnings]
-        lines += [line(text, indent=2), *columns([(name,) for name in names[:LISTED]], indent=4)]
-        if len(names) > LISTED:
-            lines.append(line(Span(f"and {len(names) - LISTED} more: -o yaml lists all", Style.QUIET), indent=4))
+    lines: list[Text] = [line(Span("Pods may be unable to run", Style.WARNING), Span(" (an image that its tag has)", Style.QUIET))]
+    for text, names in warnings_of(found).items():
+        lines += [line(text, indent=2), table([(name,) for name in names], indent=4)]
     return lines
+
+
+def warnings_of(tags: Iterable[TagState]) -> dict[str, list[str]]:
+    """What is to be said of images that pods may be unable to run, each with the names of its tags."""
+    found: dict[str, list[str]] = {}
+    for tag in tags:
+        for text in tag.warnings:
+            found.setdefault(text, []).append(tag.name)
+    return found
 
 
 def _row(tag: TagState, now: float) -> tuple[str, ...]:
@@ -189,10 +185,11 @@ def _row(tag: TagState, now: float) -> tuple[str, ...]:
 
 def failing_for(tag: TagState, now: float) -> str:
     """How long it has been failing, and the failure's class."""
-    return ", ".join(part for part in (_for(tag.since, now), str(tag.failure.kind) if tag.failure else "") if part)
+    return ", ".join(part for part in (lasting(tag.since, now), str(tag.failure.kind) if tag.failure else "") if part)
 
 
-def _for(since: str | None, now: float) -> str:
+def lasting(since: str | None, now: float) -> str:
+    """For how long it has been so; empty where that is not known."""
     at = _seconds(since)
     return f"for {period(now - at)}" if at is not None else ""
 
@@ -212,7 +209,7 @@ def _seconds(text: str | None) -> float | None:
 
 def tag_lines(tag: TagState, now: float) -> list[Line]:
     """A tag that is not well, at length."""
-    style = _TITLES[tag.state][2] if tag.state in _TITLES else Style.PLAIN
+    style = TITLES[tag.state][1] if tag.state in TITLES else Style.PLAIN
     whole = "" if tag.tag else " (the whole repository)"
     lines = [line(Span(tag.name, Style.TITLE), f"{whole}  ", Span(failing_for(tag, now), style), indent=2)]
     return [*lines, *story_lines(tag, now, 4)]
@@ -277,56 +274,71 @@ def _tried(tag: TagState, now: float, indent: int) -> list[Line]:
     return lines
 
 
+_NOT_PULLED = "mirrorstream's reference, which the node cannot pull"
 _WAITING = {
-    WaitsFor.IMPORT: "wait for the import of {}",
-    WaitsFor.REPAIR: "are about to get their image",
-    WaitsFor.PULL: "have mirrorstream's reference, which the node cannot pull",
-    WaitsFor.OWNER: "are not changed by mirrorstream",
+    WaitsFor.IMPORT: ("waits for the import of {}: {}", "wait for the import of {}: {}"),
+    WaitsFor.REPAIR: ("is about to get its image", "are about to get their image"),
+    WaitsFor.PULL: (f"has {_NOT_PULLED}", f"have {_NOT_PULLED}"),
+    WaitsFor.OWNER: ("is not changed by mirrorstream", "are not changed by mirrorstream"),
 }
+"""What one pod does, and several."""
 
 
-def _pods(found: Sequence[HangingPod]) -> list[Line]:
-    """Pods that hang, by what would help."""
+def pod_lines(found: Sequence[HangingPod], limit: int | None = None) -> list[Line]:
+    """Pods that hang, by what would help, in at most `limit` groups."""
     lines = [line(Span("Pods that hang", Style.BAD), Span(" (on the image of a Local tag)", Style.QUIET))]
-    for group in grouped(found):
+    groups = pod_groups(found)
+    for group in groups[:limit]:
         names = list(dict.fromkeys(pod.name for pod in group))
-        shown = ", ".join(names[:EXAMPLES]) + (f" and {len(names) - EXAMPLES} more" if len(names) > EXAMPLES else "")
-        what = _WAITING[group[0].waits_for].format(group[0].tag)
-        if len(names) == 1:
-            what = (
-                what.replace("wait for", "waits for").replace("are ", "is ", 1).replace("have ", "has ", 1).replace("their", "its")
-            )
+        tags = list(dict.fromkeys(pod.tag for pod in group))
+        first = group[0]
+        what = _WAITING[first.waits_for][len(names) > 1].format(tags[0] if len(tags) == 1 else many(len(tags), "tag"), first.why)
         lines.append(line(Span(f"{many(len(names), 'pod')} ", Style.TITLE), what, indent=2))
-        lines += columns([(label("pods"), shown), (label("why"), group[0].why), (label("helps"), group[0].helps)], 4)
+        why = [] if first.waits_for is WaitsFor.IMPORT else [(label("why"), first.why)]
+        lines += columns([(label("pods"), some(names)), *why, (label("helps"), first.helps)], 4)
+    if rest := groups[limit:] if limit else []:
+        count = len({pod.name for group in rest for pod in group})
+        lines.append(line(Span(f"and {many(count, 'pod')} in {many(len(rest), 'more group')}", Style.QUIET), indent=2))
     return lines
 
 
-def _scheduled(tags: Sequence[TagState]) -> list[Line]:
+def some(names: Sequence[str]) -> str:
+    """A few names, and how many more there are."""
+    return ", ".join(names[:EXAMPLES]) + (f" and {len(names) - EXAMPLES} more" if len(names) > EXAMPLES else "")
+
+
+def _scheduled(tags: Sequence[TagState], *, hosted: bool) -> list[Text]:
     """Scheduled tags that only mirrorstream imports, and how that ends."""
     title = Span("Failing at each scheduled import", Style.WARNING)
     lines = [line(title, Span(" (and healed each time: the platform has no tag mirror for the source)", Style.QUIET))]
-    lines += [line(tag.name, indent=2) for tag in tags[:LISTED]]
-    if len(tags) > LISTED:
-        lines.append(line(Span(f"and {len(tags) - LISTED} more: -o yaml lists all", Style.QUIET), indent=2))
-    rows = [(label("helps"), "`mirrorstream suggest` prints mirror sets with which the platform imports them itself")]
+    return [*lines, table([(tag.name,) for tag in tags], indent=2), *columns(scheduled_helps(tags, hosted=hosted), 4)]
+
+
+def scheduled_helps(tags: Sequence[TagState], *, hosted: bool) -> list[tuple[Span, str]]:
+    """What can be done about scheduled tags that only mirrorstream imports."""
+    rows = []
+    if not hosted:
+        rows.append((label("helps"), "`mirrorstream suggest` prints mirror sets with which the platform imports them itself"))
     if hint := skipping(tags):
-        rows.append((label("or"), hint))
+        rows.append((label("helps" if hosted else "or"), hint))
         rows.append((label("alert"), "SamplesImagestreamImportFailing counts each of these failures, although they heal"))
-    return [*lines, *columns(rows, 4)]
+    return rows or [(label("helps"), f"nothing: {HOSTED}")]
 
 
-def _rules(rules: Rules) -> list[Line]:
+def rules_headline(rules: Rules) -> Line:
+    """How many rules there are."""
     if not rules.known:
-        return [line(Span("Mirror rules: ", Style.TITLE), "not to be seen by you")]
+        return line(Span("Mirror rules: ", Style.TITLE), "not to be seen by you")
     if not rules.objects:
-        lines = [line(Span("Mirror rules: ", Style.TITLE), Span("there are none", Style.WARNING))]
-    else:
-        sources = sum(item.sources for item in rules.objects)
-        head = f"{many(sources, 'source')} in {many(len(rules.objects), 'object')}"
-        lines = [line(Span("Mirror rules: ", Style.TITLE), head)]
-        lines += columns([(item.object, many(item.sources, "source")) for item in rules.objects[:LISTED]], 2)
-        if len(rules.objects) > LISTED:
-            lines.append(line(Span(f"and {len(rules.objects) - LISTED} more: -o yaml lists all", Style.QUIET), indent=2))
+        return line(Span("Mirror rules: ", Style.TITLE), Span("there are none", Style.WARNING))
+    sources = sum(item.sources for item in rules.objects)
+    return line(Span("Mirror rules: ", Style.TITLE), f"{many(sources, 'source')} in {many(len(rules.objects), 'object')}")
+
+
+def _rules(rules: Rules) -> list[Text]:
+    lines: list[Text] = [rules_headline(rules)]
+    if rules.objects:
+        lines.append(table([(item.object, many(item.sources, "source")) for item in rules.objects], 2))
     if rules.warnings:
         lines.append(line(Span("Parts of them that cannot be used:", Style.WARNING)))
         lines += [line(str(warning), indent=2) for warning in rules.warnings]

@@ -38,3 +38,11 @@ def harmless(value: Any) -> Any:
 def shortened(text: str, limit: int) -> str:
     """`text` in at most `limit` characters."""
     return text if len(text) <= limit else text[: limit - 1] + "…"
+
+
+def shortened_inside(text: str, limit: int) -> str:
+    """`text` in at most `limit` characters: both ends of a reference tell what it is, its middle less."""
+    if len(text) <= limit:
+        return text
+    tail = limit // 2
+    return f"{text[: limit - 1 - tail]}…{text[len(text) - tail :]}"

@@ -1,14 +1,16 @@
 """Lines of text for people: what they consist of, and how they fit a terminal. Plain and unbroken where there is none."""
 
+import unicodedata
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-from mirrorstream.text.sanitize import clean
+from mirrorstream.text.sanitize import clean, shortened_inside
 
 HANGING = 4
 """How much further in a broken line goes on."""
 LEAST_WIDTH = 40
+LEAST_CELL = 8
 
 
 class Style(StrEnum):
@@ -39,6 +41,17 @@ class Line:
     hang: int | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Table:
+    """Rows of cells, one line for each row: where the terminal is too narrow, the longest cells are shortened in the middle."""
+
+    rows: tuple[tuple[Span, ...], ...]
+    indent: int = 0
+
+
+Text = Line | Table
+
+
 def line(*parts: str | Span, indent: int = 0, hang: int | None = None) -> Line:
     """A line of texts and spans, which are put one behind the other."""
     return Line(tuple(part if isinstance(part, Span) else Span(part) for part in parts), indent, hang)
@@ -49,11 +62,19 @@ def blank() -> Line:
     return Line()
 
 
+def table(rows: Iterable[Sequence[str | Span]], indent: int = 0) -> Table:
+    """A table of texts and spans; rows may have fewer cells than others."""
+    return Table(tuple(tuple(_span(part) for part in row) for row in rows), indent)
+
+
+def _span(part: str | Span) -> Span:
+    return part if isinstance(part, Span) else Span(part)
+
+
 def columns(rows: Iterable[Sequence[str | Span]], indent: int = 0) -> list[Line]:
-    """Rows whose columns begin below each other; empty cells at the end are left out."""
-    cells = [[part if isinstance(part, Span) else Span(part) for part in row] for row in rows]
-    number = max((len(row) for row in cells), default=0)
-    widths = [max((len(clean(row[i].text)) for row in cells if i < len(row)), default=0) for i in range(number)]
+    """Rows whose columns begin below each other, and whose last one goes on below itself; empty cells at the end are left out."""
+    cells = [[_span(part) for part in row] for row in rows]
+    widths = _widths(cells)
     made = []
     for row in cells:
         while row and not row[-1].text:
@@ -61,41 +82,101 @@ def columns(rows: Iterable[Sequence[str | Span]], indent: int = 0) -> list[Line]
         spans: list[Span] = []
         for index, cell in enumerate(row):
             last = index == len(row) - 1
-            spans += [cell] if last else [cell, Span(" " * (widths[index] - len(clean(cell.text)) + 2))]
+            spans += [cell] if last else [cell, Span(" " * (widths[index] - display_width(clean(cell.text)) + 2))]
         made.append(Line(tuple(spans), indent, indent + sum(width + 2 for width in widths[: len(row) - 1])))
     return made
 
 
-def layout(lines: Iterable[Line], *, width: int | None = None, colour: bool = False) -> str:
-    """The text of `lines`: broken at `width` columns, unless it is None; words, references among them, stay whole.
+def _widths(rows: Sequence[Sequence[Span]]) -> list[int]:
+    number = max(map(len, rows), default=0)
+    return [max((display_width(clean(row[i].text)) for row in rows if i < len(row)), default=0) for i in range(number)]
+
+
+def display_width(text: str) -> int:
+    """How many columns of a terminal a text takes: East Asian characters take two, combining ones none."""
+    if text.isascii():
+        return len(text)
+    return sum(0 if unicodedata.combining(c) else 2 if unicodedata.east_asian_width(c) in "WF" else 1 for c in text)
+
+
+def layout(lines: Iterable[Text], *, width: int | None = None, colour: bool = False) -> str:
+    """The text of `lines`, none of which is longer than `width` columns, unless it is None, or less than LEAST_WIDTH.
 
     Whatever the lines say, the only escape sequences in the result are the colours.
     """
-    return "".join(f"{text}\n" for item in lines for text in _broken(item, width, colour))
+    width = None if width is None else max(width, LEAST_WIDTH)
+    return "".join(
+        f"{text}\n"
+        for item in lines
+        for text in (_rows(item, width, colour) if isinstance(item, Table) else _broken(item, width, colour))
+    )
+
+
+def _rows(item: Table, width: int | None, colour: bool) -> list[str]:
+    widths = _widths(item.rows)
+    if width is not None:
+        widths = _narrowed(widths, width - item.indent - 2 * (len(widths) - 1))
+    made = []
+    for row in item.rows:
+        cells = [(_fitted(clean(span.text), limit), span.style) for span, limit in zip(row, widths, strict=False)]
+        painted = (
+            _paint(text, style, colour) + " " * (limit - display_width(text) + 2)
+            for (text, style), limit in zip(cells, widths, strict=False)
+        )
+        made.append((" " * item.indent + "".join(painted)).rstrip())
+    return made
+
+
+def _fitted(text: str, width: int) -> str:
+    while display_width(text) > width:
+        text = shortened_inside(text, min(width, len(text) - 1))
+    return text
+
+
+def _narrowed(widths: list[int], available: int) -> list[int]:
+    """The widths of columns that together take what is available: the widest ones give."""
+    limit = max(widths, default=0)
+    while limit > LEAST_CELL and sum(min(width, limit) for width in widths) > available:
+        limit -= 1
+    return [min(width, limit) for width in widths]
 
 
 def _broken(item: Line, width: int | None, colour: bool) -> list[str]:
     pieces = [(clean(span.text), span.style) for span in item.spans]
-    if width is None or item.indent + sum(len(text) for text, _ in pieces) <= max(width, LEAST_WIDTH):
+    if width is None or item.indent + sum(display_width(text) for text, _ in pieces) <= width:
         return [(" " * item.indent + "".join(_paint(text, style, colour) for text, style in pieces)).rstrip()]
-    width = max(width, LEAST_WIDTH)
     hang = item.hang if item.hang is not None and item.hang <= width // 2 else item.indent + HANGING
-    if hang + max((len(word.strip()) for text, _ in pieces for word in _words(text)), default=0) > width:
+    if hang + max((display_width(word.strip()) for text, _ in pieces for word in _words(text)), default=0) > width:
         hang = min(hang, item.indent + HANGING)
     rows: list[list[tuple[str, Style]]] = [[]]
     used = item.indent
     for text, style in pieces:
-        for word in _words(text):
-            if used + len(word.rstrip()) > width and rows[-1]:
+        for word in (part for whole in _words(text) for part in _parts(whole, width - hang)):
+            if used + display_width(word.rstrip()) > width and rows[-1]:
                 rows.append([])
                 used = hang
                 word = word.lstrip()  # noqa: PLW2901  a new line does not begin with the space before it
             rows[-1].append((word, style))
-            used += len(word)
+            used += display_width(word)
     return [
         (" " * (hang if number else item.indent) + "".join(_paint(text, style, colour) for text, style in row)).rstrip()
         for number, row in enumerate(rows)
     ]
+
+
+def _parts(word: str, room: int) -> list[str]:
+    """A word in parts that fit into a line; nearly all words are one part."""
+    if display_width(word.strip()) <= room:
+        return [word]
+    parts, used = [""], 0
+    for character in word:
+        size = display_width(character)
+        if parts[-1].strip() and used + size > room:
+            parts.append("")
+            used = 0
+        parts[-1] += character
+        used += size if parts[-1].strip() else 0
+    return parts
 
 
 def _words(text: str) -> list[str]:

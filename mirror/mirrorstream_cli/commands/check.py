@@ -7,16 +7,16 @@ from collections.abc import Sequence
 
 import msgspec
 from mirrorstream.diagnose.check import CheckReport, Fate, Skipped, checks_of, missing_of, skipped_tags
-from mirrorstream.diagnose.check_text import render_check
 from mirrorstream.imagestream.model import ImageStream, imagestream_from
 from mirrorstream.kube.client import ConfigurationError
 from mirrorstream.kube.errors import ClientError
 
 from mirrorstream_cli.asking import Asking, nobody_could_ask
+from mirrorstream_cli.check_text import render_check
 from mirrorstream_cli.commands.missing import print_imageset
 from mirrorstream_cli.commands.status import FAILING, connect
 from mirrorstream_cli.object_files import read_files
-from mirrorstream_cli.output import Progress, print_document, print_lines
+from mirrorstream_cli.output import Progress, print_document, print_lines, terminal_width
 from mirrorstream_cli.reader import DEFAULTS_NOTE, Reader
 
 
@@ -50,7 +50,9 @@ def run(args: argparse.Namespace) -> int:
     skipped: Counter[Skipped] = sum((skipped_tags(stream) for stream in streams), Counter())
     report = CheckReport(reader.namespace, len(streams), tuple(checks), skipped, tuple(reader.notes))
     if args.output == "text":
-        print_lines(render_check(report, _where(args, namespace)))
+        print_lines(
+            render_check(report, _where(args, namespace), width=terminal_width(), each=not args.all_namespaces, everything=args.all)
+        )
     elif args.output == "imageset":
         print_imageset(missing_of(report.tags), reader.notes, unmirrored=args.unmirrored)
     else:

@@ -37,6 +37,6 @@ def run(args: argparse.Namespace) -> int:
 def print_imageset(images: Iterable[MissingImage], notes_: Iterable[str], *, unmirrored: bool) -> None:
     """Print the ImageSetConfiguration; what is left out, and the notes, go to stderr, so that stdout is what oc-mirror reads."""
     document, left_out = imageset(images, unmirrored=unmirrored)
-    for text in (*left_out, *notes_):
+    for text in (*([f"left out: {left_out}; -o yaml names them"] if left_out else []), *notes_):
         print(f"mirrorstream: {one_line(text)}", file=sys.stderr)  # noqa: T201
     print_document(document, "yaml")

@@ -1,6 +1,7 @@
 """`mirrorstream status`: which tags fail and why, what was tried, what healed, and which rules are in force."""
 
 import argparse
+import dataclasses
 
 from mirrorstream.diagnose.status import StatusReport, render_status
 from mirrorstream.diagnose.tag_status import BROKEN, State, tag_states, with_origins
@@ -8,11 +9,14 @@ from mirrorstream.imagestream.model import ImageStream
 from mirrorstream.kube.client import Client, ConfigurationError, load_client
 from mirrorstream.kube.credentials import default_namespace
 from mirrorstream.kube.errors import ClientError
+from mirrorstream.text.terminal import Text
 
-from mirrorstream_cli.output import print_document, print_lines, say_waiting
+from mirrorstream_cli.groups import fits
+from mirrorstream_cli.output import print_document, print_lines, say_waiting, terminal_width
 from mirrorstream_cli.pod_reader import read_hanging
 from mirrorstream_cli.polling import Clock, poll_until
 from mirrorstream_cli.reader import DEFAULTS_NOTE, USER_AGENT, Reader
+from mirrorstream_cli.status_summary import render_summary
 
 FAILING = 3
 """The exit status while something fails."""
@@ -38,14 +42,24 @@ def run(args: argparse.Namespace, clock: Clock | None = None) -> int:
             reader.note(polled.note)
         tags = tuple(with_origins(report.tags, reader.origins(report.tags)))
         pods = read_hanging(reader, streams, tags)
+        hosted = any(tag.fails_on_schedule for tag in tags) and reader.is_hosted()
     except ClientError as error:
         raise ConfigurationError(str(error)) from error
-    report = StatusReport(report.namespace, report.streams, tags, report.rules, tuple(reader.notes), pods)
+    report = dataclasses.replace(report, tags=tags, notes=tuple(reader.notes), pods=pods, hosted=hosted)
     if args.output == "text":
-        print_lines(render_status(report, clock.now()))
+        print_lines(text_lines(report, clock.now(), terminal_width(), everything=args.all))
     else:
         print_document(report.document(), args.output)
     return FAILING if report.broken or (waiting and report.counts[State.PENDING]) else 0
+
+
+def text_lines(report: StatusReport, now: float, width: int | None, *, everything: bool = False) -> list[Text]:
+    """Every tag, where that is wanted or fits a screen for one namespace; otherwise groups of them."""
+    if everything or report.namespace:
+        lines = render_status(report, now)
+        if everything or fits(lines, width):
+            return lines
+    return render_summary(report, now, width)
 
 
 def connect(args: argparse.Namespace) -> tuple[Client, str | None]:

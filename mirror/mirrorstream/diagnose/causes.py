@@ -1,0 +1,206 @@
+"""Why tags have no image, by what to do about it: the mirror's answer where there is one, not the source's failure; pure.
+
+In a disconnected cluster every source fails in the same way. What differs, and what somebody can change, is what the mirrors say.
+"""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from mirrorstream.diagnose.tag_status import State, TagState
+from mirrorstream.imagestream.failures import FailureClass
+from mirrorstream.imagestream.outcomes import AttemptResult, CandidateAnswer
+from mirrorstream.text.sanitize import one_line, shortened
+
+TEXT_LENGTH, HOST_LENGTH = 160, 60
+HOSTS = 3
+"""How many mirrors a cause names."""
+EXAMPLES = 3
+"""How many tags of a group a document names."""
+IMAGESET = "mirror it: `mirrorstream {} -o imageset` lists all for oc-mirror"
+"""What helps where a mirror lacks an image; `missing` and `check` write the list."""
+EXPLAIN = "`mirrorstream explain NAMESPACE/STREAM:TAG` tells more"
+
+_ANSWERS: dict[str, tuple[str, str]] = {
+    FailureClass.NOT_FOUND: ("{} does not have it", IMAGESET.format("missing")),
+    FailureClass.UNAUTHORIZED: ("{} denies it", "a pull secret for {}, of the cluster or the namespace"),
+    FailureClass.DENIED: ("{} denies it", "a pull secret for {}, of the cluster or the namespace"),
+    FailureClass.TLS: ("{}: certificate not trusted", "the CA of {} in additionalTrustedCA of the Image config"),
+    FailureClass.UNREACHABLE: ("{} cannot be reached", "see whether {} runs, and lets the control plane connect"),
+    FailureClass.TIMEOUT: ("{} does not answer in time", "see whether {} runs, and lets the control plane connect"),
+    FailureClass.SERVER_ERROR: ("{} answers with an error of its own", "see the logs of {}"),
+    FailureClass.THROTTLED: ("{} allows no more requests for now", "time, or a higher limit at {}"),
+    FailureClass.NOT_A_REGISTRY: ("{} does not answer as a registry", "see what answers at {}: a proxy, perhaps"),
+    FailureClass.FORBIDDEN: (
+        "the platform may not ask {}",
+        "registrySources and allowedRegistriesForImport of the Image config",
+    ),
+    FailureClass.UNSUPPORTED: ("{} has it in a form that the platform does not import", "mirror the images again"),
+    FailureClass.INTEGRITY: ("{} has other content than its digest says", "mirror the images again"),
+    FailureClass.INVALID: ("{}: the reference is invalid there", "see the mirror set"),
+}
+_PLAIN_TLS = "{}: TLS fails"
+_OTHER = ("{} does not serve it", EXPLAIN)
+NO_RULE = ("no rule covers it", "a mirror set that covers the source; until then it is the platform's")
+
+
+@dataclass(frozen=True, slots=True)
+class Cause:
+    """Why something has no image, and what helps; things with the same cause need the same to be done."""
+
+    state: str
+    """The state of the tags, or their fate: a word of the tables in docs/cli.md."""
+    text: str
+    helps: str
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """What a group counts: a tag, by its name and namespace; `since` is when its import failed, as RFC 3339 text."""
+
+    name: str
+    namespace: str
+    since: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """The subjects with one cause, in the order of their names."""
+
+    cause: Cause
+    subjects: tuple[Subject, ...]
+
+    @property
+    def oldest(self) -> Subject | None:
+        """The one that fails for the longest time; None where no time is known."""
+        return min((s for s in self.subjects if s.since), key=lambda s: s.since, default=None)
+
+    @property
+    def namespaces(self) -> Mapping[str, int]:
+        """How many there are in each namespace, the most first."""
+        return dict(Counter(s.namespace for s in self.subjects).most_common())
+
+    def document(self) -> dict[str, Any]:
+        """The JSON and YAML form."""
+        return {
+            "state": self.cause.state,
+            "cause": self.cause.text,
+            "helps": self.cause.helps,
+            "count": len(self.subjects),
+            "namespaces": dict(self.namespaces),
+            "oldest": self.oldest.name if self.oldest else "",
+            "examples": [s.name for s in self.subjects[:EXAMPLES]],
+        }
+
+
+def grouped(found: Iterable[tuple[Cause, Subject]]) -> list[Group]:
+    """The groups, the largest first."""
+    groups: dict[Cause, list[Subject]] = {}
+    for cause, subject in found:
+        groups.setdefault(cause, []).append(subject)
+    made = [Group(cause, tuple(sorted(subjects, key=lambda s: s.name))) for cause, subjects in groups.items()]
+    return sorted(made, key=lambda group: (-len(group.subjects), group.cause.state, group.cause.text))
+
+
+def tag_groups(tags: Iterable[TagState]) -> list[Group]:
+    """The tags that have no image of their own import, by cause."""
+    return grouped(
+        (cause_of(tag), Subject(tag.name, tag.namespace, tag.since or ""))
+        for tag in tags
+        if tag.state not in (State.HEALED, State.IMPORTED)
+    )
+
+
+def cause_of(tag: TagState) -> Cause:
+    """Why a tag that is not well is not; the same for tags for which the same is to be done."""
+    match tag.state:
+        case State.UNMIRRORED:
+            text, helps = NO_RULE
+        case State.OPTED_OUT:
+            text, helps = tag.why, "nothing, if it is meant so"
+        case State.PENDING:
+            text, helps = "the platform has not finished its import", "time"
+        case State.HELD:
+            hosts = _hosts([a.reference for a in tag.tried.attempt.candidates if not a.failure]) if tag.tried else ""
+            text = f"{hosts or 'a mirror'} has another image than the source had"
+            helps = "time: it is taken when the source has failed for controller.replaceAfterSeconds"
+        case State.REFUSED:
+            text, helps = _refused(tag)
+        case _:
+            text, helps = _failing(tag)
+    return as_cause(str(tag.state), text, helps)
+
+
+def _failing(tag: TagState) -> tuple[str, str]:
+    if tag.why:
+        return tag.why, "mode: active, for a tag that is to heal"
+    if tag.tried is None:
+        return "no attempt is known, and Events tell of the last hours only", "time; see whether the controller runs"
+    attempt = tag.tried.attempt
+    counts = None if tag.candidates is None else {candidate.reference for candidate in tag.candidates}
+    answers = [a for a in attempt.candidates if counts is None or a.reference in counts]
+    match attempt.result:
+        case AttemptResult.IMPORTED:
+            return "it healed before, and fails again", "time: mirrorstream retries"
+        case AttemptResult.NOT_RECORDED:
+            return "a mirror served it, but the API server refused to record it", EXPLAIN
+        case AttemptResult.ERROR:
+            return "the API server did not let mirrorstream ask a mirror", EXPLAIN
+        case AttemptResult.REFUSED | AttemptResult.HELD:
+            return "it was not tried since its rules have changed", "time: mirrorstream retries"
+    if unasked := sorted((counts or set()) - {a.reference for a in answers}):
+        return f"{_hosts(unasked)} was not asked yet", "time: mirrorstream retries"
+    return answers_cause(answers) if answers else ("no mirror is known to have been asked", EXPLAIN)
+
+
+def as_cause(state: str, text: str, helps: str) -> Cause:
+    """A cause whose texts are harmless and of bounded length: parts of them come from mirrors, Events and streams."""
+    return Cause(state, shortened(one_line(text), TEXT_LENGTH), shortened(one_line(helps), TEXT_LENGTH))
+
+
+def answers_cause(answers: Sequence[CandidateAnswer]) -> tuple[str, str]:
+    """What mirrors that did not serve an image said, and what helps, of at least one answer.
+
+    The help is against what is not a plain no: such a mirror may well have the image.
+    """
+    said = list(dict.fromkeys((_answer_text(a), a.failure) for a in answers))
+    worst = next((a for a in answers if a.failure != FailureClass.NOT_FOUND), answers[0])
+    texts = list(dict.fromkeys(text for text, _ in said))
+    more = [f"{len(texts) - HOSTS} more"] if len(texts) > HOSTS else []
+    return ", ".join(texts[:HOSTS] + more), _ANSWERS.get(worst.failure, _OTHER)[1].format(_host(worst.reference))
+
+
+def _answer_text(answer: CandidateAnswer) -> str:
+    text = _ANSWERS.get(answer.failure, _OTHER)[0]
+    if answer.failure == FailureClass.TLS and "x509" not in answer.message:
+        text = _PLAIN_TLS
+    return text.format(_host(answer.reference))
+
+
+def _refused(tag: TagState) -> tuple[str, str]:
+    if tag.skipped_mirrors:
+        reasons = dict.fromkeys(mirror.reason for mirror in tag.skipped_mirrors)
+        return f"every mirror is skipped: {'; '.join(reasons)}", EXPLAIN
+    return refusal_cause(tag.why)
+
+
+def refusal_cause(why: str) -> tuple[str, str]:
+    """Why no mirror may stand in, without what differs from tag to tag, and what helps."""
+    text = why.partition(": ")[0].partition(", so ")[0]
+    first, _, rest = text.partition(" ")
+    helps = "another `from` of the tag, or the source itself"
+    if "mirrors.bypass" in text:
+        helps += ", or that setting"
+    elif "of the Image config" in text:
+        helps = "that list of the Image config"
+    return (f"the source {rest}" if "/" in first else text), helps
+
+
+def _hosts(references: Iterable[str]) -> str:
+    hosts = list(dict.fromkeys(map(_host, references)))
+    return ", ".join(hosts[:HOSTS]) + (f" and {len(hosts) - HOSTS} more" if len(hosts) > HOSTS else "")
+
+
+def _host(reference: str) -> str:
+    return shortened(reference.partition("/")[0], HOST_LENGTH)

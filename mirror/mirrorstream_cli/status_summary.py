@@ -1,0 +1,96 @@
+"""What `status` shows first: one screen, whatever the cluster."""
+
+from mirrorstream.diagnose.causes import IMAGESET, NO_RULE, Group, tag_groups
+from mirrorstream.diagnose.status import (
+    TITLES,
+    StatusReport,
+    headline,
+    label,
+    lasting,
+    many,
+    notes,
+    pod_lines,
+    rules_headline,
+    scheduled_helps,
+    some,
+    warnings_of,
+)
+from mirrorstream.diagnose.tag_status import State
+from mirrorstream.text.sanitize import shortened
+from mirrorstream.text.terminal import Line, Span, Style, Text, blank, columns, line
+
+from mirrorstream_cli.groups import MOST_GROUPS, cut, group_lines, one_screen
+
+_STYLES = {str(state): style for state, (_, style) in TITLES.items()}
+TEXT_LENGTH = 300
+POD_GROUPS = 3
+"""At most; there are fewer before groups of tags are left out, since most pods wait for tags."""
+
+
+def render_summary(report: StatusReport, now: float, width: int | None) -> list[Text]:
+    """Totals, groups by cause, what else is to be known, a sentence that sums up, and what tells more; at most a screen."""
+    groups = tag_groups(report.tags)
+    limits = ((limit, pods) for limit in range(MOST_GROUPS, 0, -1) for pods in range(POD_GROUPS, 0, -1))
+    return one_screen((_summary(report, groups, now, limit, pods) for limit, pods in limits), width)
+
+
+def _summary(report: StatusReport, groups: list[Group], now: float, limit: int, pod_groups: int) -> list[Text]:
+    lines: list[Text] = [headline(report)]
+    lines += group_lines(groups, _STYLES, limit, now=now, namespaces=report.namespace is None)
+    if report.pods:
+        lines += [blank(), *pod_lines(report.pods, pod_groups)]
+    if others := _others(report, limit):
+        lines += [blank(), *others]
+    lines += [blank(), rules_headline(report.rules)]
+    warnings = [line(Span(shortened(str(w), TEXT_LENGTH), Style.WARNING), indent=2) for w in report.rules.warnings]
+    lines += [*cut(warnings, limit), *cut(notes(shortened(note, TEXT_LENGTH) for note in report.notes), limit)]
+    return [*lines, *_end(report, groups, now)]
+
+
+def _others(report: StatusReport, limit: int) -> list[Line]:
+    """Tags that are well, and of which something is to be said all the same."""
+    lines: list[Line] = []
+    for text, names in list(warnings_of(report.tags).items())[:limit]:
+        lines.append(line(Span(f"Pods may be unable to run the images of {many(len(names), 'tag')}", Style.WARNING)))
+        lines += columns([(label("why"), shortened(text, TEXT_LENGTH)), (label("examples"), some(names))], 2)
+    if scheduled := [tag for tag in report.tags if tag.fails_on_schedule]:
+        count = f"{many(len(scheduled), 'tag')} {'fails' if len(scheduled) == 1 else 'fail'} at each scheduled import"
+        lines.append(line(Span(count, Style.WARNING), ", and mirrorstream imports them each time"))
+        rows = [(label("examples"), some([tag.name for tag in scheduled])), *scheduled_helps(scheduled, hosted=report.hosted)]
+        lines += columns(rows, 2)
+    return lines
+
+
+def _end(report: StatusReport, groups: list[Group], now: float) -> list[Text]:
+    """One sentence, and the commands that tell more."""
+    failing = [group for group in groups if group.cause.state != State.PENDING]
+    scope = f"-n {report.namespace}" if report.namespace else "-A"
+    rows: list[tuple[str, str]] = []
+    lines: list[Text] = [blank()]
+    if failing:
+        lines.append(_sentence(report, failing, now))
+        namespace = next(iter(failing[0].namespaces))
+        first = failing[0].oldest or failing[0].subjects[0]
+        rows.append(
+            (f"mirrorstream status {scope} --all" if report.namespace else f"mirrorstream status -n {namespace}", "each tag")
+        )
+        if any(group.cause.helps in (IMAGESET.format("missing"), NO_RULE[1]) for group in failing):
+            rows.append((f"mirrorstream missing {scope} -o imageset", "what the mirrors lack"))
+        rows.append((f"mirrorstream explain {first.name}", "all of one tag"))
+    elif report.streams:
+        rows.append((f"mirrorstream status {scope} --all", "each tag that is not just imported"))
+    return [*lines, *columns(rows, 2)] if rows else []
+
+
+def _sentence(report: StatusReport, failing: list[Group], now: float) -> Line:
+    count = sum(len(group.subjects) for group in failing)
+    namespaces = {subject.namespace for group in failing for subject in group.subjects}
+    since = min((group.oldest.since for group in failing if group.oldest), default="")
+    parts = [f"{many(count, 'tag')} {'fails' if count == 1 else 'fail'}"]
+    if report.namespace is None:
+        parts.append(f" in {many(len(namespaces), 'namespace')}")
+    if period := lasting(since, now):
+        parts.append(f", the oldest {period}")
+    healed = report.counts[State.HEALED]
+    parts.append(f"; {healed} healed." if healed else ".")
+    return line(Span("".join(parts), Style.TITLE))
