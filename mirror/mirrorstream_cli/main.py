@@ -195,6 +195,11 @@ def _explain(args: argparse.Namespace) -> int:
 
 
 def _status(args: argparse.Namespace) -> int:
+    if args.contexts or args.all_contexts:
+        from mirrorstream_cli.commands import status_contexts  # noqa: PLC0415
+
+        _configure_logs(args)
+        return status_contexts.run(args)
     from mirrorstream_cli.commands import status  # noqa: PLC0415
 
     _configure_logs(args)

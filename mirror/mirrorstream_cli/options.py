@@ -33,10 +33,24 @@ def namespace(text: str) -> str:
     return text
 
 
-def add_cluster(parser: argparse.ArgumentParser) -> None:
-    """Which cluster, and as whom."""
+def context_names(text: str) -> list[str]:
+    """The names of contexts in `A,B`. Raises ArgumentTypeError."""
+    names = [name.strip() for name in text.split(",")]
+    if not all(names):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a list of contexts such as paris,berlin")
+    return names
+
+
+def add_cluster(parser: argparse.ArgumentParser, *, several: bool = False) -> None:
+    """Which cluster, or with `several` which clusters, and as whom."""
     parser.add_argument("--kubeconfig", metavar="F", help="credentials (default: as kubectl finds them)")
-    parser.add_argument("--context", metavar="NAME", help="the kubeconfig's context")
+    contexts = parser.add_mutually_exclusive_group()
+    contexts.add_argument("--context", metavar="NAME", help="the kubeconfig's context")
+    if several:
+        contexts.add_argument(
+            "--contexts", type=context_names, metavar="A,B,…", help="ask the clusters of these contexts, and print a line for each"
+        )
+        contexts.add_argument("--all-contexts", action="store_true", help="the same for every cluster of the kubeconfig")
 
 
 def add_output(parser: argparse.ArgumentParser, *more: str) -> None:
@@ -62,7 +76,7 @@ def add_status(parser: argparse.ArgumentParser) -> None:
         "--wait", type=duration, metavar="DURATION", help="wait until nothing fails, at most this long: 90s, 5m, 1h30m"
     )
     add_output(parser)
-    add_cluster(parser)
+    add_cluster(parser, several=True)
 
 
 def _add_all(parser: argparse.ArgumentParser) -> None:

@@ -3,10 +3,14 @@
 import os
 import socket
 from pathlib import Path
+from typing import TYPE_CHECKING
 from uuid import uuid4
 
 from mirrorstream.kube import service_account
 from mirrorstream.kube.rest_config import Loader, RestConfig
+
+if TYPE_CHECKING:
+    from mirrorstream.kube.kubeconfig import Kubeconfig
 
 
 def find_credentials(kubeconfig: str | None, context: str | None, *, in_cluster: bool) -> Loader:
@@ -25,6 +29,13 @@ def find_credentials(kubeconfig: str | None, context: str | None, *, in_cluster:
         return kubeconfig.load(path, context)
 
     return load
+
+
+def find_kubeconfig(kubeconfig: str | None) -> "Kubeconfig":
+    """The kubeconfig that kubectl would use, for several of its contexts. Raises ConfigurationError."""
+    from mirrorstream.kube.kubeconfig import Kubeconfig  # noqa: PLC0415  see above
+
+    return Kubeconfig(_kubeconfig_path(kubeconfig))
 
 
 def default_namespace(kubeconfig: str | None, context: str | None) -> str:

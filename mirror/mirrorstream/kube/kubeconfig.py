@@ -5,12 +5,16 @@ imported only when there is a kubeconfig to read.
 """
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import yaml
 from kubernetes import client as kubernetes_client
 from kubernetes import config as kubernetes_config
 from kubernetes.config.config_exception import ConfigException
+from kubernetes.config.kube_config import KubeConfigLoader, KubeConfigMerger
 
 from mirrorstream.kube.errors import ConfigurationError
 from mirrorstream.kube.proxy import environment_proxy, parse_proxy
@@ -21,22 +25,61 @@ MALFORMED = (OSError, ValueError, TypeError, KeyError, AttributeError)
 """What the package raises for values of another type than it expects."""
 
 
+@dataclass(frozen=True, slots=True)
+class Context:
+    """A context: `cluster` and `user` are names of the kubeconfig's entries, perhaps of none."""
+
+    name: str
+    cluster: str
+    user: str
+
+
+class Kubeconfig:
+    """The files of a path, names as in $KUBECONFIG, merged as kubectl merges them; read once, for any number of contexts."""
+
+    def __init__(self, path: str) -> None:
+        """Raises ConfigurationError with one line that names the file."""
+        self.path = path
+        readable = readable_files(path)
+        for name in readable:
+            _check_yaml(name)
+        with self._errors():
+            self._merged = KubeConfigMerger(os.pathsep.join(readable)).config  # type: ignore[no-untyped-call]
+
+    def contexts(self) -> list[Context]:
+        """All contexts, the current one first. Raises ConfigurationError."""
+        with self._errors():
+            merged = self._merged.value
+            found = [
+                Context(str(entry["name"]), str(of.get("cluster") or ""), str(of.get("user") or ""))
+                for node in merged["contexts"]
+                for entry in [node.value]
+                for of in [entry.get("context") or {}]
+            ]
+            return sorted(found, key=lambda context: context.name != merged.get("current-context"))
+
+    def load(self, context: str | None) -> RestConfig:
+        """The credentials of a context, by default of the current one. Raises ConfigurationError."""
+        configuration = Configuration()
+        configuration.proxy = None  # it reads the environment as Python does, and not as Go does
+        with self._errors():
+            loader = KubeConfigLoader(self._merged, active_context=context, config_base_path=None)  # type: ignore[no-untyped-call]
+            loader.load_and_set(configuration)  # type: ignore[no-untyped-call]
+        return _rest_config(configuration, self.path)
+
+    @contextmanager
+    def _errors(self) -> Iterator[None]:
+        try:
+            yield
+        except ConfigException as error:
+            raise ConfigurationError(f"kubeconfig {self.path}: {' '.join(str(error).split())}") from error
+        except MALFORMED as error:
+            raise ConfigurationError(f"kubeconfig {self.path}: {type(error).__name__}: {error}") from error
+
+
 def load(path: str, context: str | None) -> RestConfig:
     """Read the files of `path`, names as in $KUBECONFIG. Raises ConfigurationError with one line that names the file."""
-    readable = readable_files(path)
-    for name in readable:
-        _check_yaml(name)
-    configuration = Configuration()
-    configuration.proxy = None  # it reads the environment as Python does, and not as Go does
-    try:
-        kubernetes_config.load_kube_config(  # type: ignore[no-untyped-call]
-            os.pathsep.join(readable), context=context, client_configuration=configuration, persist_config=False
-        )
-    except ConfigException as error:
-        raise ConfigurationError(f"kubeconfig {path}: {' '.join(str(error).split())}") from error
-    except MALFORMED as error:
-        raise ConfigurationError(f"kubeconfig {path}: {type(error).__name__}: {error}") from error
-    return _rest_config(configuration, path)
+    return Kubeconfig(path).load(context)
 
 
 def _rest_config(configuration: Configuration, path: str) -> RestConfig:

@@ -1,0 +1,94 @@
+"""`mirrorstream status --contexts A,B` and `--all-contexts`: how many clusters stand, each asked at the same time as the others."""
+
+import argparse
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from queue import SimpleQueue
+from typing import TypeVar
+
+from mirrorstream.diagnose.fleet import Answer, FleetReport, UnaskedCluster, cluster_status, render_fleet
+from mirrorstream.diagnose.status import StatusReport
+from mirrorstream.diagnose.tag_status import with_origins
+from mirrorstream.kube.client import Client, ConfigurationError
+from mirrorstream.kube.credentials import find_kubeconfig
+from mirrorstream.kube.errors import ClientError
+from mirrorstream.kube.kubeconfig import Kubeconfig
+
+from mirrorstream_cli.commands.status import read_report
+from mirrorstream_cli.output import Progress, print_document, print_lines
+from mirrorstream_cli.pod_reader import read_hanging
+from mirrorstream_cli.reader import USER_AGENT
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Answer; the exit status. Raises ConfigurationError with one clear line."""
+    if args.wait is not None or args.all:
+        raise ConfigurationError("--wait and --all are for one cluster: give its --context")
+    kubeconfig = find_kubeconfig(args.kubeconfig)
+    contexts = _every_cluster(kubeconfig) if args.all_contexts else _known(kubeconfig, args.contexts)
+    answers: list[Answer] = []
+    with Progress("Asking clusters", len(contexts)) as progress:
+        for answer in at_once(lambda context: ask(kubeconfig, context, args.namespace), contexts):
+            answers.append(answer)
+            progress.show(len(answers))
+    report = FleetReport(args.namespace, tuple(sorted(answers, key=lambda answer: answer.context)))
+    if args.output == "text":
+        print_lines(render_fleet(report))
+    else:
+        print_document(report.document(), args.output)
+    return report.exit_status
+
+
+def _known(kubeconfig: Kubeconfig, wanted: Sequence[str]) -> list[str]:
+    known = {context.name for context in kubeconfig.contexts()}
+    for name in wanted:
+        if name not in known:
+            raise ConfigurationError(f"kubeconfig {kubeconfig.path}: there is no context {name!r}")
+    return list(dict.fromkeys(wanted))
+
+
+def _every_cluster(kubeconfig: Kubeconfig) -> list[str]:
+    """One context for each cluster and user, the current one if it is among them: `oc` makes another for each project."""
+    found: dict[tuple[str, str], str] = {}
+    for context in kubeconfig.contexts():
+        found.setdefault((context.cluster, context.user), context.name)
+    if not found:
+        raise ConfigurationError(f"kubeconfig {kubeconfig.path}: there is no context")
+    return list(found.values())
+
+
+def ask(kubeconfig: Kubeconfig, context: str, namespace: str | None) -> Answer:
+    """How one cluster stands, in a namespace or in all; or why that cannot be told."""
+    try:
+        client = Client(lambda: kubeconfig.load(context), user_agent=USER_AGENT)
+        report, reader, streams = read_report(client, namespace)
+        tags = tuple(with_origins(report.tags, reader.origins(report.tags)))
+        pods = read_hanging(reader, streams, tags)
+    except (ClientError, ConfigurationError) as error:
+        return UnaskedCluster(context, str(error))
+    return cluster_status(context, StatusReport(namespace, report.streams, tags, report.rules, tuple(reader.notes), pods))
+
+
+def at_once(work: Callable[[T], R], items: Sequence[T]) -> Iterator[R]:
+    """The results of `work` on each item, as they come; raises what it raises.
+
+    A thread for each, of which none keeps the program from ending, as an executor's would: one cluster may not answer for long.
+    """
+    done: SimpleQueue[tuple[R, None] | tuple[None, BaseException]] = SimpleQueue()
+
+    def serve(item: T) -> None:
+        try:
+            done.put((work(item), None))
+        except BaseException as error:  # noqa: BLE001  raised by whoever waits for the results
+            done.put((None, error))
+
+    for item in items:
+        threading.Thread(target=serve, args=(item,), daemon=True).start()
+    for _ in items:
+        found = done.get()
+        if found[1] is not None:
+            raise found[1]
+        yield found[0]
