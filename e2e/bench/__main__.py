@@ -10,7 +10,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from e2e.bench import admission, creation, healing, pods, policy, reviews, rules, scale, start
+from e2e.bench import admission, clusters, creation, healing, pods, policy, reviews, rules, scale, start
 from e2e.bench.figures import Figure, Measurement, OtherMachineError, document, group, record, shown, write_json
 
 MEASUREMENTS = (
@@ -30,6 +30,7 @@ MEASUREMENTS = (
         "have; and commands that a shell waits for.",
         start.measure,
     ),
+    Measurement("clusters", "Many clusters", "`mirrorstream status --all-contexts` of simulated clusters.", clusters.measure),
     Measurement(
         "scale",
         "Scale",
