@@ -21,6 +21,7 @@ from e2e.testbed.support.processes import ProcessError, end_with_parent
 
 TOGETHER = {
     "e2e/contract/test_contract.py": "contract",
+    "e2e/scenarios/faults/test_alerts.py": "alerts",
     "e2e/scenarios/test_disturbances.py": "disturbances",
     "e2e/scenarios/test_certificates.py": "installations",
     "e2e/scenarios/test_hosted.py": "disturbances",

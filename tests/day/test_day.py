@@ -5,6 +5,7 @@ does what the webhook knows and remembers. Without MIRRORSTREAM_SOAK=1 it is thr
 """
 
 import gc
+import shutil
 import tracemalloc
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +15,7 @@ import structlog
 
 from tests.day.cluster import OUTAGE, STREAMS, Cluster
 from tests.day.programs import MAY_GROW
+from tests.day.recording import Recording
 from tests.model import SOAK
 
 log = structlog.get_logger(__name__)
@@ -44,9 +46,10 @@ def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Cluster
 
 
 @pytest.mark.timeout(3600)
-def test_a_day(cluster: Cluster) -> None:
+def test_a_day(cluster: Cluster, tmp_path: Path) -> None:
     """Every hour: each tag that the mirror has is served, writes are bounded, and no more of anything than hours before."""
     hours: list[dict[str, int]] = []
+    recording = Recording(STEP)
     reviewed = 0
     for minute in range(0, HOURS * 60 + 1, STEP):
         hour, of_hour = divmod(minute, 60)
@@ -66,6 +69,7 @@ def test_a_day(cluster: Cluster) -> None:
         cluster.settle()
         cluster.review(minute)
         reviewed += STREAMS
+        recording.scrape(cluster.controller.manager.metrics.registry, len(cluster.gone))
         cluster.clock.advance(60 * STEP)
         cluster.settle()
         if of_hour == 0:
@@ -79,6 +83,8 @@ def test_a_day(cluster: Cluster) -> None:
     assert cluster.patched == reviewed, "every pod was pointed at what is served"
     assert [gone for gone in cluster.gone if gone() is not None] == [], "of a controller that ended nothing is left"
     assert len(cluster.gone) == len(RESTARTS)
+    if promtool := shutil.which("promtool"):
+        assert recording.fired(promtool, tmp_path) == "", "a healthy day has no alert"
     for name in hours[0]:
         before = max(sizes[name] for sizes in hours[: STEADY + 1])
         after = max(sizes[name] for sizes in hours[STEADY + 1 :])

@@ -1,0 +1,1 @@
+"""A real Prometheus that scrapes the programs with the alerts and the dashboard that users install."""
