@@ -119,7 +119,7 @@ def test_fields_of_the_configuration_exist(page: Path) -> None:
 
 def test_every_result_of_the_webhook_is_explained() -> None:
     """Both pages that explain results have exactly the results of the audit log."""
-    for name in ("webhook.md", "troubleshooting.md"):
+    for name in ("how-it-decides.md", "troubleshooting.md"):
         text = (PROJECT / "docs" / name).read_text(encoding="utf-8")
         for result in Result:
             assert f"`{result}`" in text, f"{name} does not explain {result}"

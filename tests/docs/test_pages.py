@@ -1,9 +1,7 @@
 """The guide as a site: it builds, its links lead somewhere, and what is generated is current."""
 
-import os
 import re
-import subprocess
-import sys
+import shutil
 from pathlib import Path
 
 import pytest
@@ -11,6 +9,7 @@ import yaml
 
 from docs.generate_configuration import PAGE, page
 from e2e.testbed.documents import PROJECT
+from tests.docs.conftest import built
 
 OUTSIDE = [
     pytest.param(PROJECT / name, id=name)
@@ -60,36 +59,16 @@ def test_links_between_documents_lead_somewhere(document: Path) -> None:
         assert not anchor or anchor in _anchors(path), f"{document.name}: {target}: there is no such heading"
 
 
-def _built(project: Path, folder: Path) -> subprocess.CompletedProcess[str]:
-    """What `make docs` does."""
-    return subprocess.run(
-        [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(folder)],
-        cwd=project,
-        env={**os.environ, "NO_MKDOCS_2_WARNING": "1"},
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=300,
-    )
-
-
-@pytest.fixture(scope="module")
-def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The site, built as `make docs` does: a link or anchor that leads nowhere, or a page that nothing leads to, fails it."""
-    folder = tmp_path_factory.mktemp("site")
-    done = _built(PROJECT, folder)
-    assert done.returncode == 0, done.stdout + done.stderr
-    return folder
-
-
 def test_a_broken_link_fails_the_build(tmp_path: Path) -> None:
     """Mkdocs counts only the warnings that it prints: with --quiet, --strict finds nothing."""
     (tmp_path / "docs").mkdir()
+    for hook in (PROJECT / "docs").glob("m*.py"):
+        shutil.copy(hook, tmp_path / "docs")
     (tmp_path / "docs" / "index.md").write_text("# Here\n\n[there](#there)\n", encoding="utf-8")
     head, _, _ = (PROJECT / "mkdocs.yml").read_text(encoding="utf-8").partition("not_in_nav:")
     (tmp_path / "mkdocs.yml").write_text(f"{head}nav: [index.md]\n", encoding="utf-8")
     assert "mkdocs build --strict\n" in (PROJECT / "Makefile").read_text(encoding="utf-8")
-    done = _built(tmp_path, tmp_path / "site")
+    done = built(tmp_path, tmp_path / "site")
     assert (done.returncode, "'#there'" in done.stderr) == (1, True), done.stdout + done.stderr
 
 

@@ -13,7 +13,7 @@ from tests.monitoring.naming import check
 
 RULES_TEST = Path(__file__).with_name("rules_test.yaml")
 NORMAL = ("a rollout", "only the webhook is installed", "scaled to nothing")
-RUNBOOKS = "https://mirrorstream.github.io/mirrorstream/runbooks/#"
+RUNBOOKS = "https://mirrorstream.github.io/mirrorstream/monitoring/#"
 Alert = dict[str, Any]
 
 
@@ -32,9 +32,9 @@ def test_every_alert_says_what_happened_and_where_to_read_on(alerts: list[Alert]
 
 def test_every_alert_has_a_runbook_and_every_runbook_an_alert(alerts: list[Alert]) -> None:
     """Under a heading that is the alert's name, so that the link's anchor is there."""
-    text = (ROOT / "docs" / "runbooks.md").read_text(encoding="utf-8")
-    assert re.findall(r"^## (\w+)$", text, re.MULTILINE) == [alert["alert"] for alert in alerts]
-    for section in re.split(r"^## ", text, flags=re.MULTILINE)[1:]:
+    text = (ROOT / "docs" / "monitoring.md").read_text(encoding="utf-8")
+    assert re.findall(r"^### (\w+)$", text, re.MULTILINE) == [alert["alert"] for alert in alerts]
+    for section in re.split(r"^### ", text, flags=re.MULTILINE)[1:]:
         for part in ("**Meaning.**", "**Impact.**", "**Diagnosis.**", "**Fix.**"):
             assert part in section, (section.split("\n", 1)[0], part)
 
@@ -42,7 +42,7 @@ def test_every_alert_has_a_runbook_and_every_runbook_an_alert(alerts: list[Alert
 def test_the_guide_lists_every_alert(alerts: list[Alert]) -> None:
     """With its severity, and a link to the runbook."""
     text = (ROOT / "docs" / "monitoring.md").read_text(encoding="utf-8")
-    found = re.findall(r"^\| \[(\w+)\]\(runbooks\.md#(\w+)\) \| (\w+) \|", text, re.MULTILINE)
+    found = re.findall(r"^\| \[(\w+)\]\(#(\w+)\) \| (\w+) \|", text, re.MULTILINE)
     assert found == [(alert["alert"], alert["alert"].lower(), alert["labels"]["severity"]) for alert in alerts]
 
 

@@ -1,0 +1,1 @@
+"""The documents: their commands, names and links, and the site that is made of them."""
