@@ -8,6 +8,7 @@ from mirrorstream.diagnose.check import TagCheck
 from mirrorstream.imagestream.dry_run import IMAGE_SECONDS, REPOSITORY_SECONDS, served_digest
 from mirrorstream.kube.client import ApiError, Client
 from mirrorstream.kube.errors import ClientError
+from mirrorstream.kube.ratelimit import RateLimiter
 from mirrorstream.rules.candidates import Candidate
 from mirrorstream.text.sanitize import one_line
 from mirrorstream_controller.import_queue import ImportQueue
@@ -16,15 +17,20 @@ from mirrorstream_cli.reader import API
 
 CONCURRENCY = 16
 """As many dry runs at once as the controller makes by default."""
+SHARE = 0.2
+"""The part of the controller's rate of requests that may be used: the API server must not feel it."""
+AHEAD = 4 * CONCURRENCY
+"""How many tags are asked for, or wait for their turn, at once: of what comes later nothing is lost when somebody stops it."""
+PROGRESS_SECONDS = 1.0
 NOT_ALLOWED = "not allowed by whitelist"
 """The API server's words for a reference outside of allowedRegistriesForImport."""
 
 
 class Asking:
-    """The dry runs for some tags; `progress` is called with the number of tags whose fate is known."""
+    """The dry runs for some tags; `progress` is called with the number of tags whose fate is known, `limiter` limits the rate."""
 
-    def __init__(self, client: Client, progress: Callable[[int], None]) -> None:
-        self._client, self._progress = client, progress
+    def __init__(self, client: Client, progress: Callable[[int], None], limiter: RateLimiter) -> None:
+        self._client, self._progress, self._limiter = client, progress, limiter
         self._condition = threading.Condition()
         self._found: dict[int, TagCheck] = {}
         self._failed: Exception | None = None
@@ -32,20 +38,29 @@ class Asking:
         """Namespaces that are gone, or in which the caller may not ask, each with the API server's words."""
 
     def ask(self, checks: Sequence[TagCheck]) -> list[TagCheck]:
-        """The checks with the mirrors' answers, in the same order."""
+        """The checks with the mirrors' answers, in the same order; fewer after Ctrl-C: those whose answers are known by then."""
         queue = ImportQueue(CONCURRENCY)
-        for index, check in enumerate(checks):
-            self._submit(queue, index, check)
         try:
-            with self._condition:
-                while len(self._found) < len(checks) and self._failed is None:
-                    self._condition.wait()
-                    self._progress(len(self._found))
+            for index, check in enumerate(checks):
+                self._wait_until(index - AHEAD + 1)
+                self._submit(queue, index, check)
+            self._wait_until(len(checks))
+        except KeyboardInterrupt:
+            if not self._found:
+                raise
         finally:
             queue.stop()
+        with self._condition:
+            return [self._found[index] for index in sorted(self._found)]
+
+    def _wait_until(self, count: int) -> None:
+        """Wait until the fate of so many tags is known. Raises what went wrong."""
+        with self._condition:
+            while len(self._found) < count and self._failed is None:
+                self._condition.wait(PROGRESS_SECONDS)
+                self._progress(len(self._found))
         if self._failed is not None:
             raise self._failed
-        return [self._found[index] for index in range(len(checks))]
 
     def _submit(self, queue: ImportQueue, index: int, check: TagCheck) -> None:
         candidate = check.next_candidate
@@ -70,6 +85,7 @@ class Asking:
             return check.not_asked(candidate, why)
         path = f"{API}/namespaces/{quote(check.namespace, safe='')}/imagestreamimports"
         timeout = IMAGE_SECONDS if check.tag else REPOSITORY_SECONDS
+        self._limiter.wait()
         try:
             answer = self._client.request("POST", path, body=check.request(candidate), timeout=timeout)
         except ApiError as error:

@@ -95,6 +95,9 @@ def add_check(parser: argparse.ArgumentParser) -> None:
     _add_scope(parser)
     _add_all(parser)
     parser.add_argument(
+        "--from", dest="from_namespace", type=namespace, metavar="NS", help="with -A: begin with this namespace, in order of names"
+    )
+    parser.add_argument(
         "--file",
         action="append",
         default=[],

@@ -5,11 +5,11 @@ import os
 import shutil
 import sys
 from collections.abc import Iterable
-from typing import Any, Self
+from typing import Any
 
 import yaml
 from mirrorstream.text.sanitize import harmless
-from mirrorstream.text.terminal import Text, layout, period
+from mirrorstream.text.terminal import Text, layout
 
 _WORDS = frozenset({"null", "true", "false", "yes", "no", "on", "off", "y", "n"})
 
@@ -50,33 +50,3 @@ def print_lines(lines: Iterable[Text]) -> None:
     """Print text on stdout: on a terminal in colour, unless NO_COLOR is set, and at most as wide; otherwise plain and unbroken."""
     colour = sys.stdout.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
     sys.stdout.write(layout(lines, width=terminal_width(), colour=colour))
-
-
-def say_waiting(seconds: float, what: str) -> None:
-    """Tell a user at a terminal that nothing happens for a while, and why."""
-    if seconds and sys.stderr.isatty():
-        print(f"Waiting for {what}, for at most {period(seconds)} …", file=sys.stderr)  # noqa: T201
-
-
-class Progress:
-    """How far something is, on one line of stderr that is rewritten and removed in the end; only for a user at a terminal."""
-
-    def __init__(self, what: str, total: int) -> None:
-        self._what, self._total = what, total
-        self._shown = sys.stderr.isatty()
-
-    def __enter__(self) -> Self:
-        self.show(0)
-        return self
-
-    def show(self, count: int) -> None:
-        """`count` of the total are done."""
-        self._write(f"{self._what}: {count} of {self._total} …")
-
-    def __exit__(self, *_: object) -> None:
-        self._write("")
-
-    def _write(self, text: str) -> None:
-        if self._shown:
-            sys.stderr.write(f"\r\x1b[K{text}")
-            sys.stderr.flush()

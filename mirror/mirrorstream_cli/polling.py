@@ -31,12 +31,20 @@ class Polled(Generic[T]):
 
 
 def poll_until(
-    read: Callable[[], T], done: Callable[[T], bool], *, seconds: float, every: float, clock: Clock, found: T | None = None
+    read: Callable[[], T],
+    done: Callable[[T], bool],
+    *,
+    seconds: float,
+    every: float,
+    clock: Clock,
+    found: T | None = None,
+    tell: Callable[[T], None] = lambda found: None,
 ) -> Polled[T]:
     """The first of `read`'s answers that is `done`, or the last one within `seconds`; it reads at least once.
 
     `every`: the seconds between two reads, more where a read takes long. `found`: the answer of an earlier read. Once there is an
-    answer, transient errors do not end the polling: an API server is busiest when everything fails.
+    answer, transient errors do not end the polling: an API server is busiest when everything fails. `tell` is told of each answer
+    that is not the last one.
     Raises ClientError.
     """
     seen = clock.monotonic()
@@ -57,4 +65,5 @@ def poll_until(
         finished = clock.monotonic()
         if finished >= end:
             return Polled(found, note)
+        tell(found)
         clock.sleep(min(max(every, SHARE * (finished - began)), end - finished))

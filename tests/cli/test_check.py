@@ -1,28 +1,19 @@
 """`mirrorstream check`, from the command line to the exit status, on a simulated cluster."""
 
-import io
 import json
-import threading
-from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
-from mirrorstream.diagnose.check import Fate, checks_of
-from mirrorstream.diagnose.tag_status import ControllerView
-from mirrorstream.imagestream.model import imagestream_from
-from mirrorstream.kube.client import ApiError, ApiUnreachable, Client
-from mirrorstream.rules.policy import MirrorPolicy
-from mirrorstream_cli.asking import CONCURRENCY, Asking
-from mirrorstream_cli.output import Progress
+from mirrorstream.kube.client import Client
+from mirrorstream_cli.progress import Progress
 
 from e2e.testbed.registries.registry import Registry
 from e2e.testbed.simulator.simulator import Simulator
-from e2e.testbed.support.waiting import wait_for
 from tests.cli.simulated import STREAMS, Run, configure, cover, fail
-from tests.diagnose.builders import DIGEST, Object
+from tests.diagnose.builders import Object
 
 IMAGE_CONFIG = "/apis/config.openshift.io/v1/images/cluster"
 
@@ -271,103 +262,27 @@ def test_a_file_that_cannot_be_checked_is_named(
     assert error in captured.err
 
 
-class Mirrors:
-    """An API server whose mirrors answer when they are let; it counts the dry runs under way at each."""
+def test_ctrl_c_tells_what_is_known_and_how_to_go_on(
+    run: Run, client: Client, mirror: Registry, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`--from` begins with the first namespace that is not finished, in the order of their names."""
+    client.request("POST", "/api/v1/namespaces", body={"metadata": {"name": "zz"}})
+    for number in range(100):
+        add(client, f"s-{number}", tag("v1", "app:v1"), namespace="zz")
 
-    def __init__(self, error: Exception | None = None) -> None:
-        self.error = error
-        self.condition = threading.Condition()
-        self.busy: Counter[str] = Counter()
-        self.most: Counter[str] = Counter()
-        self.done: Counter[str] = Counter()
-        self.open: set[str] = set()
+    def stop(progress: Progress, done: int, total: int, what: str) -> None:
+        if done >= 1:
+            raise KeyboardInterrupt
 
-    def let(self, host: str) -> None:
-        """Let a mirror answer."""
-        with self.condition:
-            self.open.add(host)
-            self.condition.notify_all()
-
-    def request(self, _method: str, _path: str, *, body: Object, timeout: float) -> Object:
-        """A dry run."""
-        assert timeout > 15, "the platform's own limit for a registry that drops packets"
-        if self.error:
-            raise self.error
-        host = body["spec"]["images"][0]["from"]["name"].partition("/")[0]
-        with self.condition:
-            self.busy[host] += 1
-            self.most[host] = max(self.most[host], self.busy[host])
-            self.most["all"] = max(self.most["all"], self.busy.total())
-            self.condition.notify_all()
-            self.condition.wait_for(lambda: host in self.open, timeout=30)
-            self.busy[host] -= 1
-            self.done[host] += 1
-            self.condition.notify_all()
-        return {"status": {"images": [{"status": {"status": "Success"}, "image": {"metadata": {"name": DIGEST}}}]}}
-
-
-def many(number: int) -> list[Any]:
-    """Checks of many tags, half of them at each of two mirrors."""
-    rules = [{"source": f"{name}.io", "mirrors": [f"m-{name}.io"]} for name in ("slow", "fast")]
-    policy = MirrorPolicy.from_objects(
-        [{"kind": "ImageDigestMirrorSet", "metadata": {"name": "m"}, "spec": {"imageDigestMirrors": rules}}]
-    )
-    tags = [
-        {"name": f"{name}-{n}", "from": {"kind": "DockerImage", "name": f"{name}.io/app:{n}"}}
-        for n in range(number)
-        for name in ("slow", "fast")
-    ]
-    stream = imagestream_from({"metadata": {"name": "app", "namespace": "ns"}, "spec": {"tags": tags}})
-    return list(checks_of(stream, policy, ControllerView()))
-
-
-def test_a_slow_mirror_delays_nobody_else() -> None:
-    """It gets half of the dry runs at most, and the others' tags are all known while it has not answered once."""
-    mirrors, shown = Mirrors(), list[int]()
-    mirrors.let("m-fast.io")
-    asking = Asking(mirrors, shown.append)  # type: ignore[arg-type]  what it needs of a client
-    checks = many(30)
-    found: list[Any] = []
-    thread = threading.Thread(target=lambda: found.extend(asking.ask(checks)))
-    thread.start()
-    wait_for("the fast mirror's answers", lambda: mirrors.done["m-fast.io"] == 30)
-    assert mirrors.done["m-slow.io"] == 0
-    mirrors.let("m-slow.io")
-    thread.join(30)
-    assert [check.tag for check in found] == [check.tag for check in checks]
-    assert {check.fate for check in found} == {Fate.SURVIVES}
-    assert mirrors.most["m-slow.io"] == CONCURRENCY // 2
-    assert mirrors.most["all"] <= CONCURRENCY
-    assert shown[-1] == 60
-    assert shown == sorted(shown)
-
-
-@pytest.mark.parametrize(
-    ("error", "fate"),
-    [
-        pytest.param(ApiUnreachable("gone"), Fate.UNKNOWN, id="unreachable"),
-        pytest.param(ApiError(403, "Forbidden", "no"), Fate.UNKNOWN, id="forbidden"),
-    ],
-)
-def test_an_api_server_that_does_not_ask_leaves_it_unknown(error: Exception, fate: Fate) -> None:
-    """For every tag; nobody waits without end."""
-    found = Asking(Mirrors(error), lambda count: None).ask(many(3))  # type: ignore[arg-type]
-    assert {check.fate for check in found} == {fate}
-
-
-def test_a_bug_ends_the_command() -> None:
-    """It is raised where the command waits."""
-    with pytest.raises(ZeroDivisionError):
-        Asking(Mirrors(ZeroDivisionError()), lambda count: None).ask(many(3))  # type: ignore[arg-type]
-
-
-@pytest.mark.parametrize("terminal", [True, False])
-def test_progress_is_for_a_terminal(monkeypatch: pytest.MonkeyPatch, terminal: bool) -> None:
-    """One line that is gone in the end; a log has none of it."""
-    err = io.StringIO()
-    monkeypatch.setattr(err, "isatty", lambda: terminal)
-    monkeypatch.setattr("sys.stderr", err)
-    with Progress("Tags checked", 2) as progress:
-        progress.show(1)
-    shown = "".join(f"\r\x1b[K{text}" for text in ("Tags checked: 0 of 2 …", "Tags checked: 1 of 2 …", ""))
-    assert err.getvalue() == (shown if terminal else "")
+    with monkeypatch.context() as patched:
+        patched.setattr(Progress, "count", stop)
+        assert run("check", "-A", "-o", "json") == 130
+    document = json.loads(capsys.readouterr().out)
+    assert 1 <= len(document["tags"]) < 101
+    first = "zz" if "ns" in {one["namespace"] for one in document["tags"]} else "ns"
+    said = f"stopped: {len(document['tags'])} of 101 tags were checked; `mirrorstream check -A --from {first}` goes on"
+    assert said in document["notes"]
+    assert run("check", "-A", "--from", "zz", "-o", "json") == 0
+    assert {one["namespace"] for one in json.loads(capsys.readouterr().out)["tags"]} == {"zz"}
+    assert run("check", "-n", "ns", "--from", "zz") == 1
+    assert "--from names the first of several namespaces" in capsys.readouterr().err

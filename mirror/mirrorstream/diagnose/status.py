@@ -60,6 +60,11 @@ class Rules:
         }
 
 
+def is_unsettled(tag: TagState) -> bool:
+    """Whether waiting may change how a tag stands."""
+    return tag.state is State.PENDING or (tag.state is State.FAILING and not tag.why)
+
+
 @dataclass(frozen=True, slots=True)
 class StatusReport:
     """The whole answer; `namespace` is None for all."""
@@ -88,7 +93,7 @@ class StatusReport:
     @property
     def unsettled(self) -> bool:
         """Whether waiting may change the answer: something is being imported, or is tried again and again."""
-        return any(tag.state is State.PENDING or (tag.state is State.FAILING and not tag.why) for tag in self.tags)
+        return any(map(is_unsettled, self.tags))
 
     def document(self) -> dict[str, Any]:
         """The JSON and YAML form; tags that are well without a mirror are counted only, unless there is something to be said."""

@@ -6,24 +6,28 @@ from collections import Counter
 from collections.abc import Sequence
 
 import msgspec
-from mirrorstream.diagnose.check import CheckReport, Fate, Skipped, checks_of, missing_of, skipped_tags
+from mirrorstream.diagnose.check import CheckReport, Fate, Skipped, TagCheck, checks_of, missing_of, skipped_tags
 from mirrorstream.imagestream.model import ImageStream, imagestream_from
 from mirrorstream.kube.client import ConfigurationError
 from mirrorstream.kube.errors import ClientError
+from mirrorstream.kube.ratelimit import RateLimiter
 
-from mirrorstream_cli.asking import Asking, nobody_could_ask
+from mirrorstream_cli.asking import SHARE, Asking, nobody_could_ask
 from mirrorstream_cli.check_text import render_check
 from mirrorstream_cli.commands.missing import print_imageset
 from mirrorstream_cli.commands.status import FAILING, connect
 from mirrorstream_cli.object_files import read_files
-from mirrorstream_cli.output import Progress, print_document, print_lines, terminal_width
+from mirrorstream_cli.output import print_document, print_lines, terminal_width
+from mirrorstream_cli.progress import Progress
 from mirrorstream_cli.reader import DEFAULTS_NOTE, Reader
+
+INTERRUPTED = 130
+"""The exit status after Ctrl-C, as of every command."""
 
 
 def run(args: argparse.Namespace) -> int:
     """Answer; the exit status. Raises ConfigurationError with one clear line."""
-    if args.file and args.all_namespaces:
-        raise ConfigurationError("--file names the streams, so -A means nothing; -n is the namespace of the dry runs")
+    _refuse_useless(args)
     client, namespace = connect(args)
     reader = Reader(client, None if args.file else namespace)
     try:
@@ -40,15 +44,20 @@ def run(args: argparse.Namespace) -> int:
             checks = [dataclasses.replace(check, namespace=args.namespace or check.namespace) for check in checks]
             for name in sorted({args.namespace or stream.metadata.namespace for stream in streams}):
                 Reader(client, name, reader.notes).check_namespace()
-        with Progress("Tags checked", len(checks)) as progress:
-            asking = Asking(client, progress.show)
-            checks = asking.ask(checks)
+        checks = sorted((c for c in checks if c.namespace >= (args.from_namespace or "")), key=lambda check: check.namespace)
+        with Progress() as progress:
+            limiter = RateLimiter(reader.settings.controller.apiRequestsPerSecond * SHARE)
+            asking = Asking(client, lambda count: progress.count(count, len(checks), "tags"), limiter)
+            answered = asking.ask(checks)
     except ClientError as error:
         raise ConfigurationError(str(error)) from error
-    if why := nobody_could_ask(checks, asking.refused):
+    stopped = len(answered) < len(checks)
+    if stopped:
+        reader.note(_stopped(checks, answered, args))
+    if why := nobody_could_ask(answered, asking.refused):
         raise ConfigurationError(why)
     skipped: Counter[Skipped] = sum((skipped_tags(stream) for stream in streams), Counter())
-    report = CheckReport(reader.namespace, len(streams), tuple(checks), skipped, tuple(reader.notes))
+    report = CheckReport(reader.namespace, len(streams), tuple(answered), skipped, tuple(reader.notes))
     if args.output == "text":
         print_lines(
             render_check(report, _where(args, namespace), width=terminal_width(), each=not args.all_namespaces, everything=args.all)
@@ -57,7 +66,24 @@ def run(args: argparse.Namespace) -> int:
         print_imageset(missing_of(report.tags), reader.notes, unmirrored=args.unmirrored)
     else:
         print_document(report.document(), args.output)
+    if stopped:
+        return INTERRUPTED
     return 0 if report.counts[Fate.SURVIVES] == len(report.tags) else FAILING
+
+
+def _refuse_useless(args: argparse.Namespace) -> None:
+    if args.file and args.all_namespaces:
+        raise ConfigurationError("--file names the streams, so -A means nothing; -n is the namespace of the dry runs")
+    if args.from_namespace and not args.all_namespaces:
+        raise ConfigurationError("--from names the first of several namespaces: it goes with -A")
+
+
+def _stopped(checks: Sequence[TagCheck], answered: Sequence[TagCheck], args: argparse.Namespace) -> str:
+    """How far it got before Ctrl-C, and how to go on: with the first namespace of which a tag is missing."""
+    known = {check.name for check in answered}
+    missing = next(check.namespace for check in checks if check.name not in known)
+    again = f"; `mirrorstream check -A --from {missing}` goes on" if args.all_namespaces else ""
+    return f"stopped: {len(answered)} of {len(checks)} tags were checked{again}"
 
 
 def _where(args: argparse.Namespace, namespace: str | None) -> str:

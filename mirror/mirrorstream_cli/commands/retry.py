@@ -19,15 +19,16 @@ from mirrorstream.diagnose.retry import (
     render_outcomes,
     settled,
 )
-from mirrorstream.diagnose.status import notes
+from mirrorstream.diagnose.status import many, notes
 from mirrorstream.diagnose.tag_status import tag_states, with_origins
 from mirrorstream.imagestream.model import RETRY_ANNOTATION
 from mirrorstream.kube.client import MERGE_PATCH, ApiError, Client, ConfigurationError
 from mirrorstream.kube.errors import ClientError, is_transient
 
 from mirrorstream_cli.commands.status import FAILING, connect
-from mirrorstream_cli.output import print_document, print_lines, say_waiting
+from mirrorstream_cli.output import print_document, print_lines
 from mirrorstream_cli.polling import Clock, poll_until
+from mirrorstream_cli.progress import Progress
 from mirrorstream_cli.reader import API, Reader
 
 DEFAULT_SECONDS = 60.0
@@ -95,8 +96,15 @@ class _Retry:
             return all(self._settled(asked, found, name, known) for name in waiting)
 
         seconds = seconds if waiting else 0
-        say_waiting(seconds, "the outcome")
-        polled = poll_until(self._snapshot, done, seconds=seconds, every=POLL_SECONDS, clock=self._clock, found=asked.before)
+        with Progress(now=self._clock.monotonic) as progress:
+
+            def tell(found: Snapshot) -> None:
+                settled_now = sum(self._settled(asked, found, name, known) for name in waiting)
+                progress.show(f"settled {settled_now} of {many(len(waiting), 'tag')}")
+
+            polled = poll_until(
+                self._snapshot, done, seconds=seconds, every=POLL_SECONDS, clock=self._clock, found=asked.before, tell=tell
+            )
         if polled.note:
             self.reader.note(polled.note)
         made = outcomes(asked, polled.found)

@@ -12,9 +12,10 @@ from mirrorstream.kube.errors import ClientError
 from mirrorstream.text.terminal import Text
 
 from mirrorstream_cli.groups import fits
-from mirrorstream_cli.output import print_document, print_lines, say_waiting, terminal_width
+from mirrorstream_cli.output import print_document, print_lines, terminal_width
 from mirrorstream_cli.pod_reader import read_hanging
 from mirrorstream_cli.polling import Clock, poll_until
+from mirrorstream_cli.progress import Healing, Progress
 from mirrorstream_cli.reader import DEFAULTS_NOTE, USER_AGENT, Reader
 from mirrorstream_cli.status_summary import render_summary
 
@@ -28,15 +29,17 @@ def run(args: argparse.Namespace, clock: Clock | None = None) -> int:
     clock = clock or Clock()
     client, namespace = connect(args)
     waiting = args.wait is not None
-    say_waiting(args.wait or 0, "everything to heal")
+    healing = Healing()
     try:
-        polled = poll_until(
-            lambda: read_report(client, namespace),
-            lambda found: not found[0].unsettled,
-            seconds=args.wait or 0.0,
-            every=POLL_SECONDS,
-            clock=clock,
-        )
+        with Progress(now=clock.monotonic) as progress:
+            polled = poll_until(
+                lambda: read_report(client, namespace),
+                lambda found: not found[0].unsettled,
+                seconds=args.wait or 0.0,
+                every=POLL_SECONDS,
+                clock=clock,
+                tell=lambda found: progress.show(healing.text(found[0].tags)),
+            )
         report, reader, streams = polled.found
         if polled.note:
             reader.note(polled.note)

@@ -15,8 +15,9 @@ from mirrorstream.kube.errors import ClientError
 from mirrorstream.kube.kubeconfig import Kubeconfig
 
 from mirrorstream_cli.commands.status import read_report
-from mirrorstream_cli.output import Progress, print_document, print_lines
+from mirrorstream_cli.output import print_document, print_lines
 from mirrorstream_cli.pod_reader import read_hanging
+from mirrorstream_cli.progress import Progress
 from mirrorstream_cli.reader import USER_AGENT
 
 T = TypeVar("T")
@@ -30,10 +31,10 @@ def run(args: argparse.Namespace) -> int:
     kubeconfig = find_kubeconfig(args.kubeconfig)
     contexts = _every_cluster(kubeconfig) if args.all_contexts else _known(kubeconfig, args.contexts)
     answers: list[Answer] = []
-    with Progress("Asking clusters", len(contexts)) as progress:
+    with Progress() as progress:
         for answer in at_once(lambda context: ask(kubeconfig, context, args.namespace), contexts):
             answers.append(answer)
-            progress.show(len(answers))
+            progress.count(len(answers), len(contexts), "clusters")
     report = FleetReport(args.namespace, tuple(sorted(answers, key=lambda answer: answer.context)))
     if args.output == "text":
         print_lines(render_fleet(report))
