@@ -5,31 +5,49 @@ A shell's script only asks the program; so the same holds for `mirrorstream`, an
 """
 
 import argparse
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+
+Names = Callable[[str, str, Mapping[str, str]], list[str]]
+"""Asks a cluster for names: of a kind, that begin with a word; with the values of the options that were given."""
+KINDS = {"namespace": "namespace", "from_namespace": "namespace", "context": "context", "contexts": "context"}
+"""What the values of options name, by the options' destinations."""
+SUBJECTS = {"STREAM[:TAG]": "stream", "REFERENCE | NAMESPACE/STREAM[:TAG]": "subject"}
+"""The same of arguments, by what the help calls them."""
 
 FILES = "\x00files"
 """Stands for the names of files among completions."""
-NO_FILES, DEFAULT = 4, 0
-"""The directives of kubectl's plugin protocol: whether the shell may complete names of files where there is nothing else."""
+NO_FILES, NO_SPACE, DEFAULT = 4, 2, 0
+"""The directives of kubectl's plugin protocol: the shell completes no names of files, and puts no space behind a word."""
 
 
-def complete(parser: argparse.ArgumentParser, words: Sequence[str]) -> list[str]:
-    """What the last of `words` (perhaps empty) may become; FILES stands for any file. `words` begin behind the program's name."""
+def _nobody(_kind: str, _word: str, _given: Mapping[str, str]) -> list[str]:
+    return []
+
+
+def complete(parser: argparse.ArgumentParser, words: Sequence[str], names: Names = _nobody) -> list[str]:
+    """What the last of `words` (perhaps empty) may become; FILES stands for any file. `words` begin behind the program's name.
+
+    `names` is asked where a name of the cluster is wanted.
+    """
     *before, word = words or [""]
     position = 0
     expects: argparse.Action | None = None
     given: set[str] = set()
+    values: dict[str, str] = {}
     for text in before:
         if expects is not None:
+            values[expects.dest] = text
             expects = None
         elif text.startswith("-") and text != "-":
-            name, equals, _ = text.partition("=")
+            name, equals, value = text.partition("=")
             action = _option(parser, name)
             if action is None and (short := _option(parser, name[:2])) is not None and name[1] != "-":
                 # A short option with its value behind it, or several short ones, of which only the last could want one.
-                name, equals = name[:2], "=" if _takes_value(short) else ""
+                name, equals, value = name[:2], "=" if _takes_value(short) else "", text[2:]
                 action = short
             given.add(name)
+            if action is not None and equals:
+                values[action.dest] = value
             expects = action if action is not None and _takes_value(action) and not equals else None
         else:
             positional = _positionals(parser)
@@ -41,18 +59,18 @@ def complete(parser: argparse.ArgumentParser, words: Sequence[str]) -> list[str]
             else:
                 position += 1
     if expects is not None:
-        return _values(expects, word)
+        return _values(expects, word, names, values)
     if word.startswith("-"):
         name, equals, value = word.partition("=")
         if equals:
             action = _option(parser, name)
-            return [f"{name}={found}" for found in _values(action, value) if found != FILES] if action else []
+            return [f"{name}={found}" for found in _values(action, value, names, values) if found != FILES] if action else []
         short = _option(parser, word[:2]) if len(word) > 2 and word[1] != "-" else None
         if short is not None and _takes_value(short):
-            return [f"{word[:2]}{found}" for found in _values(short, word[2:]) if found != FILES]
+            return [f"{word[:2]}{found}" for found in _values(short, word[2:], names, values) if found != FILES]
         return sorted(o for o in _options(parser, given) if o.startswith(word))
     positional = _positionals(parser)
-    return _values(positional[position], word) if position < len(positional) else []
+    return _values(positional[position], word, names, values) if position < len(positional) else []
 
 
 def _option(parser: argparse.ArgumentParser, name: str) -> argparse.Action | None:
@@ -79,16 +97,21 @@ def _takes_value(action: argparse.Action) -> bool:
     return action.nargs != 0
 
 
-def _values(action: argparse.Action, word: str) -> list[str]:
+def _values(action: argparse.Action, word: str, names: Names, given: Mapping[str, str]) -> list[str]:
     if action.choices is not None:
         return [str(choice) for choice in action.choices if str(choice).startswith(word)]
+    if kind := KINDS.get(action.dest) or SUBJECTS.get(str(action.metavar)):
+        return names(kind, word, given)
     return [FILES] if action.metavar in ("F", "DIR") or str(action.metavar).endswith(".yaml") else []
 
 
 def plugin_answer(found: list[str]) -> str:
     """The completions as kubectl and oc take them from a plugin: one a line, and a directive."""
     names = [name for name in found if name != FILES]
-    return "".join(f"{name}\n" for name in names) + f":{DEFAULT if FILES in found else NO_FILES}\n"
+    directive = DEFAULT if FILES in found else NO_FILES
+    if names and all(name.endswith("/") for name in names):
+        directive |= NO_SPACE  # a stream follows
+    return "".join(f"{name}\n" for name in names) + f":{directive}\n"
 
 
 def script(shell: str) -> str:
@@ -123,6 +146,13 @@ _mirrorstream() {
         prefix="${word%%=*}="
         COMPREPLY=("${COMPREPLY[@]#"$prefix"}")
     fi
+    if [[ $word == *:* && $COMP_WORDBREAKS == *:* ]]; then
+        prefix="${word%:*}:"
+        COMPREPLY=("${COMPREPLY[@]#"$prefix"}")
+    fi
+    if ((directive & 2)); then
+        compopt -o nospace 2>/dev/null
+    fi
     if [[ $directive == 0 && ${#COMPREPLY[@]} == 0 ]]; then
         compopt -o filenames 2>/dev/null
         COMPREPLY=($(compgen -f -- "$word"))
@@ -141,6 +171,8 @@ _mirrorstream() {
     found=("${(@)found[1,-2]}")
     if [[ $directive == ":0" ]] && (( ! ${#found} )); then
         _files
+    elif [[ $directive == ":6" ]]; then
+        compadd -S '' -a found
     else
         compadd -a found
     fi

@@ -251,6 +251,16 @@ def _completion(args: argparse.Namespace) -> int:
     return 0
 
 
+def _complete(words: Sequence[str]) -> int:
+    from mirrorstream_cli.cluster_names import is_asking, names  # noqa: PLC0415
+
+    sys.stdout.write(plugin_answer(complete(build_parser(), words, names)))
+    sys.stdout.flush()
+    if is_asking():
+        os._exit(0)
+    return 0
+
+
 def _certs(args: argparse.Namespace) -> int:
     from mirrorstream_cli.commands import certs  # noqa: PLC0415
 
@@ -276,8 +286,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if arguments is None else arguments)
     if program.startswith(COMPLETER) or words[:1] == ["__complete"]:
         asked = words if program.startswith(COMPLETER) else words[1:]
-        sys.stdout.write(plugin_answer(complete(build_parser(), asked)))
-        return 0
+        return _complete(asked)
     args = build_parser("kubectl mirrorstream" if program.startswith("kubectl-") else "mirrorstream").parse_args(words)
     try:
         status: int = args.run(args)

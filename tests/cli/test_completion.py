@@ -4,7 +4,9 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 from mirrorstream_cli.completion import FILES, complete, plugin_answer, script
@@ -46,6 +48,32 @@ def test_what_a_word_may_become(words: list[str], found: list[str]) -> None:
     assert complete(build_parser(), words) == found
 
 
+@pytest.mark.parametrize(
+    ("words", "asked"),
+    [
+        (["status", "-n", "pay"], ("namespace", "pay", {})),
+        (["status", "--namespace=pay"], ("namespace", "pay", {})),
+        (["status", "-npay"], ("namespace", "pay", {})),
+        (["check", "-A", "--from", ""], ("namespace", "", {})),
+        (["status", "--kubeconfig", "f", "--context", "a"], ("context", "a", {"kubeconfig": "f"})),
+        (["status", "--contexts", "a,"], ("context", "a,", {})),
+        (["retry", "-n", "pay", "app:"], ("stream", "app:", {"namespace": "pay"})),
+        (["retry", "-npay", "--context=x", ""], ("stream", "", {"namespace": "pay", "context": "x"})),
+        (["explain", "pay/"], ("subject", "pay/", {})),
+    ],
+)
+def test_names_are_asked_of_the_cluster(words: list[str], asked: tuple[str, str, dict[str, str]]) -> None:
+    """With what the command line says of the cluster and the namespace."""
+    seen: list[Any] = []
+
+    def names(kind: str, word: str, given: Mapping[str, str]) -> list[str]:
+        seen.append((kind, word, {key: value for key, value in given.items() if value}))
+        return []
+
+    assert complete(build_parser(), words, names) == []
+    assert seen == [asked]
+
+
 def test_every_subcommand_is_offered() -> None:
     """And nothing else."""
     assert set(complete(build_parser(), [""])) >= {
@@ -63,9 +91,10 @@ def test_every_subcommand_is_offered() -> None:
 
 
 def test_kubectl_gets_a_directive() -> None:
-    """4: no files; 0: files where there is nothing else."""
+    """4: no files; 0: files where there is nothing else; 2: no space behind a namespace, because a stream follows."""
     assert plugin_answer(["a", "b"]) == "a\nb\n:4\n"
     assert plugin_answer([FILES]) == ":0\n"
+    assert plugin_answer(["openshift/", "web/"]) == "openshift/\nweb/\n:6\n"
 
 
 def test_as_kubectls_completer(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

@@ -96,6 +96,11 @@ def test_a_shell_waits_for_no_import(arguments: tuple[str, ...]) -> None:
     }  # fmt: skip
 
 
+def test_contexts_are_completed_without_a_client() -> None:
+    """The package that reads credentials takes long to import; a file is enough."""
+    assert packages(imported("__complete", "status", "--context", "x")) == {"mirrorstream", "mirrorstream_cli", "yaml"}
+
+
 def test_the_version_needs_no_package(capsys: pytest.CaptureFixture[str]) -> None:
     """It is in the name of the installation's metadata, and printed on stdout."""
     modules = imported("--version")
