@@ -3,7 +3,10 @@
 import json
 import shutil
 import subprocess
+import time
+from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -61,6 +64,55 @@ def test_a_healed_tag_is_pulled_with_all_its_layers(
             assert digest_of(blob) == part["digest"]
     if kind == "list":
         assert len(list(folder.glob("*.manifest.json"))) == 2, "one for each architecture"
+
+
+INSECURE_STREAM = {"openshift.io/image.insecureRepository": "true"}
+
+
+@pytest.mark.parametrize(
+    ("kind", "policy", "annotations", "served"),
+    [
+        pytest.param("docker", {}, {}, False, id="the-image-config-alone"),
+        pytest.param("docker", {"insecure": True}, {}, True, id="the-tag"),
+        pytest.param("docker", {}, INSECURE_STREAM, True, id="the-stream"),
+        pytest.param("list", {"insecure": True, "importMode": "PreserveOriginal"}, {}, False, id="a-list-of-an-insecure-tag"),
+        pytest.param("list", {"importMode": "PreserveOriginal"}, INSECURE_STREAM, True, id="a-list-of-an-insecure-stream"),
+    ],
+)
+def test_what_makes_a_source_insecure_for_the_registry(
+    ns: Namespace,
+    internal: Cluster,
+    tmp_path: Path,
+    kind: str,
+    policy: dict[str, Any],
+    annotations: dict[str, str],
+    served: bool,
+) -> None:
+    """The source speaks HTTP. insecureRegistries has it, so the platform imports; no tag makes the parts of a list insecure."""
+    ns.cluster.put("good", f"{ns.name}/app", "v1", kind)
+    ns.create("app", tag("v1", ns.source("app:v1", "good"), importPolicy=policy), annotations=annotations)
+    digest = str(ns.wait_healed("app", "v1")["image"])
+    done = pull(ns, f"{ns.get('app')['status']['dockerImageRepository']}@{digest}", ns.puller(), tmp_path / "pulled")
+    assert (done.returncode == 0) is served, done.stderr
+
+
+@pytest.mark.parametrize("last", [True, False])
+def test_of_tags_with_one_image_the_last_says_if_it_is_insecure(
+    ns: Namespace, internal: Cluster, tmp_path: Path, last: bool
+) -> None:
+    """The registry is asked for a digest, and does not know for which tag."""
+    ns.cluster.put("good", f"{ns.name}/app", "v1")
+    tags = [
+        tag(name, ns.source("app:v1", "good"), importPolicy={"insecure": name == "insecure"}) for name in ("insecure", "secure")
+    ]
+    first, second = reversed(tags) if last else tags
+    ns.create("app", first)
+    created = ns.wait_healed("app", first["name"])["created"]
+    wait_for("another second", lambda: time.time() > datetime.fromisoformat(created).timestamp() + 1)
+    ns.change("app", lambda stream: stream["spec"]["tags"].append(second))
+    digest = str(ns.wait_healed("app", second["name"])["image"])
+    done = pull(ns, f"{ns.get('app')['status']['dockerImageRepository']}@{digest}", ns.puller(), tmp_path / "pulled")
+    assert (done.returncode == 0) is last, done.stderr
 
 
 def test_the_registry_asks_for_the_right_to_that_very_stream(

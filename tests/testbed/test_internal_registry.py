@@ -113,7 +113,7 @@ def test_what_it_does_not_know(bed: Bed) -> None:
         ("/v2/team/other/manifests/v1", (404, "NAME_UNKNOWN")),
         ("/v2/team/app/manifests/v2", (404, "MANIFEST_UNKNOWN")),
         (f"/v2/team/app/manifests/{other}", (404, "MANIFEST_UNKNOWN")),
-        (f"/v2/team/app/blobs/sha256:{'0' * 64}", (500, "UNKNOWN")),  # the dead upstream was asked last
+        (f"/v2/team/app/blobs/sha256:{'0' * 64}", (404, "BLOB_UNKNOWN")),  # the dead upstream was asked last
     ):
         assert code(bed.get(path, token)) == expected
 

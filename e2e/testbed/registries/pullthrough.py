@@ -1,28 +1,31 @@
 """What the internal registry finds for a stream's tag or digest, and where it fetches it: it stores nothing itself.
 
-It asks the mirrors that mirror sets name, digest mirrors first, and then what the tag's item names. It takes every mirror for
-insecure; the item's own registry only if the tag or the Image config makes it insecure.
+It asks the mirrors that mirror sets name, and then what the tag's item names. It takes every mirror for insecure; the item's own
+registry only if the tag's import policy or the stream's annotation says so. The Image config's registrySources mean nothing to it.
 """
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from mirrorstream.kube.client import ApiError, Client, ClientError
-from mirrorstream.rules.policy import MirrorPolicy
-from mirrorstream.rules.references import parse_reference
+from mirrorstream.rules.references import parse_or_none, parse_reference
 
 from e2e.testbed.simulator import errors
 from e2e.testbed.simulator.foreign import ReadThroughStore
 from e2e.testbed.simulator.images.fetch import Access, Fetcher, Manifest
 from e2e.testbed.simulator.images.importer import IMAGE_CONFIG, MIRROR_SETS, registry_credentials, trusted_authorities
 from e2e.testbed.simulator.images.registry_errors import RegistryError
+from e2e.testbed.simulator.images.streams import INSECURE_ANNOTATION
 
 Object = dict[str, Any]
 T = TypeVar("T")
 STREAMS = "/apis/image.openshift.io/v1/namespaces/{}/imagestreams/{}"
+IMAGES = "/apis/image.openshift.io/v1/images"
+ENTRIES = {"repositoryDigestMirrors": False, "imageDigestMirrors": True, "imageTagMirrors": True}
+"""The lists of entries in mirror sets; whether an entry has the mirrors of those before it, too."""
 RULES_SECONDS = 1.0
 """How old mirror sets, the Image config and pull secrets may be: one pull asks several times."""
 
@@ -35,38 +38,59 @@ class RefusedError(Exception):
         self.status, self.code, self.message = status, code, message
 
 
+def unknown_manifest() -> RefusedError:
+    """What is said of a tag or digest that a stream has not."""
+    return RefusedError(404, "MANIFEST_UNKNOWN", "manifest unknown")
+
+
 @dataclass(frozen=True)
 class _Rules:
     """The cluster's configuration for one namespace, read at `at` (monotonic)."""
 
     at: float
-    policy: MirrorPolicy
+    mirror_sets: tuple[Object, ...]
     credentials: dict[str, tuple[str, str]]
     authorities: str
-    insecure_hosts: frozenset[str]
-    """Whole hosts only: paths and `*.domain` mean nothing to it."""
 
-    def places(self, repository: str, digest: str, *, insecure: bool) -> Iterator[tuple[str, str, Access]]:
-        """Host, path and access of each place to ask for a digest, in order."""
-        wanted = f"{repository}@{digest}"
-        for candidate in self.policy.import_candidates(wanted):
-            yield self._place(candidate.reference, insecure=True)
-        source = self.policy.pull_sources(wanted)[-1]
-        if not source.blocked:
-            host = source.reference.partition("/")[0]
-            yield self._place(source.reference, insecure=insecure or host in self.insecure_hosts)
+    def places(self, repository: str, *, insecure: bool) -> Iterator[tuple[str, str, Access]]:
+        """Host, path and access of each place to ask for an image of a repository, in order."""
+        for mirror in mirrors_of(self.mirror_sets, repository):
+            yield self._place(mirror, insecure=True)
+        yield self._place(repository, insecure=insecure)
 
-    def _place(self, reference: str, *, insecure: bool) -> tuple[str, str, Access]:
-        parsed = parse_reference(reference)
+    def _place(self, repository: str, *, insecure: bool) -> tuple[str, str, Access]:
+        parsed = parse_reference(repository)
         return parsed.host, parsed.path, Access(insecure, self.credentials.get(parsed.host), self.authorities)
+
+
+def mirrors_of(mirror_sets: Iterable[Object], repository: str) -> list[str]:
+    """A repository at all mirrors of all kinds of sets whose source encloses it, each once; none if one is no valid reference.
+
+    An entry of an ImageDigestMirrorSet or ImageTagMirrorSet has the mirrors of the entries before it, too. A source with a wildcard
+    is compared as it is written.
+    """
+    found: list[str] = []
+    for item in mirror_sets:
+        spec = item.get("spec") or {}
+        for field, adds_up in ENTRIES.items():
+            so_far: list[str] = []
+            for entry in spec.get(field) or []:
+                source = entry["source"]
+                so_far = [*(so_far if adds_up else ()), *(entry.get("mirrors") or [])]
+                if repository == source or repository.startswith(f"{source}/"):
+                    found += [mirror + repository[len(source) :] for mirror in so_far]
+    parsed = [parse_or_none(text) for text in found]
+    return list(dict.fromkeys(each.name for each in parsed if each)) if all(parsed) else []
 
 
 @dataclass(frozen=True)
 class Item:
-    """A tag's item: its digest, the repository that it came from, and whether its tag allows that to be insecure."""
+    """A tag's item: the tag, its digest, the repository that it came from, when, and whether its tag says that it is insecure."""
 
+    tag: str
     digest: str
     repository: str
+    created: str
     insecure: bool
 
 
@@ -86,31 +110,30 @@ class PullThrough:
 
     def manifest(self, namespace: str, name: str, reference: str) -> Manifest:
         """The manifest of a tag's newest item, or of a digest in the stream's history. Raises RefusedError."""
-        stream = self._stream(namespace, name)
-        digest, item = self._find(namespace, name, stream, reference)
+        digest, repository, insecure = self._find(namespace, name, self._stream(namespace, name), reference)
+        self._get(f"{IMAGES}/{digest}", unknown_manifest())
 
         def fetch(host: str, path: str, access: Access) -> Manifest:
             return self._fetcher.manifest(host, path, digest, access)
 
-        return self._fetch(namespace, [item], digest, fetch, "MANIFEST_UNKNOWN", "manifest unknown")
+        try:
+            return self._fetch(namespace, repository, fetch, insecure=insecure)
+        except RegistryError as error:
+            message = f"unable to pull manifest from {repository}@{digest}: {error}"
+            raise RefusedError(404, "OPENSHIFT_PULLTHROUGH_MANIFEST", message) from error
 
     def blob(self, namespace: str, name: str, digest: str) -> bytes:
         """A blob, from wherever one of the stream's items came from. Raises RefusedError."""
-        found = {item.repository: item for item in reversed(items(self._stream(namespace, name)))}
 
         def fetch(host: str, path: str, access: Access) -> bytes:
             return self._fetcher.blob(host, path, digest, access)
 
-        wanted = list(reversed(found.values()))
-        return self._fetch(namespace, wanted, digest, fetch, "BLOB_UNKNOWN", "blob unknown to registry")
-
-    def has(self, namespace: str, name: str, reference: str) -> bool:
-        """Whether a stream knows a tag or digest."""
-        try:
-            self._find(namespace, name, self._stream(namespace, name), reference)
-        except RefusedError:
-            return False
-        return True
+        for repository, insecure in blob_places(self._stream(namespace, name)):
+            try:
+                return self._fetch(namespace, repository, fetch, insecure=insecure)
+            except RegistryError:
+                continue  # the platform's logs it only, too
+        raise RefusedError(404, "BLOB_UNKNOWN", "blob unknown to registry")
 
     # Parts.
 
@@ -126,39 +149,35 @@ class PullThrough:
                 raise missing from error
             raise RefusedError(500, "UNKNOWN", f"unknown error: {error}") from error
 
-    def _find(self, namespace: str, name: str, stream: Object, reference: str) -> tuple[str, Item]:
-        """The digest that a reference means, and the item that it belongs to."""
-        unknown = RefusedError(404, "MANIFEST_UNKNOWN", "manifest unknown")
+    def _find(self, namespace: str, name: str, stream: Object, reference: str) -> tuple[str, str, bool]:
+        """The digest that a reference means, the repository of the item that it belongs to, and whether that may be insecure."""
+        found, digest, tag = items(stream), reference, ""
         if not reference.startswith("sha256:"):
-            newest = [item for tag in _status_tags(stream) if tag["tag"] == reference for item in items(stream, tag)[:1]]
-            if not newest or not newest[0].digest:
-                raise unknown
-            return newest[0].digest, newest[0]
-        for item in items(stream):
-            if item.digest == reference:
-                return reference, item
-        layers = self._get(STREAMS.format(namespace, name) + "/layers", unknown)
-        for item in items(stream):
-            if reference in ((layers.get("images") or {}).get(item.digest) or {}).get("manifests", ()):
-                return reference, item
-        raise unknown
+            newest = next((item for item in found if item.tag == reference), None)
+            if not newest or not newest.digest:
+                raise unknown_manifest()
+            digest, tag = newest.digest, reference
+        same = [item for item in found if item.digest == digest]
+        # A part of a list is no item: no tag makes it insecure, whatever its list is.
+        policy = next((item for item in same if item.tag == tag), None) or max(same, key=lambda item: item.created, default=None)
+        insecure = is_insecure(stream) or (policy is not None and policy.insecure)
+        if not same:
+            layers = self._get(STREAMS.format(namespace, name) + "/layers", unknown_manifest()).get("images") or {}
+            same = [item for item in found if digest in ((layers.get(item.digest) or {}).get("manifests") or ())]
+        if not same:
+            raise unknown_manifest()
+        return digest, same[-1].repository, insecure
 
-    def _fetch(
-        self, namespace: str, found: list[Item], digest: str, get: Callable[[str, str, Access], T], code: str, text: str
-    ) -> T:
-        """What the first place gives that has it; the first error that is none of its absence, else that it is unknown."""
-        rules = self._read_rules(namespace)
-        failure: RegistryError | None = None
-        for item in found:
-            for place in rules.places(item.repository, digest, insecure=item.insecure):
-                try:
-                    return get(*place)
-                except RegistryError as error:
-                    if error.code not in ("MANIFEST_UNKNOWN", "NAME_UNKNOWN", "BLOB_UNKNOWN"):
-                        failure = failure or error
-        if failure:
-            raise RefusedError(500, "UNKNOWN", f"unknown error: {failure}")
-        raise RefusedError(404, code, text)
+    def _fetch(self, namespace: str, repository: str, get: Callable[[str, str, Access], T], *, insecure: bool) -> T:
+        """What the first place gives that has it. Raises the RegistryError of the first place that was asked."""
+        first: RegistryError | None = None
+        for place in self._read_rules(namespace).places(repository, insecure=insecure):
+            try:
+                return get(*place)
+            except RegistryError as error:
+                first = first or error
+        assert first
+        raise first
 
     def _read_rules(self, namespace: str) -> _Rules:
         with self._lock:
@@ -167,13 +186,11 @@ class PullThrough:
             return known
         try:
             config = self._store.get(IMAGE_CONFIG, "", "cluster")
-            objects = [{**item, "kind": kind.kind} for kind in MIRROR_SETS for item in self._store.list(kind)[1]]
             rules = _Rules(
                 time.monotonic(),
-                MirrorPolicy.from_objects([*objects, {**config, "kind": "Image"}]),
+                tuple(item for kind in MIRROR_SETS for item in self._store.list(kind)[1]),
                 registry_credentials(self._store, namespace),
                 trusted_authorities(self._store, config.get("spec") or {}),
-                frozenset(((config.get("spec") or {}).get("registrySources") or {}).get("insecureRegistries") or ()),
             )
         except errors.StatusError as error:
             raise RefusedError(500, "UNKNOWN", f"unknown error: {error}") from error
@@ -182,18 +199,42 @@ class PullThrough:
         return rules
 
 
-def items(stream: Object, *tags: Object) -> list[Item]:
-    """The items of some of a stream's tags (default: all), the newest of each tag first."""
+def items(stream: Object) -> list[Item]:
+    """The items of a stream's tags, the newest of each tag first."""
     policies = {tag["name"]: tag.get("importPolicy") or {} for tag in (stream.get("spec") or {}).get("tags") or []}
     return [
         Item(
+            tag["tag"],
             item.get("image") or "",
             parse_reference(item["dockerImageReference"]).name,
+            item["created"],
             bool((policies.get(tag["tag"]) or {}).get("insecure")),
         )
-        for tag in tags or _status_tags(stream)
+        for tag in _status_tags(stream)
         for item in tag.get("items") or []
     ]
+
+
+def blob_places(stream: Object) -> list[tuple[str, bool]]:
+    """The repositories that a blob of a stream may be in, each with whether it may be insecure: those of the newest items first.
+
+    A registry is insecure for all repositories there if it is for one; secure ones come first.
+    """
+    found = items(stream)
+    newest = [item for index, item in enumerate(found) if index == 0 or found[index - 1].tag != item.tag]
+    older = [item for item in found if item not in newest]
+    places: dict[str, bool] = {}
+    for group in (newest, older):
+        hosts = {parse_reference(item.repository).host for item in group if item.insecure or is_insecure(stream)}
+        repositories = {item.repository: parse_reference(item.repository).host in hosts for item in group}
+        for repository, insecure in sorted(repositories.items(), key=lambda found: found[::-1]):
+            places.setdefault(repository, insecure)
+    return list(places.items())
+
+
+def is_insecure(stream: Object) -> bool:
+    """Whether a stream's annotation makes all that it has insecure."""
+    return ((stream["metadata"].get("annotations") or {}).get(INSECURE_ANNOTATION)) == "true"
 
 
 def _status_tags(stream: Object) -> list[Object]:
