@@ -142,12 +142,16 @@ def test_credentials_of_another_namespace_are_never_used(
         assert not other.tag_status("app", "v1").get("items")
 
 
-def test_a_mirror_that_is_insecure_for_nodes_only(own_cluster: Callable[..., Cluster], start: Start, tmp_path: Path) -> None:
-    """The registry ignores a path in insecureRegistries: pods get the mirror's digest until the tag sets importPolicy.insecure."""
+@pytest.mark.parametrize("listed", ["host", "path"])
+def test_a_mirror_that_is_insecure_for_nodes_only(
+    own_cluster: Callable[..., Cluster], start: Start, tmp_path: Path, listed: str
+) -> None:
+    """The registry never reads insecureRegistries: pods get the mirror's digest until the tag sets importPolicy.insecure."""
     cluster = own_cluster()
     with ExitStack() as stack:
         ns = stack.enter_context(cluster.namespace())
-        cluster.change_image_config(lambda spec: spec["registrySources"].update(insecureRegistries=[ns.mirror()]))
+        scope = ns.mirror() if listed == "path" else ns.mirror().partition("/")[0]
+        cluster.change_image_config(lambda spec: spec["registrySources"].update(insecureRegistries=[scope]))
         ns.allow_pulls()
         digest = ns.put("good", "app:v1")
         ns.tag_mirrors()

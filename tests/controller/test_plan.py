@@ -208,14 +208,14 @@ TIMED_OUT = f'Internal error occurred: {SOURCE}: Get "https://src.io/v2/": net/h
             {},
             "auto",
             "src.io/team/app",
-            id="insecure-where-the-registry-does-not-look",
+            id="insecure-for-a-path",
         ),
         pytest.param(
             TIMED_OUT,
             {"registrySources": {"insecureRegistries": ["m.io"]}},
             {},
             "auto",
-            "m.io/x/team/app",
+            "src.io/team/app",
             id="insecure-for-the-cluster",
         ),
         pytest.param(

@@ -90,7 +90,7 @@ def test_the_event_warns_unless_the_stream_is_insecure(insecure: bool) -> None:
     assert bed.settle() == 1
     ((reason, message, _),) = bed.events
     assert reason == "ImportedFromMirror"
-    assert ("insecure for nodes only" in message) is not insecure
+    assert ("insecure for nodes and imports only" in message) is not insecure
 
 
 def test_tags_that_are_refused_together_wait_for_as_long_as_one() -> None:

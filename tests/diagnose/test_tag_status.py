@@ -293,8 +293,8 @@ def rules(mode: str = "", *insecure: str) -> MirrorPolicy:
 @pytest.mark.parametrize(
     ("found", "policy", "says"),
     [
-        pytest.param(of_tag(BY_MIRROR), rules("", "m.io/x"), "importPolicy.insecure", id="insecure-for-nodes-only"),
-        pytest.param(of_tag(BY_MIRROR), rules("", "m.io"), "", id="the-whole-host"),
+        pytest.param(of_tag(BY_MIRROR), rules("", "m.io/x"), "importPolicy.insecure", id="a-path-is-insecure"),
+        pytest.param(of_tag(BY_MIRROR), rules("", "m.io"), "importPolicy.insecure", id="the-whole-host"),
         pytest.param(of_tag(BY_MIRROR, importPolicy={"insecure": True}), rules("", "m.io/x"), "", id="the-tag-is-insecure"),
         pytest.param(
             of_tag(BY_MIRROR, annotations={"openshift.io/image.insecureRepository": "true"}), rules("", "m.io/x"), "", id="stream"

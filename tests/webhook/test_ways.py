@@ -27,6 +27,21 @@ def served(bed: Bed, reference: str = V1, **spec: Any) -> tuple[str, str, str]:
     return decision.target, decision.way, decision.other
 
 
+@pytest.mark.parametrize(
+    ("created", "way"),
+    [
+        pytest.param("2026-01-02T00:00:00Z", "registry", id="the-insecure-tag-was-last"),
+        pytest.param("2025-12-31T00:00:00Z", "digest", id="the-other-tag-was-last"),
+    ],
+)
+def test_of_tags_with_one_image_the_last_decides_whether_it_is_insecure(created: str, way: str) -> None:
+    """The internal registry is asked for a digest, and does not know for which tag."""
+    of_mirror = item(f"{MIRROR}@{digest(1)}", 1)
+    tags = tag("v1", V1, of_mirror), tag("v2", f"{SOURCE}:v2", of_mirror | {"created": created}, importPolicy={"insecure": True})
+    bed = Bed(stream("app", *tags, namespace="team"), rules=(TAG_MIRRORS, image_config(insecureRegistries=["mirror.corp:5000"])))
+    assert [served(bed, f"{SOURCE}:{name}")[1] for name in ("v1", "v2")] == [way, way]
+
+
 def test_the_first_way_of_serve_from_that_the_pod_can_use_is_taken() -> None:
     """In the order of the setting, and one of them alone is possible."""
     no_secret = "registry: the pod names no pull secret of its service account default"
@@ -216,8 +231,12 @@ def test_a_pod_whose_right_is_not_known_in_time_takes_the_way_that_needs_none() 
         pytest.param(["*.corp:5000"], {}, "rewritten", f"{REGISTRY}/team/app@{digest(1)}", id="no-scope"),
         pytest.param(["mirror.corp:5000/up"], {}, "rewritten", f"{MIRROR}@{digest(1)}", id="a-path"),
         pytest.param(["*.corp"], {}, "rewritten", f"{MIRROR}@{digest(1)}", id="a-domain"),
-        pytest.param(["mirror.corp:5000", "*.corp"], {}, "rewritten", f"{REGISTRY}/team/app@{digest(1)}", id="the-host"),
+        pytest.param(["mirror.corp:5000"], {}, "rewritten", f"{MIRROR}@{digest(1)}", id="the-host"),
         pytest.param(["*.corp"], {"importPolicy": {"insecure": True}}, "rewritten", f"{REGISTRY}/team/app@{digest(1)}", id="tag"),
+        pytest.param(
+            ["*.corp"], {"importPolicy": {"insecure": True, "importMode": "PreserveOriginal"}}, "rewritten",
+            f"{MIRROR}@{digest(1)}", id="a-list-of-the-tag",
+        ),
         pytest.param(
             ["*.corp"], {"annotations": {"openshift.io/image.insecureRepository": "true"}}, "rewritten",
             f"{REGISTRY}/team/app@{digest(1)}", id="stream",
@@ -227,7 +246,7 @@ def test_a_pod_whose_right_is_not_known_in_time_takes_the_way_that_needs_none() 
 def test_what_came_from_an_insecure_mirror_is_not_pulled_through_the_registry(
     insecure: list[str], more: dict[str, Any], result: str, becomes: str
 ) -> None:
-    """The registry goes by the tag's policy and by whole hosts; nodes by every scope, and pull from the mirror themselves."""
+    """The registry goes by the tag and the stream only; nodes by every scope, and pull from the mirror themselves."""
     annotations = {"annotations": more.pop("annotations")} if "annotations" in more else {}
     app = stream("app", tag("v1", V1, item(f"{MIRROR}@{digest(1)}", 1), **more), namespace="team", **annotations)
     rules = (TAG_MIRRORS, image_config(insecureRegistries=insecure))

@@ -1,6 +1,6 @@
 """What streams claim: the references that their Local tags stand for, each with the digest that pods are served for it. Pure."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from datetime import datetime
 from functools import lru_cache
 from typing import NamedTuple
@@ -168,7 +168,7 @@ def parse_again(text: str) -> Reference | None:
 def stream_claims(stream: ImageStream) -> StreamClaims:
     """What a stream's Local tags claim."""
     statuses = {status.tag: status for status in stream.status.tags or ()}
-    reader = _Reader(Stream(stream.metadata.namespace, stream.metadata.name, stream.opted_out), insecure=stream.is_insecure)
+    reader = _Reader(Stream(stream.metadata.namespace, stream.metadata.name, stream.opted_out), _insecure(stream))
     found = (
         pair
         for tag in stream.spec_tags
@@ -204,10 +204,31 @@ def in_order(claims: Iterable[Claim]) -> tuple[Claim, ...]:
 _tag_import = lru_cache(maxsize=SHARED)(TagImport)
 
 
+def _insecure(stream: ImageStream) -> Callable[[SpecTag, str], bool]:
+    """Whether the internal registry fetches a digest of a tag without TLS (image-registry, `TagIsInsecure`).
+
+    It goes by the stream's annotation, or by the import policy of one tag: of those that have the digest in their history the one
+    that got it last, whichever tag the pod names. The parts of a manifest list belong to no tag: the annotation alone counts.
+    """
+    if stream.is_insecure:
+        return lambda tag, digest: True
+    allowed = {tag.name for tag in stream.spec_tags if tag.import_policy.insecure and tag.import_policy.is_legacy}
+    if not allowed:
+        return lambda tag, digest: False
+    last: dict[str, tuple[str, str]] = {}
+    for status in stream.status.tags or ():
+        for item in status.items or ():
+            # The API server writes all times alike, in UTC.
+            if item.image not in last or (item.created or "") > last[item.image][0]:
+                last[item.image] = (item.created or "", status.tag)
+    return lambda tag, digest: (last[digest][1] if digest in last else tag.name) in allowed
+
+
 class _Reader:
     """Makes the claims of one stream. Equal texts are kept once: its tags name the same few repositories, tags and digests."""
 
-    def __init__(self, stream: Stream, *, insecure: bool) -> None:
+    def __init__(self, stream: Stream, insecure: Callable[[SpecTag, str], bool]) -> None:
+        """`insecure` says of a tag and a digest of its whether the registry may fetch it without TLS."""
         self.stream = stream
         self._insecure = insecure
         self._texts: dict[str, str] = {}
@@ -282,7 +303,7 @@ class _Reader:
         same, legacy = self._same, tag.import_policy.is_legacy
         # The importer looks at the annotation only where `from` is no digest.
         architecture = tag.annotations.prefer_architecture if legacy and tag.annotations and not source.digest else ""
-        insecure = self._insecure or tag.import_policy.insecure
+        insecure = self._insecure(tag, digest)
         return Claim(
             self.stream,
             same(tag.name),

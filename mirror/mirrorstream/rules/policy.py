@@ -113,18 +113,18 @@ class MirrorPolicy:
     def registry_problem(self, reference: Reference, *, insecure: bool) -> str:
         """Why the internal registry cannot fetch `reference` though nodes can; empty if nothing is known against it.
 
-        `insecure` is the tag's import policy, or the stream's. Nodes go by every scope of insecureRegistries, a path or `*.domain`
-        too; the platform matches whole hosts. A mirror that a rule has for the reference is not affected: the registry takes each
-        for insecure.
+        `insecure` is the stream's annotation, or the tag's import policy unless the image may be a manifest list. The registry
+        never reads insecureRegistries, which count for nodes and imports (image-registry, `TagIsInsecure`). A mirror that it has
+        for the reference is not affected: it takes each for insecure.
         """
-        if insecure or reference.host in self._restrictions.insecure:
+        if insecure:
             return ""
         found = self.resolve(reference)
-        if found.is_mirrored or not found.pull_sources[-1].insecure:
+        if found.is_mirrored_in_registry or not found.pull_sources[-1].insecure:
             return ""
         return (
-            f"the internal registry cannot pull from {reference.name}, which is insecure for nodes only: it needs the tag's "
-            f"importPolicy.insecure, or {reference.host} itself in insecureRegistries of the Image config"
+            f"the internal registry cannot pull from {reference.name}, which is insecure for nodes and imports only: it needs the "
+            "tag's importPolicy.insecure, or for a manifest list the stream's annotation openshift.io/image.insecureRepository"
         )
 
     def mirror_hosts(self) -> set[str]:

@@ -120,6 +120,11 @@ class Resolution:
         return any(self._is_real(mirror) for mirror in self._mirrors)
 
     @property
+    def is_mirrored_in_registry(self) -> bool:
+        """Whether the internal registry asks a mirror for the repository: of every kind of mirror set, but for no wildcard."""
+        return any(not mirror.scope.startswith("*.") and self._is_real(mirror) for mirror in self._mirrors)
+
+    @property
     def is_mirrored_by_digest(self) -> bool:
         """Whether the platform itself resolves the repository by digest through a mirror.
 
