@@ -1,6 +1,6 @@
 # Every target sets up its own virtual environment when there is none, with exactly the versions in requirements-dev.lock.
 .DEFAULT_GOAL := help
-.PHONY: help demo test e2e node faults lint contract bench lowest soak docs format lock clean image sbom bundle audit
+.PHONY: help demo test e2e node faults lint contract bench lowest soak docs pictures format lock clean image sbom bundle audit
 PYTHON ?= python3
 VENV := .venv
 READY := $(VENV)/.ready
@@ -93,8 +93,13 @@ faults soak: WORKERS = 2
 docs: $(READY) ## the users' guide as pages, in site/; every link of its own is checked
 	$(VENV)/bin/python docs/generate_configuration.py
 	$(VENV)/bin/python -m docs.generate_dependencies
+	$(VENV)/bin/python -m docs.pictures
 	NO_MKDOCS_2_WARNING=1 $(VENV)/bin/mkdocs build --strict
 	@echo "site/index.html"
+
+pictures: $(READY) ## record the dashboard again (needs Prometheus, five minutes) and draw the pictures (needs Chromium)
+	$(VENV)/bin/python -m e2e.testbed.prometheus.record docs/pictures/dashboard.json
+	$(VENV)/bin/python -m docs.pictures
 
 format: $(READY) ## let ruff format everything
 	$(VENV)/bin/ruff check --fix .

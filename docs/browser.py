@@ -36,7 +36,13 @@ def _running(*arguments: str) -> Iterator[subprocess.Popen[bytes]]:
     """Chromium and all its processes, gone at the end."""
     with tempfile.TemporaryDirectory(prefix="mirrorstream-chromium-", ignore_cleanup_errors=True) as profile:
         command = [browser(), "--headless", "--disable-gpu", "--hide-scrollbars", f"--user-data-dir={profile}"]
-        command += ["--force-color-profile=srgb", "--font-render-hinting=none", "--no-first-run", "--disable-background-networking"]
+        command += [
+            "--force-color-profile=srgb",
+            "--font-render-hinting=none",
+            "--disable-lcd-text",
+            "--no-first-run",
+            "--disable-background-networking",
+        ]
         if os.geteuid() == 0:
             command.append("--no-sandbox")  # which Chromium refuses to be root's
         with (Path(profile) / "log").open("wb") as log:

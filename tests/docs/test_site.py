@@ -4,14 +4,16 @@ import html
 import io
 import json
 import re
+import struct
 import tarfile
+import zlib
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
-from docs import mermaid
+from docs import mermaid, pictures, png
 from docs.browser import NoBrowserError, browser, told
 from docs.moved import MOVED
 from e2e.testbed.documents import PROJECT, blocks, pages
@@ -87,6 +89,40 @@ def test_pictures_are_small_and_say_what_they_show() -> None:
     assert {f"pictures/{path.name}" for path in there} == {target for target in named if target.startswith("pictures/")}
     for path in there:
         assert path.stat().st_size < PICTURE_BYTES, path.name
+
+
+def test_the_dashboard_is_drawn_as_it_is() -> None:
+    """The picture is of the panels that are installed; that of `status` follows with the next `make docs`."""
+    assert "dashboard.png" not in pictures.stale(), "run `make docs`"
+
+
+def test_without_a_browser_pictures_stay(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """And a line says so; the pages are built all the same."""
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr(pictures, "stale", lambda: ["dashboard.png"])
+    before = (PROJECT / "docs" / "pictures" / "dashboard.png").read_bytes()
+    assert pictures.main() == 0
+    assert capsys.readouterr().out.startswith("Pictures stay as they are: there is no chromium")
+    assert (PROJECT / "docs" / "pictures" / "dashboard.png").read_bytes() == before
+
+
+def test_pictures_get_a_palette(tmp_path: Path) -> None:
+    """A picture with more colours than that keeps its shapes: what is black and white stays so."""
+    rows = b"".join(b"\0" + bytes(value for x in range(64) for value in (4 * x, 4 * y, 255 - 4 * x)) for y in range(64))
+    head = struct.pack(">IIBBBBB", 64, 64, *png.RGB)
+    parts = ((b"IHDR", head), (b"IDAT", zlib.compress(rows)), (b"IEND", b""))
+    path = tmp_path / "x.png"
+    path.write_bytes(png.SIGNATURE + b"".join(png._chunk(kind, content) for kind, content in parts))
+    png.shrink(path)
+    chunks = dict(png._chunks(path.read_bytes()))
+    assert struct.unpack(">IIBBBBB", chunks[b"IHDR"]) == (64, 64, 8, 3, 0, 0, 0)
+    lines, palette = zlib.decompress(chunks[b"IDAT"]), chunks[b"PLTE"]
+    assert len(palette) // 3 <= png.MOST
+    number = lines[65 * 63 + 1 + 63]
+    found = palette[3 * number : 3 * number + 3]
+    assert all(abs(value - wanted) < 40 for value, wanted in zip(found, (252, 252, 3), strict=True))
 
 
 def _archive(folder: Path, script: bytes) -> Path:
