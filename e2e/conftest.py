@@ -14,6 +14,7 @@ from e2e.testbed.controlplane.build import components
 from e2e.testbed.faults.reliability import Collector
 from e2e.testbed.node import product
 from e2e.testbed.node.build import missing, programs
+from e2e.testbed.node.node import NodeError
 from e2e.testbed.node.slot import NoSlotError
 from e2e.testbed.simulator.settings import CONTRACT_PORTS
 from e2e.testbed.support.gobuild import BuildError, GoMissingError
@@ -41,6 +42,7 @@ CHOICE = pytest.StashKey[Choice]()
 SKIP = pytest.StashKey[str]()
 SHARED = pytest.StashKey[Shared]()
 PLANE = pytest.StashKey[SharedPlane]()
+LEFT = pytest.StashKey[str]()
 REQUIRED = "MIRRORSTREAM_REQUIRE_NODE"
 """Set where a node must be had: tests that need one fail the run there rather than be skipped."""
 
@@ -153,13 +155,19 @@ def _take_over(config: Any) -> None:
 
 @pytest.hookimpl(trylast=True)
 def pytest_sessionfinish(session: pytest.Session) -> None:
-    """Stop what was started."""
+    """Stop what was started. Whatever is left of it, what the tests said is still shown."""
     if plane := session.config.stash.get(PLANE, None):
-        plane.stop()
+        try:
+            plane.stop()
+        except NodeError as error:
+            session.config.stash[LEFT] = str(error)
+            session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
 
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
-    """Say why nothing ran on the control plane, where that is so, and which registry was the mirror."""
+    """Say what the node has left behind, why nothing ran on the control plane, and which registry was the mirror."""
+    if left := config.stash.get(LEFT, ""):
+        terminalreporter.write_line(left, red=True, bold=True)
     if reason := config.stash.get(SKIP, ""):
         terminalreporter.write_line(f"NOT RUN on the back end {config.stash[CHOICE].backend}: {reason}", yellow=True, bold=True)
     reports = [report for outcome in ("passed", "failed") for report in terminalreporter.stats.get(outcome, [])]

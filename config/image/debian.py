@@ -84,6 +84,10 @@ def image_archive(labels: Labels | None = None) -> Path:
     base_key = _digest(suite, platform.machine(), sources, *base_command(suite, "SETTINGS", "SOURCES", "BASE"))
     base = _cache() / f"base-{base_key}.tar"
     archive = _cache() / f"image-{_digest(base_key, repr(labels), Path(__file__).read_text(encoding='utf-8'), _context())}.tar"
+    if _used(archive):
+        # Before the lock: another checkout's build may hold it for minutes.
+        _used(base)
+        return archive
     with _alone() as builder:
         if not archive.exists():
             if not base.exists():
@@ -92,8 +96,7 @@ def image_archive(labels: Labels | None = None) -> Path:
             _say("building the image, about 40 s …")
             builder.make_image(suite, base, labels, archive)
         for path in (archive, base):
-            if path.exists():
-                path.touch()
+            _used(path)
         _forget()
     return archive
 
@@ -231,6 +234,15 @@ def _alone() -> Iterator[Builder]:
 def _clear(folder: Path) -> None:
     """Not shutil.rmtree: were anything mounted there, this leaves it alone."""
     subprocess.run(["/bin/rm", "-rf", "--one-file-system", str(folder)], check=True, timeout=120)  # noqa: S603  no shell, and a program of ours
+
+
+def _used(path: Path) -> bool:
+    """Make a file the newest of its kind, which is kept; whether there is one."""
+    try:
+        os.utime(path)
+    except FileNotFoundError:
+        return False
+    return True
 
 
 def _forget() -> None:

@@ -70,6 +70,14 @@ def test_builds_once_for_the_same_sources(stand_ins: Path, tmp_path: Path) -> No
     assert cached(tmp_path) == ["base", "image", "lock"]
 
 
+@pytest.mark.timeout(120)
+def test_does_not_wait_for_another_build_if_the_image_is_there(stand_ins: Path) -> None:
+    """Another checkout's build holds the lock for minutes."""
+    archive = image_archive()
+    with debian._alone():
+        assert image_archive() == archive
+
+
 def test_builds_again_for_other_labels_on_the_same_base(stand_ins: Path) -> None:
     """Another commit is another image; the root file system has nothing of it."""
     assert image_archive() != image_archive(Labels(revision="f" * 40))

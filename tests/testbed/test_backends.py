@@ -5,11 +5,15 @@ import stat
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
+from e2e import conftest as suite
 from e2e.testbed.controlplane.build import DEFINITIONS, MODULE, components
 from e2e.testbed.controlplane.openshift import PROGRAMS
+from e2e.testbed.node.node import NodeError
 from e2e.testbed.support.gobuild import GoMissingError, cache_folder, version
 
 ROOT = Path(__file__).parents[2]
@@ -98,3 +102,17 @@ def test_a_program_of_openshift_that_fails_is_shown_with_its_log(tmp_path: Path)
     assert done.returncode == 1, output
     assert "openshift-apiserver ended with 7 before it is ready" in output
     assert "no such flag: --config" in output
+
+
+def test_a_node_that_leaves_something_behind_hides_no_tests_result() -> None:
+    """Pytest shows failures only after everything has ended: an error there would be all that one sees."""
+
+    class Plane:
+        def stop(self) -> None:
+            raise NodeError("the node has left something behind")
+
+    session: Any = SimpleNamespace(config=SimpleNamespace(stash=pytest.Stash()), exitstatus=0)
+    session.config.stash[suite.PLANE] = Plane()
+    suite.pytest_sessionfinish(session)
+    assert session.exitstatus == pytest.ExitCode.TESTS_FAILED
+    assert session.config.stash[suite.LEFT] == "the node has left something behind"

@@ -18,10 +18,10 @@ from functools import partial
 from pathlib import Path
 
 from e2e.testbed.node.build import CGROUPS
+from e2e.testbed.support.waiting import PATIENCE
 
 PROJECT = Path(__file__).parents[3]
 UNSHARE = ("unshare", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc", "--propagation", "private")
-END_SECONDS = 20
 COPIED = ("cpuset.cpus", "cpuset.mems")
 """A new cpuset is empty, and takes no process."""
 
@@ -70,7 +70,7 @@ class Place:
 
 
 def _soon(done: Callable[[], bool]) -> bool:
-    deadline = time.monotonic() + END_SECONDS
+    deadline = time.monotonic() + PATIENCE
     while not done():
         if time.monotonic() > deadline:
             return False
@@ -135,7 +135,7 @@ def main() -> int:
             with contextlib.suppress(ProcessLookupError):
                 signal.pidfd_send_signal(handle, signal.SIGKILL)
         # unshare waits for it, and it ends only after all processes of its namespace have.
-        node.wait(END_SECONDS)
+        node.wait(PATIENCE)
     finally:
         left = place.clean()
     if left:

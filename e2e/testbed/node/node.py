@@ -29,8 +29,6 @@ from e2e.testbed.support.waiting import wait_for
 NAME = "node-1"
 REGISTRY = "registry.mirrorstream.test"
 """The name of the test bed's own registry on the node."""
-END_SECONDS = 60
-START_SECONDS = 40
 
 
 class NodeError(ProcessError):
@@ -181,7 +179,7 @@ class Node:
             return condition()
 
         try:
-            return wait_for(what, met, seconds=START_SECONDS, step=0.05)
+            return wait_for(what, met, step=0.05)
         except AssertionError as error:
             logs = "\n".join(self.tail(name) for name in ("node", "crio", "kubelet"))
             raise NodeError(f"node: {what}: {error}; {logs}") from None
