@@ -23,7 +23,6 @@ from typing import Any
 
 from mirrorstream.imagestream.failures import classify
 from mirrorstream.kube.client import ApiError, Client, load_client
-from mirrorstream.rules.references import written_name
 from rich.console import Console
 from rich.live import Live
 from rich.table import Table
@@ -77,7 +76,7 @@ class Demo:
         self.simulator = stack.enter_context(
             Simulator(Settings(image_config=insecure, scheduled_interval=60, internal_registry=INTERNAL), pull_secrets=True)
         )
-        self.kubeconfig = write_kubeconfig(folder / "kubeconfig", self.simulator.url)
+        self.kubeconfig = write_kubeconfig(folder / "kubeconfig", self.simulator.url, namespace=NAMESPACE)
         self.client: Client = load_client(str(self.kubeconfig), in_cluster=False, user_agent="demo")
         self.client.request("POST", "/api/v1/namespaces", body={"metadata": {"name": NAMESPACE}})
         self.started = time.monotonic()
@@ -345,15 +344,15 @@ def summary(demo: Demo, rows: list[Row], *, pods: bool, keep: bool) -> bool:
         console.print("A spec is not as it was written!", style="bold red", highlight=False, soft_wrap=True)
     if not pods:
         console.print("A pod did not come back as it should!", style="bold red", highlight=False, soft_wrap=True)
-    kubeconfig = str(demo.kubeconfig) if keep else "KUBECONFIG"
-    image = written_name(demo.source(JENKINS))
     demo.say("Look further" if keep else "Look further: `make demo KEEP=1` leaves the cluster up for")
     for command in (
-        f"kubectl --kubeconfig {kubeconfig} -n {NAMESPACE} get imagestream jenkins -o yaml",
-        f"kubectl --kubeconfig {kubeconfig} -n {NAMESPACE} describe imagestream python   # Events say what came from where",
-        f".venv/bin/mirrorstream explain {image} --kubeconfig {kubeconfig}",
-        f".venv/bin/mirrorstream explain {NAMESPACE}/jenkins:2 --kubeconfig {kubeconfig}",
-        f".venv/bin/mirrorstream explain {demo.source(JENKINS)} --as-pod -n guests --kubeconfig {kubeconfig}",
+        *([f"export KUBECONFIG={demo.kubeconfig}"] if keep else []),
+        ".venv/bin/mirrorstream status            # how the tags of the context's namespace stand",
+        ".venv/bin/mirrorstream missing -A        # what no mirror has: nothing by now",
+        ".venv/bin/mirrorstream retry jenkins:2   # import it again, at the source and then through the mirror",
+        f".venv/bin/mirrorstream explain {NAMESPACE}/jenkins:2",
+        f".venv/bin/mirrorstream explain {demo.source(JENKINS)} --as-pod -n guests",
+        "kubectl get imagestream jenkins -o yaml",
     ):
         console.print(f"  {command}", highlight=False, soft_wrap=True)
     return untouched and not failed and pods

@@ -130,9 +130,9 @@ def test_missing_names_what_is_to_be_mirrored(ns: Namespace, start: Start, run: 
     made = run("missing", "-n", ns.name, "-o", "imageset")
     assert made.status == 3
     assert check_imageset(made.document) == [lacking]
-    left_out = "1 not known to be missing, 1 that no rule is known to cover, so that any tenant could have named it (--unmirrored)"
-    assert left_out in made.err
-    assert "1 for a whole repository" in made.err
+    for left_out in ("1 not known to be missing", "1 that no rule is known to cover", "1 for a whole repository"):
+        assert left_out in made.err
+    assert made.err.count("left out: ") == 1
     everything = run("missing", "-n", ns.name, "-o", "imageset", "--unmirrored")
     assert check_imageset(everything.document) == sorted([lacking, unmirrored])
     assert ns.source("half:v1") not in made.out

@@ -15,3 +15,7 @@ def test_the_demo_is_what_the_readme_says() -> None:
     done = subprocess.run([sys.executable, "-m", "e2e.demo"], cwd=PROJECT, capture_output=True, text=True, check=False, timeout=600)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "tags healed" in done.stdout
+    further = done.stdout[done.stdout.index("Look further") :]
+    for command in ("status", "missing", "retry", "explain"):
+        assert f"mirrorstream {command} " in further
+    assert "--kubeconfig" not in further

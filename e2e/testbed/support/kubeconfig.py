@@ -12,8 +12,9 @@ def write_kubeconfig(
     *,
     authority: Path | None = None,
     certificate: tuple[Path, Path] | None = None,
+    namespace: str = "default",
 ) -> Path:
-    """Write a kubeconfig: a client certificate and its key, or no credentials at all; returns `path`."""
+    """Write a kubeconfig: a client certificate and its key, or no credentials; `namespace` is the context's. Returns `path`."""
     cluster: dict[str, Any] = {"server": server}
     if authority:
         cluster["certificate-authority"] = str(authority)
@@ -26,7 +27,7 @@ def write_kubeconfig(
         "current-context": "test",
         "clusters": [{"name": "test", "cluster": cluster}],
         "users": [{"name": "test", "user": user}],
-        "contexts": [{"name": "test", "context": {"cluster": "test", "user": "test", "namespace": "default"}}],
+        "contexts": [{"name": "test", "context": {"cluster": "test", "user": "test", "namespace": namespace}}],
     }
     path.write_text(yaml.safe_dump(document, sort_keys=False), encoding="utf-8")
     return path
