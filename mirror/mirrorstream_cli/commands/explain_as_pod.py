@@ -5,13 +5,13 @@ the answer depends on it there is none.
 """
 
 import argparse
-import sys
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from typing import Any
 from urllib.parse import quote
 
 import msgspec
+from mirrorstream.diagnose.status import notes
 from mirrorstream.imagestream.model import imagestream_from
 from mirrorstream.kube.client import ApiError, Client, ConfigurationError, load_client
 from mirrorstream.kube.credentials import own_namespace
@@ -21,6 +21,7 @@ from mirrorstream.rules.policy import MirrorPolicy
 from mirrorstream.rules.references import parse_or_none
 from mirrorstream.rules.source import PATHS
 from mirrorstream.runtime.settings import Settings, SettingsError, parse_settings, read_settings
+from mirrorstream.text.terminal import Line, line
 from mirrorstream_webhook.access import ask
 from mirrorstream_webhook.claims import stream_claims
 from mirrorstream_webhook.decider import Decider
@@ -31,11 +32,12 @@ from mirrorstream_webhook.pods import DISABLED, REWRITE_LABEL, pod_from, pull_se
 
 from mirrorstream_cli.commands.explain import is_reference
 from mirrorstream_cli.object_files import read_files
-from mirrorstream_cli.output import print_document
+from mirrorstream_cli.output import print_document, print_lines
 from mirrorstream_cli.reader import CONFIGURATION, DEFAULTS_NOTE
 
 Object = dict[str, Any]
 SIGNATURE_KINDS = ("ClusterImagePolicy", "ImagePolicy")
+LABEL_WIDTH = len("Becomes:")
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +95,7 @@ def run(args: argparse.Namespace) -> int:
             + "; ".join(f"{what}: {message}" for what, message in known.refused.items())
         )
     if args.output == "text":
-        sys.stdout.write(render(found, known.notes))
+        print_lines(render(found, known.notes))
     else:
         print_document({"pod": asdict(found), "notes": known.notes}, args.output)
     return 0
@@ -223,12 +225,18 @@ def _explain(decider: Decider, known: Known, args: argparse.Namespace) -> Explai
     return ExplainedPod(*who, decision.result, decision.reason, decision.stream, target, decision.way, decision.other)
 
 
-def render(found: ExplainedPod, notes: list[str]) -> str:
+def render(found: ExplainedPod, notes_: list[str]) -> list[Line]:
     """The text for people."""
-    lines = [f"{found.reference}  in a pod of {found.namespace}, as service account {found.serviceAccount}"]
-    lines.append(f"  Becomes: {found.image}" if found.image != found.reference else "  Stays as it is")
-    lines.append(f"  Why:     {found.reason} ({found.result})")
-    lines += [f"  Way:     {found.way}"] if found.way else []
-    lines += [f"  Not by:  {found.other}"] if found.other else []
-    lines += [f"  Tag:     {found.stream}"] if found.stream else []
-    return "\n".join([*lines, *(f"Note: {note}" for note in notes)]) + "\n"
+    image = found.image if found.image != found.reference else ""
+    said = {
+        "Becomes": image,
+        "Why": f"{found.reason} ({found.result})",
+        "Way": found.way,
+        "Not by": found.other,
+        "Tag": found.stream,
+    }
+    lines = [line(f"{found.reference}  in a pod of {found.namespace}, as service account {found.serviceAccount}")]
+    lines += [] if image else [line("Stays as it is", indent=2)]
+    hang = 2 + LABEL_WIDTH + 1
+    lines += [line(f"{name + ':':<{LABEL_WIDTH}} {text}", indent=2, hang=hang) for name, text in said.items() if text]
+    return [*lines, *notes(notes_)]
