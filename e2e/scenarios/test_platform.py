@@ -141,7 +141,7 @@ def test_a_pod_pulls_from_the_internal_registry_with_its_secret_only(ns: Namespa
     if chosen.platform:
         pytest.skip("the platform's own controllers take as long as they take")
     digest = ns.cluster.put("good", f"{ns.name}/app", "v1")
-    ns.create("app", tag("v1", ns.source("app:v1", "good")))
+    ns.create("app", tag("v1", ns.source("app:v1", "good"), importPolicy={"insecure": True}))
     ns.wait_healed("app", "v1", digest)
     ns.allow_pulls(everybody=True)
     reference = f"{ns.get('app')['status']['dockerImageRepository']}@{digest}"

@@ -260,7 +260,7 @@ def test_only_what_a_mirror_set_covers_until_all_is_wanted(ns: Namespace, start:
     ns.allow_pulls()
     ns.cluster.put("good", f"{ns.name}/app", "v1")
     source = ns.source("app:v1", "good")
-    ns.create("app", tag("v1", source))
+    ns.create("app", tag("v1", source, importPolicy={"insecure": True}))
     item = ns.wait_healed("app", "v1")
     wanted = f"{ns.get('app')['status']['dockerImageRepository']}@{item['image']}"
     webhook = hook()
