@@ -55,7 +55,7 @@ KINDS: dict[str, Answers] = {
     "default-backend": _everywhere(Answer(404, b"default backend - 404", "text/plain")),
     "page-200": _everywhere(Answer(200, _page("Welcome"))),
     "portal-302": {**_everywhere(_PORTAL), "/login": Answer(200, _page("Log in"))},
-    "redirect-loop": _everywhere(Answer(302, location="/v2/")),
+    "redirect-loop": _everywhere(Answer(302, location="http://{host}/v2/")),
     "proxy-403-page": _everywhere(Answer(403, _page(_BLOCKED))),
     "proxy-511": _everywhere(Answer(511, _page("Log in"))),
     "gateway-502": _everywhere(Answer(502, _page("Bad Gateway"))),
@@ -80,4 +80,4 @@ KINDS: dict[str, Answers] = {
     "truncated": {MANIFESTS: Answer(200, b'{"schemaVersion": 2,', DOCKER, missing=500)},
     "reset": _everywhere(Answer(reset=True)),
 }
-"""Every kind; `{host}` in a challenge is the registry's own."""
+"""Every kind; `{host}` in a challenge or a location is the registry's own."""

@@ -289,7 +289,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         self.send_header("Content-Type", answer.media)
         self.send_header("Content-Length", str(len(answer.body) + answer.missing))
         if answer.location:
-            self.send_header("Location", answer.location)
+            self.send_header("Location", answer.location.format(host=self.headers["Host"]))
         if answer.challenge:
             self.send_header("WWW-Authenticate", answer.challenge.format(host=self.owner.host))
         self.end_headers()

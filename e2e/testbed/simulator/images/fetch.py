@@ -158,7 +158,11 @@ class Fetcher:
         return answer
 
     def _follow(self, url: str, access: Access, headers: dict[str, str]) -> urllib3.BaseHTTPResponse:
-        """Go's client: the last answer after at most ten redirects. Raises _TransportError with the URL that was asked last."""
+        """Go's client: the last answer after at most ten redirects. Raises _TransportError with the URL that was asked last.
+
+        Of too many redirects the error names the last Location, as it was sent.
+        """
+        location: Any = ""
         for _ in range(REDIRECTS):
             try:
                 answer = self._pool(access).request("GET", url, headers=headers, timeout=self._timeout, redirect=False)
@@ -174,7 +178,7 @@ class Fetcher:
                 break  # nine more of the same would tell nothing else, and cost a test of masses of them most of its time
             if urlsplit(before).netloc != urlsplit(url).netloc:
                 headers = {name: value for name, value in headers.items() if name != "Authorization"}
-        raise _TransportError(f'Get "{url}": stopped after {REDIRECTS} redirects')
+        raise _TransportError(f'Get "{location}": stopped after {REDIRECTS} redirects')
 
     def _authorization(self, host: str, path: str, challenge: str, access: Access) -> str:
         if not challenge:
