@@ -1,6 +1,6 @@
 # Every target sets up its own virtual environment when there is none, with exactly the versions in requirements-dev.lock.
 .DEFAULT_GOAL := help
-.PHONY: help demo test e2e node faults lint contract bench lowest soak docs pictures format lock clean image sbom bundle audit
+.PHONY: help demo test e2e node faults lint contract bench lowest soak docs pictures format lock clean image sbom bundle audit release
 PYTHON ?= python3
 VENV := .venv
 READY := $(VENV)/.ready
@@ -76,6 +76,8 @@ soak: $(READY) lowest ## what takes long: all faults in full numbers, into docs/
 	$(SOAK) $(PYTEST) -n 0 tests/day e2e/scenarios/test_endurance.py
 	$(SOAK) $(PYTEST) -n $(WORKERS) --timeout 1800 tests/fuzz
 	$(PYTEST) -n $(WORKERS) --backend node --hosted e2e/scenarios/node --ignore e2e/scenarios/node/test_documents.py
+	$(SOAK) $(PYTEST) -n 0 --backend node e2e/scenarios/node/test_upgrade.py
+	$(SOAK) $(PYTEST) -n 0 tests/packaging/test_release.py
 	TENANT_STREAMS=1000 TENANT_TAGS=300 $(PYTEST) e2e/scenarios/test_denial.py
 	-$(SOAK) $(PYTEST) $(call where,controlplane) $(FAULTS) --ignore $(STORMS) --reliability .faults-1.json
 	-$(SOAK) $(PYTEST) $(filter-out -n $(WORKERS),$(call where,controlplane)) $(STORMS) --reliability .faults-2.json
@@ -114,8 +116,11 @@ sbom: $(READY) ## write dist/mirrorstream.cdx.json, the CycloneDX bill of materi
 audit: $(READY) ## ask OSV for known vulnerabilities of what is locked; OSV_URL= asks another server; says so when it cannot be reached
 	@$(VENV)/bin/python config/image/audit.py
 
-bundle: $(READY) ## make the OLM bundle of config/ (needs kubectl, oc or kustomize)
-	@$(VENV)/bin/python config/bundle/generate.py
+bundle: $(READY) ## write dist/bundle, the OLM bundle of config/ for the image DIGEST=sha256:… (needs kubectl, oc or kustomize)
+	@$(VENV)/bin/python -m config.bundle.generate
+
+release: $(READY) ## write dist/, all that a release consists of; BASE=debian needs no image registry; docs/install.md installs it
+	@$(VENV)/bin/python -m config.release
 
 lock: ## choose new exact versions (needs uv)
 	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header pyproject.toml -o requirements.lock

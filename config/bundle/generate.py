@@ -1,4 +1,6 @@
-"""`make bundle`: the OLM bundle (registry+v1), made of the manifests in this folder's kustomization and of what else is known.
+"""`make bundle DIGEST=sha256:…`: the OLM bundle (registry+v1), made of this folder's kustomization and of what else is known.
+
+DIGEST is the image's. `make release` writes a bundle with the digest of its own image, and a catalog.
 
 OLM brings some things itself, and can't bring others. What becomes of each rendered object:
 
@@ -17,8 +19,8 @@ docs/gitops-and-olm.md says what follows for those who install it.
 
 import base64
 import json
+import os
 import shutil
-import subprocess
 import sys
 import tomllib
 from collections.abc import Iterable
@@ -28,6 +30,9 @@ from typing import Any
 
 import yaml
 
+from config.release.commit import ReleaseError
+from config.release.render import render
+
 Object = dict[str, Any]
 FOLDER = Path(__file__).resolve().parent
 ROOT = FOLDER.parents[1]
@@ -36,6 +41,18 @@ OLM_CERTIFICATES = "/tmp/k8s-webhook-server/serving-certs"  # noqa: S108  where 
 SERVED = {"ConfigMap", "PodDisruptionBudget", "PrometheusRule", "Service", "ServiceMonitor"}
 RIGHTS = {"ClusterRole", "ClusterRoleBinding", "Role", "RoleBinding"}
 LEFT_OUT = {"NetworkPolicy", "ServiceAccount"}
+BUNDLE_IMAGE = "quay.io/mirrorstream/mirrorstream-bundle"
+_DESCRIBED = (
+    "description",
+    "displayName",
+    "installModes",
+    "keywords",
+    "links",
+    "maintainers",
+    "maturity",
+    "minKubeVersion",
+    "provider",
+)
 _WEBHOOK_FIELDS = ("admissionReviewVersions", "failurePolicy", "matchPolicy", "objectSelector", "reinvocationPolicy", "rules")
 _PREFIX = "operators.operatorframework.io.bundle"
 ANNOTATIONS = {
@@ -50,7 +67,7 @@ ANNOTATIONS = {
 MADE = "# Made by `make bundle` of config/bundle and what it refers to: change that.\n"
 
 
-class GenerateError(Exception):
+class GenerateError(ReleaseError):
     """The manifests have something that a bundle can't."""
 
 
@@ -201,19 +218,6 @@ def _file(item: Object) -> str:
     return f"{item['metadata']['name']}_{item['apiVersion'].replace('/', '_')}_{item['kind']}.yaml".lower()
 
 
-def render(folder: Path) -> list[Object]:
-    """What kustomize makes of a folder. Raises GenerateError."""
-    command = next(
-        (tool for tool in (["kubectl", "kustomize"], ["oc", "kustomize"], ["kustomize", "build"]) if shutil.which(tool[0])), None
-    )
-    if not command:
-        raise GenerateError("needs kubectl, oc or kustomize")
-    done = subprocess.run([*command, str(folder)], capture_output=True, text=True, check=False)  # noqa: S603  no shell, a tool's fixed name
-    if done.returncode:
-        raise GenerateError(done.stderr.strip())
-    return list(yaml.safe_load_all(done.stdout))
-
-
 class _Dumper(yaml.SafeDumper):
     """Texts of several lines as they read."""
 
@@ -226,29 +230,67 @@ _Dumper.add_representer(str, _text)
 _Dumper.ignore_aliases = lambda *_: True  # type: ignore[method-assign]
 
 
-def files(folder: Path = FOLDER) -> dict[str, str]:
-    """Everything that is generated, by its path from the project's root. Raises GenerateError."""
+def dump(*documents: Object) -> str:
+    """Objects as the text of a YAML file."""
+    return yaml.dump_all(documents, Dumper=_Dumper, sort_keys=False, width=10**6, explicit_start=len(documents) > 1)
+
+
+def files(digest: str, command: list[str] | None = None) -> dict[str, str]:
+    """Everything that is generated for an image, by its path in the bundle's folder; `command` renders. Raises ReleaseError."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     base = yaml.safe_load((FOLDER / "base.clusterserviceversion.yaml").read_text(encoding="utf-8"))
-    made = bundle(render(folder), base, project, (FOLDER / "icon.svg").read_bytes())
-    documents = {f"bundle/manifests/{name}": item for name, item in made.items()}
-    documents["bundle/metadata/annotations.yaml"] = {"annotations": ANNOTATIONS}
+    made = bundle(list(yaml.safe_load_all(render(FOLDER, digest, command))), base, project, (FOLDER / "icon.svg").read_bytes())
+    documents = {f"manifests/{name}": item for name, item in made.items()}
+    documents["metadata/annotations.yaml"] = {"annotations": ANNOTATIONS}
     labels = "".join(f"LABEL {key}={value}\n" for key, value in ANNOTATIONS.items())
-    image = "# podman build --file bundle.Containerfile bundle\nFROM scratch\n" + labels
-    texts = {name: MADE + yaml.dump(item, Dumper=_Dumper, sort_keys=False, width=10**6) for name, item in documents.items()}
-    return {**texts, "bundle.Containerfile": MADE + image + "COPY manifests /manifests/\nCOPY metadata /metadata/\n"}
+    image = "# podman build dist/bundle\nFROM scratch\n" + labels
+    texts = {name: MADE + dump(item) for name, item in documents.items()}
+    return {**texts, "Containerfile": MADE + image + "COPY manifests /manifests/\nCOPY metadata /metadata/\n"}
 
 
-def write(root: Path, texts: dict[str, str]) -> None:
-    """Replace the bundle by these files."""
-    shutil.rmtree(root / "bundle", ignore_errors=True)
+def catalog(csv: Object) -> str:
+    """The file-based catalog with a bundle of this ClusterServiceVersion: what `opm render` says of it, and its channel."""
+    name, spec = csv["metadata"]["name"], csv["spec"]
+    (icon,) = spec["icon"]
+    image = f"{BUNDLE_IMAGE}:v{spec['version']}"
+    described = {key: spec[key] for key in _DESCRIBED if key in spec}
+    properties = [
+        {"type": "olm.package", "value": {"packageName": NAME, "version": spec["version"]}},
+        {"type": "olm.csv.metadata", "value": {"annotations": csv["metadata"]["annotations"], **described}},
+    ]
+    return dump(
+        {
+            "schema": "olm.package",
+            "name": NAME,
+            "defaultChannel": CHANNEL,
+            "description": spec["description"],
+            "icon": {"base64data": icon["base64data"], "mediatype": icon["mediatype"]},
+        },
+        {"schema": "olm.channel", "package": NAME, "name": CHANNEL, "entries": [{"name": name}]},
+        {
+            "schema": "olm.bundle",
+            "package": NAME,
+            "name": name,
+            "image": image,
+            "properties": properties,
+            "relatedImages": [*spec["relatedImages"], {"name": "", "image": image}],
+        },
+    )
+
+
+def write(folder: Path, texts: dict[str, str]) -> None:
+    """Replace the folder by these files."""
+    shutil.rmtree(folder, ignore_errors=True)
     for name, text in texts.items():
-        (root / name).parent.mkdir(parents=True, exist_ok=True)
-        (root / name).write_text(text, encoding="utf-8")
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(text, encoding="utf-8")
 
 
 if __name__ == "__main__":
+    if not os.environ.get("DIGEST"):
+        sys.exit("make bundle: DIGEST=sha256:… says which image it installs; `make release` makes an image and its bundle")
     try:
-        write(ROOT, files())
-    except GenerateError as error:
+        write(ROOT / "dist" / "bundle", files(os.environ["DIGEST"]))
+    except ReleaseError as error:
         sys.exit(f"make bundle: {error}")
+    print("dist/bundle")  # noqa: T201

@@ -28,6 +28,7 @@ import tomllib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from config.image.debian_sources import SourcesError, machine_sources, machine_suite
 
@@ -83,31 +84,53 @@ def image_archive(labels: Labels | None = None) -> Path:
         raise BuildError(str(error)) from error
     base_key = _digest(suite, platform.machine(), sources, *base_command(suite, "SETTINGS", "SOURCES", "BASE"))
     base = _cache() / f"base-{base_key}.tar"
-    archive = _cache() / f"image-{_digest(base_key, repr(labels), Path(__file__).read_text(encoding='utf-8'), _context())}.tar"
+    archive = archive_of(base_key, labels)
     if _used(archive):
         # Before the lock: another checkout's build may hold it for minutes.
         _used(base)
         return archive
-    with _alone() as builder:
+    with alone() as builder:
         if not archive.exists():
             if not base.exists():
-                _say(f"making a root file system of Debian {suite} packages, about 40 s …")
+                say(f"making a root file system of Debian {suite} packages, about 40 s …")
                 builder.make_base(suite, sources, base)
-            _say("building the image, about 40 s …")
-            builder.make_image(suite, base, labels, archive)
-        for path in (archive, base):
-            _used(path)
-        _forget()
+            say("building the image, about 40 s …")
+            builder.build(builder.base_image(suite, base, labels), "python3", labels, archive)
+        keep(archive, base)
     return archive
+
+
+def archive_of(base: str, labels: Labels) -> Path:
+    """Where the cache has the image of this checkout on a base, which is told apart by `base`."""
+    return _cache() / f"image-{_digest(base, repr(labels), Path(__file__).read_text(encoding='utf-8'), _context())}.tar"
+
+
+def keep(*used: Path) -> None:
+    """Keep these and the newest files of each kind in the cache, no others."""
+    for path in used:
+        _used(path)
+    for kind, kept in KEPT.items():
+        for path in sorted(_cache().glob(f"{kind}-*.tar"), key=lambda found: found.stat().st_mtime, reverse=True)[kept:]:
+            path.unlink()
 
 
 def digest_of(archive: Path) -> str:
     """The digest of the manifest in an OCI archive, which a registry keeps."""
-    with tarfile.open(archive) as tar:
-        if (index := tar.extractfile("index.json")) is None:
-            raise ValueError(f"{archive} is no OCI archive: index.json is not a file")
-        (manifest,) = json.load(index)["manifests"]
+    (manifest,) = _json_in(archive, "index.json")["manifests"]
     return str(manifest["digest"])
+
+
+def manifest_of(archive: Path) -> dict[str, Any]:
+    """The image's manifest in an OCI archive."""
+    return _json_in(archive, f"blobs/{digest_of(archive).replace(':', '/')}")
+
+
+def _json_in(archive: Path, name: str) -> dict[str, Any]:
+    with tarfile.open(archive) as tar:
+        if (file := tar.extractfile(name)) is None:
+            raise ValueError(f"{archive} is no OCI archive: {name} is not a file")
+        found: dict[str, Any] = json.load(file)
+    return found
 
 
 def base_command(suite: str, settings: str, sources: str, target: str) -> list[str]:
@@ -143,16 +166,21 @@ class Builder:
         self._run(*base_command(suite, str(settings), str(listed), str(made)))
         made.replace(target)
 
-    def make_image(self, suite: str, base: Path, labels: Labels, target: Path) -> None:
-        """The archive. Raises BuildError."""
-        base_name, layout = f"localhost/mirrorstream-base:{suite}", self._folder / "oci"
+    def base_image(self, suite: str, base: Path, labels: Labels) -> str:
+        """The name of an image of the root file system. Raises BuildError."""
+        base_name = f"localhost/mirrorstream-base:{suite}"
         container = self._buildah("from", "--pull-never", "scratch")
         self._buildah("add", "--quiet", container, str(base), "/")
         self._buildah("commit", "--quiet", "--rm", "--timestamp", str(labels.epoch), container, base_name)
+        return base_name
+
+    def build(self, base_name: str, python: str, labels: Labels, target: Path, pull: str = "--pull-never") -> None:
+        """The Containerfile on a base that has `python`, as an archive. Raises BuildError."""
+        layout = self._folder / "oci"
         index, certificates = _pip_settings()
         arguments = {
             "BASE_IMAGE": base_name,
-            "PYTHON": "python3",
+            "PYTHON": python,
             "VERSION": labels.version,
             "REVISION": labels.revision,
             "CREATED": labels.created,
@@ -162,7 +190,7 @@ class Builder:
         self._buildah(
             "build",
             "--quiet",
-            "--pull-never",
+            pull,
             "--network=host",
             f"--timestamp={labels.epoch}",
             *(f"--build-arg={name}={value}" for name, value in arguments.items()),
@@ -217,7 +245,7 @@ def _end(process: "subprocess.Popen[str]") -> None:
 
 
 @contextlib.contextmanager
-def _alone() -> Iterator[Builder]:
+def alone() -> Iterator[Builder]:
     """One build at a time on this machine, in an empty folder that is gone afterwards; after a kill the next one clears it."""
     folder = _cache() / "building"
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -243,13 +271,6 @@ def _used(path: Path) -> bool:
     except FileNotFoundError:
         return False
     return True
-
-
-def _forget() -> None:
-    """Keep the newest files of each kind only."""
-    for kind, kept in KEPT.items():
-        for path in sorted(_cache().glob(f"{kind}-*.tar"), key=lambda found: found.stat().st_mtime, reverse=True)[kept:]:
-            path.unlink()
 
 
 def _cache() -> Path:
@@ -304,7 +325,8 @@ def _pack(layout: Path, target: Path) -> None:
                 tar.addfile(entry, file)
 
 
-def _say(text: str) -> None:
+def say(text: str) -> None:
+    """What takes long now."""
     print(f"image: {text}", file=sys.stderr, flush=True)  # noqa: T201  a program's output
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from config.bundle import generate
 from e2e.testbed.node.product import NAMESPACE
 from e2e.testbed.programs.installed import Bed
 from e2e.testbed.support.kustomize import COMPONENTS, CONFIG, OVERLAYS, render, with_component
@@ -41,7 +42,8 @@ def test_the_api_server_takes_every_object(name: str, bed: Bed, tmp_path: Path) 
 
 def test_the_api_server_takes_the_olm_bundle(bed: Bed, tmp_path: Path) -> None:
     """A strict dry run of what OLM would create, the ClusterServiceVersion among them."""
-    folder = CONFIG.parent / "bundle" / "manifests"
+    generate.write(tmp_path / "bundle", generate.files("sha256:" + 32 * "ab", [str(bed.kubectl), "kustomize"]))
+    folder = tmp_path / "bundle" / "manifests"
     installation = bed.installation("openshift", tmp_path)
     printed = installation.kubectl("-n", "default", "create", "--dry-run=server", "--validate=strict", "-f", folder)
     assert printed.count("created (server dry run)") == len(list(folder.iterdir()))

@@ -10,6 +10,7 @@ from mirrorstream_cli.main import build_parser
 from e2e.testbed.documents import CONSOLE, PROJECT, Block, DocumentError, blocks, not_shown, pages, programs, title
 
 RUNNABLE = {"oc", "kubectl", "mirrorstream", "mkdir", "base64", "grep", "openssl", "source", "tail"}
+RUNNABLE |= {"skopeo", "sha256sum", "sed", "install", "ln", "cd", "python3"}
 """What is there where e2e/scenarios/node/test_documents.py runs the commands; oc is kubectl there."""
 OC_ONLY = {"adm", "import-image", "tag", "policy", "new-project", "image"}
 PAGES = [pytest.param(page, id=title(page)) for page in pages()]

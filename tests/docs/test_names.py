@@ -23,7 +23,7 @@ PACKAGES = ("mirror/mirrorstream", "mirror/mirrorstream_cli", "controller/mirror
 MODULES = {path.rpartition("/")[2] for path in PACKAGES}
 SOURCES = "\n".join(path.read_text(encoding="utf-8") for folder in PACKAGES for path in sorted((PROJECT / folder).rglob("*.py")))
 MANIFESTS = "\n".join(path.read_text(encoding="utf-8") for path in sorted((PROJECT / "config").rglob("*.yaml")))
-TOP = ("config", "docs", "e2e", "tests", "mirror", "controller", "webhook", "bundle")
+TOP = ("config", "docs", "e2e", "tests", "mirror", "controller", "webhook")
 
 
 def _code(page: Path) -> Iterator[str]:

@@ -1,6 +1,6 @@
 """What the manifests promise: pods that restricted-v2 takes, rights without secrets, one image by digest, parts that fit."""
 
-import re
+import tomllib
 from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
@@ -222,16 +222,31 @@ def test_half_an_installation_has_nothing_of_the_other_half(name: str, gone: str
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_there_is_one_image_and_it_is_named_by_digest(name: str, rendered: Render) -> None:
-    """Which one entry of the base says."""
+def test_a_checkout_installs_the_image_that_it_builds(name: str, rendered: Render) -> None:
+    """Which one entry of the base says: the name that `make image` gives it. No digest stands for an image that does not exist."""
+    version = tomllib.loads((CONFIG.parent / "pyproject.toml").read_text(encoding="utf-8"))["project"]["version"]
     for _, _, container in pods(rendered(name)):
-        assert re.fullmatch(rf"{IMAGE}@sha256:[0-9a-f]{{64}}", container["image"])
+        assert container["image"] == f"{IMAGE}:{version}"
     entries = [
         entry
         for path in CONFIG.rglob("kustomization.yaml")
         for entry in yaml.safe_load(path.read_text(encoding="utf-8")).get("images", [])
     ]
-    assert [entry["name"] for entry in entries] == [IMAGE]
+    assert entries == [{"name": IMAGE, "newTag": version}]
+
+
+def test_the_overlay_observe_changes_nothing_but_the_mode(rendered: Render) -> None:
+    """Its objects are those for OpenShift."""
+    observe, usual = rendered("observe"), rendered("openshift")
+    configuration = named(observe, "ConfigMap")["mirrorstream-config"]["data"]["config.yaml"]
+    assert parse_settings(configuration, "config.yaml") == Settings(mode="observe")
+    assert {name: item for name, item in _by_name(observe).items() if name[1] != "mirrorstream-config"} == {
+        name: item for name, item in _by_name(usual).items() if name[1] != "mirrorstream-config"
+    }
+
+
+def _by_name(items: list[Object]) -> dict[tuple[str, str, str], Object]:
+    return {(item["kind"], item["metadata"]["name"], item["metadata"].get("namespace", "")): item for item in items}
 
 
 def test_an_overlay_of_ones_own_names_the_mirrors_copy_and_a_configuration(rendered: Render, tmp_path: Path) -> None:

@@ -1,13 +1,11 @@
-"""The OLM bundle: current, and what OLM and the catalogs' pipelines accept."""
+"""The OLM bundle and its catalog: what OLM and the catalogs' pipelines accept."""
 
 import base64
-import importlib.util
 import json
 import re
 import shutil
 import tomllib
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 from xml.etree import ElementTree
 
@@ -15,16 +13,18 @@ import jsonschema
 import pytest
 import yaml
 
+from config.bundle import generate
+from config.release.commit import ReleaseError
+from config.release.render import IMAGE, render
 from e2e.testbed.support.gobuild import BuildError, GoMissingError
 from tests.packaging import olm
 from tests.packaging.containerfile import ROOT, Containerfile
 
 Object = dict[str, Any]
-BUNDLE = ROOT / "bundle"
+DIGEST = "sha256:" + 32 * "ab"
 OFFLINE = re.compile(r"dial tcp|no such host|i/o timeout|proxyconnect|TLS handshake timeout")
 FEATURES = ("cnf", "cni", "csi", "disconnected", "fips-compliant", "proxy-aware", "tls-profiles")
 TOKENS = ("token-auth-aws", "token-auth-azure", "token-auth-gcp")
-PINNED = re.compile(r"[a-z0-9.:-]+(/[a-z0-9._-]+)+@sha256:[0-9a-f]{64}")
 
 
 def load(path: Path) -> Object:
@@ -34,35 +34,31 @@ def load(path: Path) -> Object:
 
 
 @pytest.fixture(scope="module")
-def generate() -> ModuleType:
-    """config/bundle/generate.py: it is a program, in no package."""
-    spec = importlib.util.spec_from_file_location("generate", ROOT / "config" / "bundle" / "generate.py")
-    assert spec
-    assert spec.loader
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-@pytest.fixture(scope="module")
-def rendered(generate: ModuleType) -> list[Object]:
+def rendered() -> list[Object]:
     """What it is made of."""
     if not any(map(shutil.which, ("kubectl", "oc", "kustomize"))):
         pytest.skip("needs kubectl, oc or kustomize")
-    objects: list[Object] = generate.render(ROOT / "config" / "bundle")
-    return objects
+    return list(yaml.safe_load_all(render(generate.FOLDER, DIGEST)))
 
 
 @pytest.fixture(scope="module")
-def csv() -> Object:
+def bundle(rendered: list[Object], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Its folder."""
+    folder = tmp_path_factory.mktemp("release") / "bundle"
+    generate.write(folder, generate.files(DIGEST))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def csv(bundle: Path) -> Object:
     """The ClusterServiceVersion."""
-    return load(BUNDLE / "manifests" / "mirrorstream.clusterserviceversion.yaml")
+    return load(bundle / "manifests" / "mirrorstream.clusterserviceversion.yaml")
 
 
 @pytest.fixture(scope="module")
-def beside() -> list[Object]:
+def beside(bundle: Path) -> list[Object]:
     """The other objects."""
-    return [load(path) for path in sorted((BUNDLE / "manifests").iterdir()) if "clusterserviceversion" not in path.name]
+    return [load(path) for path in sorted((bundle / "manifests").iterdir()) if "clusterserviceversion" not in path.name]
 
 
 def judged(judge: Any) -> Any:
@@ -77,15 +73,6 @@ def judged(judge: Any) -> Any:
         raise
 
 
-def test_it_is_current(generate: ModuleType, rendered: list[Object]) -> None:
-    """Who changes config/, the version or the licence of a thing runs `make bundle`; the difference is shown."""
-    made = generate.files()
-    kept = {str(path.relative_to(ROOT)) for path in BUNDLE.rglob("*") if path.is_file()} | {"bundle.Containerfile"}
-    assert kept == set(made), "run `make bundle`"
-    for name, text in made.items():
-        assert (ROOT / name).read_text(encoding="utf-8") == text, f"{name}: run `make bundle`"
-
-
 def test_the_csv_is_valid(csv: Object) -> None:
     """By the schema that OLM's API has for it, with no field that it does not know."""
     schema = judged(lambda: olm.schema("clusterserviceversions"))
@@ -93,14 +80,14 @@ def test_the_csv_is_valid(csv: Object) -> None:
     assert errors == []
 
 
-def test_olms_validators_find_nothing() -> None:
+def test_olms_validators_find_nothing(bundle: Path) -> None:
     """Neither errors nor warnings, of all but the one that pulls images."""
-    assert judged(lambda: olm.findings(BUNDLE)) == []
+    assert judged(lambda: olm.findings(bundle)) == []
 
 
-def test_olms_validators_are_asked(tmp_path: Path) -> None:
+def test_olms_validators_are_asked(bundle: Path, tmp_path: Path) -> None:
     """What is wrong is found, or the test above would show nothing."""
-    shutil.copytree(BUNDLE, tmp_path / "bundle")
+    shutil.copytree(bundle, tmp_path / "bundle")
     file = tmp_path / "bundle" / "manifests" / "mirrorstream.clusterserviceversion.yaml"
     broken = (
         file.read_text(encoding="utf-8")
@@ -130,15 +117,13 @@ def test_what_the_page_shows_is_valid(kind: str, shown: list[Object]) -> None:
     assert [error.message for error in jsonschema.Draft7Validator(schema).iter_errors(item)] == []
 
 
-def test_what_the_page_shows_fits_the_bundle(csv: Object, shown: list[Object]) -> None:
+def test_what_the_page_shows_fits_the_bundle(bundle: Path, csv: Object, shown: list[Object]) -> None:
     """Package, channel, version, and the volume that the configuration of one's own takes the place of in every Deployment."""
     (subscription,) = [item for item in shown if item.get("kind") == "Subscription"]
-    (channel,) = [item for item in shown if item.get("schema") == "olm.channel"]
-    annotations = load(BUNDLE / "metadata" / "annotations.yaml")["annotations"]
+    annotations = load(bundle / "metadata" / "annotations.yaml")["annotations"]
     prefix = "operators.operatorframework.io.bundle"
-    assert subscription["spec"]["name"] == channel["package"] == annotations[f"{prefix}.package.v1"]
-    assert subscription["spec"]["channel"] == channel["name"] == annotations[f"{prefix}.channel.default.v1"]
-    assert [entry["name"] for entry in channel["entries"]] == [csv["metadata"]["name"]]
+    assert subscription["spec"]["name"] == annotations[f"{prefix}.package.v1"]
+    assert subscription["spec"]["channel"] == annotations[f"{prefix}.channel.default.v1"]
     (replaced,) = subscription["spec"]["config"]["volumes"]
     for deployment in csv["spec"]["install"]["spec"]["deployments"]:
         (volume,) = [item for item in deployment["spec"]["template"]["spec"]["volumes"] if item["name"] == replaced["name"]]
@@ -190,7 +175,7 @@ def test_every_image_is_mirrored_by_its_digest(csv: Object) -> None:
     ]
     related = {image["image"] for image in csv["spec"]["relatedImages"]}
     assert set(containers) == related == {csv["metadata"]["annotations"]["containerImage"]}
-    assert all(PINNED.fullmatch(image) for image in related)
+    assert related == {f"{IMAGE}@{DIGEST}"}
 
 
 def test_nothing_is_lost_on_the_way(csv: Object, beside: list[Object], rendered: list[Object]) -> None:
@@ -254,7 +239,7 @@ def test_the_webhook_serves_with_what_olm_mounts(csv: Object, rendered: list[Obj
     assert [port for port in container["ports"] if port["name"] == "metrics"]
 
 
-def test_objects_beside_it(beside: list[Object], generate: ModuleType) -> None:
+def test_objects_beside_it(beside: list[Object]) -> None:
     """Of kinds that every OLM from OpenShift 4.15 on takes; in no namespace of their own; with no account that OLM makes."""
     assert {item["kind"] for item in beside} <= generate.SERVED | generate.RIGHTS
     assert not [item["metadata"]["name"] for item in beside if "namespace" in item["metadata"]]
@@ -264,10 +249,10 @@ def test_objects_beside_it(beside: list[Object], generate: ModuleType) -> None:
     assert services == {"mirrorstream-controller": ["metrics"], "mirrorstream-webhook": ["metrics"]}
 
 
-def test_the_images_labels_are_the_annotations() -> None:
+def test_the_images_labels_are_the_annotations(bundle: Path) -> None:
     """OLM reads the files, catalogs the labels."""
-    annotations = load(BUNDLE / "metadata" / "annotations.yaml")["annotations"]
-    (stage,) = Containerfile.read(ROOT / "bundle.Containerfile").stages
+    annotations = load(bundle / "metadata" / "annotations.yaml")["annotations"]
+    (stage,) = Containerfile.read(bundle / "Containerfile").stages
     assert stage.base == "scratch"
     assert stage.pairs("LABEL") == annotations
     prefix = "operators.operatorframework.io.bundle"
@@ -276,7 +261,7 @@ def test_the_images_labels_are_the_annotations() -> None:
     assert annotations[f"{prefix}.channel.default.v1"] in annotations[f"{prefix}.channels.v1"].split(",")
     for copy in stage.all("COPY"):
         source, target = copy.text.split()
-        assert (BUNDLE / source).is_dir()
+        assert (bundle / source).is_dir()
         assert target in (f"/{annotations[f'{prefix}.manifests.v1']}", f"/{annotations[f'{prefix}.metadata.v1']}")
 
 
@@ -285,7 +270,7 @@ ROLE = {"kind": "ClusterRole", "metadata": {"name": "r"}, "rules": [{"verbs": ["
 OURS, THEIRS = ({"kind": "ServiceAccount", "name": name} for name in ("ours", "theirs"))
 
 
-def test_rights_of_others_stay_objects(generate: ModuleType) -> None:
+def test_rights_of_others_stay_objects() -> None:
     """A role for the platform's Prometheus, say."""
     binding = {**BINDING, "subjects": [THEIRS]}
     found = generate.rights([binding, ROLE], {"ours"})
@@ -299,22 +284,49 @@ def test_rights_of_others_stay_objects(generate: ModuleType) -> None:
         pytest.param([{**BINDING, "subjects": [OURS]}], "b: OLM can't grant it", id="role-of-others"),
     ],
 )
-def test_what_olm_cannot_grant_is_an_error(objects: list[Object], says: str, generate: ModuleType) -> None:
+def test_what_olm_cannot_grant_is_an_error(objects: list[Object], says: str) -> None:
     """Named, and not lost."""
     with pytest.raises(generate.GenerateError, match=says):
         generate.rights(objects, {"ours"})
 
 
-def test_an_image_without_a_digest_is_an_error(generate: ModuleType) -> None:
+def test_an_image_without_a_digest_is_an_error() -> None:
     """It could not be mirrored."""
     deployment = {"spec": {"template": {"spec": {"containers": [{"image": "quay.io/a/b:latest"}]}}}}
     with pytest.raises(generate.GenerateError, match="latest: not by digest"):
         generate.images([deployment])
 
 
-def test_an_object_that_olm_does_not_know_is_an_error(generate: ModuleType, rendered: list[Object]) -> None:
+def test_an_object_that_olm_does_not_know_is_an_error(rendered: list[Object]) -> None:
     """Nothing is lost without a word."""
     route = {"apiVersion": "route.openshift.io/v1", "kind": "Route", "metadata": {"name": "r", "namespace": "mirrorstream"}}
     base = load(ROOT / "config" / "bundle" / "base.clusterserviceversion.yaml")
     with pytest.raises(generate.GenerateError, match="Route r: OLM takes no object of this kind"):
         generate.bundle([*rendered, route], base, {"version": "1.0.0", "keywords": []}, b"")
+
+
+@pytest.mark.parametrize("digest", ["", "latest", "sha256:" + 64 * "0"], ids=["none", "a-tag", "zeros"])
+def test_without_an_images_digest_nothing_is_made(digest: str) -> None:
+    """It would install an image that does not exist; nor is there one in the checkout to be taken for a real one."""
+    with pytest.raises(ReleaseError, match="no digest of an image"):
+        generate.files(digest)
+
+
+def test_opm_takes_the_catalog(csv: Object, tmp_path: Path) -> None:
+    """By the checks of `opm validate`, in opm's own module: package, channel, bundle, and how they name each other."""
+    text = generate.catalog(csv)
+    assert judged(lambda: olm.problem(text, tmp_path / "good")) == ""
+    schemas = [item["schema"] for item in yaml.safe_load_all(text)]
+    assert schemas == ["olm.package", "olm.channel", "olm.bundle"]
+    # What is wrong is found, or this would show nothing.
+    assert "stable-v1" in olm.problem(text.replace("defaultChannel: stable-v0", "defaultChannel: stable-v1"), tmp_path / "channel")
+    assert "not found in any channel" in olm.problem(
+        text.replace("- name: mirrorstream.v0", "- name: mirrorstream.v9"), tmp_path / "entry"
+    )
+
+
+def test_the_catalog_names_all_images(csv: Object) -> None:
+    """oc-mirror copies what is listed: the program's image by its digest, and the bundle's."""
+    *_, entry = yaml.safe_load_all(generate.catalog(csv))
+    assert [item["image"] for item in entry["relatedImages"]] == [f"{IMAGE}@{DIGEST}", entry["image"]]
+    assert entry["name"] == csv["metadata"]["name"]

@@ -74,7 +74,7 @@ def test_builds_once_for_the_same_sources(stand_ins: Path, tmp_path: Path) -> No
 def test_does_not_wait_for_another_build_if_the_image_is_there(stand_ins: Path) -> None:
     """Another checkout's build holds the lock for minutes."""
     archive = image_archive()
-    with debian._alone():
+    with debian.alone():
         assert image_archive() == archive
 
 

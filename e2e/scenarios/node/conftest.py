@@ -24,7 +24,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Let the first test with a fixture that installs mirrorstream take as long as that takes on a busy machine."""
     for item in items:
         if {"product", "digest"} & set(getattr(item, "fixturenames", ())):
-            item.add_marker(pytest.mark.timeout(300))
+            item.add_marker(pytest.mark.timeout(600))
 
 
 @pytest.fixture(autouse=True)

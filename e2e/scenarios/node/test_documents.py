@@ -5,9 +5,11 @@ from pathlib import Path
 
 import pytest
 
+from config.release.statement import SUMS, sums
 from e2e.testbed.documents import blocks, pages, title
+from e2e.testbed.node.product import dist
 from e2e.testbed.programs.installed import Bed
-from e2e.testbed.programs.reader import Reader
+from e2e.testbed.programs.reader import Reader, for_one_node
 
 BEFORE = ("README.md", "docs/install.md", "docs/certificates.md")
 """Documents that install it themselves."""
@@ -21,14 +23,18 @@ def _with_commands() -> list[Path]:
 @pytest.fixture(scope="module")
 def reader(bed: Bed, digest: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Reader]:
     """A reader with a cluster of their own."""
-    reader = Reader(bed, digest, tmp_path_factory.mktemp("documents"))
+    folder = dist(tmp_path_factory.mktemp("release") / "dist", bed.kubectl)
+    for file in folder.glob("install-*.yaml"):
+        file.write_text(for_one_node(file.read_text(encoding="utf-8")), encoding="utf-8")
+    (folder / SUMS).write_text(sums(folder), encoding="utf-8")
+    reader = Reader(bed, digest, tmp_path_factory.mktemp("documents"), folder)
     with reader.service_ca:
         reader.prepare()
         yield reader
         reader.leave()
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize("page", [pytest.param(page, id=title(page)) for page in _with_commands()])
 def test_what_the_document_says_can_be_typed(reader: Reader, page: Path) -> None:
     """Every command of the document works, in the document's order.

@@ -8,7 +8,6 @@ from e2e.testbed.cluster import Namespace
 from e2e.testbed.node.product import NAMESPACE, Product, overlay_of
 from e2e.testbed.programs.installed import Bed, image_of, mirrored
 from e2e.testbed.programs.issuers import CertManager, Issuer, ServiceCA
-from e2e.testbed.support.kustomize import OVERLAYS
 from e2e.testbed.support.waiting import wait_for
 from e2e.testbed.workloads import state, wait_running
 
@@ -34,7 +33,7 @@ def everything(bed: Bed) -> set[str]:
     return found
 
 
-@pytest.mark.parametrize("overlay", OVERLAYS)
+@pytest.mark.parametrize("overlay", ISSUERS)
 def test_an_overlay_runs_and_goes(overlay: str, bed: Bed, digest: str, user: Namespace, tmp_path: Path) -> None:
     """One command installs it, with nothing but the image's name changed, and nothing that it asks for is forbidden.
 

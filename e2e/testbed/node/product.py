@@ -10,7 +10,11 @@ from typing import Any, Self
 
 from mirrorstream.kube.client import ApiError, load_client
 
-from config.image.debian import NEEDED, digest_of, image_archive
+from config.image.debian import NEEDED, Labels, digest_of, image_archive
+from config.release.__main__ import release
+from config.release.commit import checked_out
+from config.release.render import INSTALL, install_file
+from e2e.testbed.controlplane.build import components
 from e2e.testbed.node.view import NodeView
 from e2e.testbed.support.kustomize import write_overlay
 from e2e.testbed.support.waiting import wait_for
@@ -38,12 +42,17 @@ def missing() -> str:
 def push(registry: str, authority: Path, folder: Path) -> str:
     """Copy the image of this checkout to a registry (`host:port`, here at localhost) by skopeo; its digest."""
     archive = image_archive()
+    copy_image(archive, registry, authority, folder, "latest")
+    return digest_of(archive)
+
+
+def copy_image(archive: Path, registry: str, authority: Path, folder: Path, tag: str) -> None:
+    """Copy an OCI archive to a registry, under a tag."""
     certificates = folder / "certificates"
     certificates.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(authority, certificates / "ca.crt")
-    target = f"docker://localhost:{registry.partition(':')[2]}/{REPOSITORY}:latest"
+    target = f"docker://localhost:{registry.partition(':')[2]}/{REPOSITORY}:{tag}"
     _run(["skopeo", "copy", "--quiet", "--dest-cert-dir", certificates, f"oci-archive:{archive}", target], 120)
-    return digest_of(archive)
 
 
 def image_of_bed(node: NodeView, digest: str) -> list[Object]:
@@ -52,8 +61,23 @@ def image_of_bed(node: NodeView, digest: str) -> list[Object]:
 
 
 def overlay_of(folder: Path, name: str, node: NodeView, digest: str, **more: Any) -> Path:
-    """Write an overlay of a user's own on top of one of ours, that says where the image is. The folder."""
-    return write_overlay(folder, resources=[f"overlays/{name}"], images=image_of_bed(node, digest), **more)
+    """Write an overlay of a user's own on top of a release's install file, that says where the image is. The folder.
+
+    The overlay `dev` is in no release: it is the checkout's.
+    """
+    if name not in INSTALL:
+        return write_overlay(folder, resources=[f"overlays/{name}"], images=image_of_bed(node, digest), **more)
+    folder.mkdir(parents=True, exist_ok=True)
+    file = folder / f"install-{name}.yaml"
+    file.write_text(install_file(name, Labels().version, digest, [str(components() / "kubectl"), "kustomize"]), encoding="utf-8")
+    return write_overlay(folder, resources=[str(file)], images=image_of_bed(node, digest), **more)
+
+
+def dist(folder: Path, kubectl: Path) -> Path:
+    """What `make release BASE=debian` writes, into a new folder, with the cached image, which names no commit."""
+    folder.mkdir(parents=True)
+    release(folder, "debian", checked_out(), Labels(), [str(kubectl), "kustomize"])
+    return folder
 
 
 class Product:

@@ -29,8 +29,8 @@ FAILURE = re.compile(r"^(error:|Error from server)", re.MULTILINE)
 PATIENCE_SECONDS = 20.0
 COMMAND_SECONDS = 150
 MIRROR_SETS = "/apis/config.openshift.io/v1/imagedigestmirrorsets"
-NO_DIGEST = "sha256:" + 64 * "0"
-"""Of a checkout between releases."""
+TAG = "newTag: 0.1.0"
+"""How config/base names the image that a checkout builds."""
 IN_THE_MIRROR = {
     "redhat/ocp-tools-4/jenkins-rhel8": ("v4.13.0-1686682222", "v4.13.0"),
     "redhat/ubi9/httpd-24": ("latest",),
@@ -41,11 +41,16 @@ STREAMS = {"httpd": ("2.4-ubi9", "ubi9/httpd-24:latest"), "nodejs": ("20-ubi9", 
 SAMPLES = "/apis/samples.operator.openshift.io/v1/configs"
 
 
-class Reader:
-    """A cluster administrator with a release's checkout, `oc` (kubectl, here), the mirrorstream commands and a kubeconfig."""
+def for_one_node(text: str) -> str:
+    """Manifests of which two replicas share a node: no node has this label."""
+    return text.replace("kubernetes.io/hostname", "mirrorstream.test/nowhere")
 
-    def __init__(self, bed: Bed, digest: str, folder: Path) -> None:
-        self.bed, self.client, self.folder = bed, bed.client, folder
+
+class Reader:
+    """A cluster administrator with a release, its checkout, `oc` (kubectl, here), the mirrorstream commands and a kubeconfig."""
+
+    def __init__(self, bed: Bed, digest: str, folder: Path, dist: Path) -> None:
+        self.bed, self.client, self.folder, self._dist = bed, bed.client, folder, dist
         self._digest = digest
         self._bin = folder / "bin"
         self._bin.mkdir(parents=True)
@@ -53,9 +58,23 @@ class Reader:
             (self._bin / name).symlink_to(bed.kubectl)
         for name in ("mirrorstream", "kubectl-mirrorstream"):
             (self._bin / name).symlink_to(Path(sys.executable).parent / name)
+        self._add_skopeo()
         self.checkout = folder / "checkout"
         self._internal = "the internal registry"
         self.service_ca = ServiceCAOperator(bed.client, folder)
+
+    def _add_skopeo(self) -> None:
+        """The real one, on a machine that trusts the mirror's certificate and finds its name."""
+        assert self.bed.node
+        skopeo, registry = shutil.which("skopeo"), self.bed.node.registry
+        assert skopeo
+        certificates = self.folder / "certificates"
+        certificates.mkdir()
+        shutil.copyfile(self.bed.node.authority, certificates / "ca.crt")
+        here = f"s|docker://{registry}/|docker://localhost:{registry.partition(':')[2]}/|"
+        script = f"""command=$1; shift\nexec {skopeo} $command --dest-cert-dir {certificates} $(echo "$@" | sed '{here}')\n"""
+        (self._bin / "skopeo").write_text(f"#!/bin/sh\n{script}", encoding="utf-8")
+        (self._bin / "skopeo").chmod(0o755)
 
     # What is there before anybody reads anything.
 
@@ -104,13 +123,13 @@ class Reader:
         return text
 
     def new_checkout(self) -> None:
-        """What a reader has unpacked: config/ of a release, which says the image's digest, for a cluster with one node."""
+        """What a reader has: a release, and config/ of its checkout with the image's digest, for a cluster with one node."""
         shutil.rmtree(self.checkout, ignore_errors=True)
         shutil.copytree(PROJECT / "config", self.checkout / "config")
         for path in (self.checkout / "config").rglob("*.yaml"):
-            text = self.here(path.read_text(encoding="utf-8")).replace(NO_DIGEST, self._digest)
-            # Two replicas share the node: no node has this label.
-            path.write_text(text.replace("kubernetes.io/hostname", "mirrorstream.test/nowhere"), encoding="utf-8")
+            text = self.here(path.read_text(encoding="utf-8")).replace(TAG, f"digest: {self._digest}")
+            path.write_text(for_one_node(text), encoding="utf-8")
+        (self.checkout / "dist").symlink_to(self._dist)
 
     # What they do.
 
@@ -157,7 +176,7 @@ class Reader:
 
     def install(self) -> None:
         """Have it installed, with what can heal healed."""
-        self._type(f"oc apply -k {OVERLAY}", (0,), "given")
+        self._type("oc apply -f dist/install-openshift.yaml", (0,), "given")
         for name in ("controller", "webhook"):
             self._type(f"oc -n mirrorstream rollout status deployment/mirrorstream-{name} --timeout=120s", (0,), "given")
         self._type("oc -n openshift annotate imagestreams --all mirrorstream.github.io/import-", (0,), "given")

@@ -10,7 +10,7 @@ import yaml
 
 Object = dict[str, Any]
 CONFIG = Path(__file__).parents[3] / "config"
-OVERLAYS = ("openshift", "cert-manager", "single-node", "dev")
+OVERLAYS = ("openshift", "cert-manager", "single-node", "observe", "dev")
 _COMPONENTS = CONFIG / "components"
 COMPONENTS = tuple(sorted(path.parent.relative_to(_COMPONENTS).as_posix() for path in _COMPONENTS.rglob("kustomization.yaml")))
 LAST = {

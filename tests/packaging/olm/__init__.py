@@ -1,4 +1,4 @@
-"""OLM's own judgement: the schemas of its kinds, and the validators that operator-sdk and the catalogs' pipelines run."""
+"""OLM's own judgement: the schemas of its kinds, the validators that catalogs' pipelines run, and `opm validate`."""
 
 import json
 import subprocess
@@ -26,13 +26,23 @@ class Finding:
 
 def findings(bundle: Path) -> list[Finding]:
     """What the validators say of a bundle's folder. Raises BuildError when they cannot be built."""
+    return [Finding(**json.loads(line)) for line in _run(bundle).splitlines()]
+
+
+def problem(catalog: str, folder: Path) -> str:
+    """What opm finds wrong with the text of a catalog, which is written into a new folder; empty if nothing. Raises BuildError."""
+    folder.mkdir()
+    (folder / "catalog.yaml").write_text(catalog, encoding="utf-8")
+    return _run("catalog", folder).strip()
+
+
+def _run(*arguments: str | Path) -> str:
     folder = cache_folder() / "olm" / version(MODULE)
     folder.mkdir(parents=True, exist_ok=True)
     with alone(folder / "lock"):
         if not (folder / "olm").exists():
             go(MODULE, *BUILD, "-o", str(folder / "olm"), ".")
-    done = subprocess.run([folder / "olm", bundle], check=True, capture_output=True, text=True, timeout=300)
-    return [Finding(**json.loads(line)) for line in done.stdout.splitlines()]
+    return subprocess.run([folder / "olm", *arguments], check=True, capture_output=True, text=True, timeout=300).stdout
 
 
 def schema(plural: str) -> Object:

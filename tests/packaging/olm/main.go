@@ -1,9 +1,12 @@
-// What operator-sdk and the catalogs' pipelines ask of a bundle: their own validators, one finding per line of JSON.
+// What operator-sdk and the catalogs' pipelines ask of a bundle: their own validators, one finding per line of JSON. What `opm validate`
+// checks of a file-based catalog: its first problem, or nothing.
 //
-//	olm FOLDER
+//	olm BUNDLE
+//	olm catalog FOLDER
 package main
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"os"
@@ -11,6 +14,7 @@ import (
 	"github.com/operator-framework/api/pkg/manifests"
 	"github.com/operator-framework/api/pkg/validation"
 	interfaces "github.com/operator-framework/api/pkg/validation/interfaces"
+	"github.com/operator-framework/operator-registry/alpha/declcfg"
 )
 
 // All but the one for architectures, which has docker pull the images.
@@ -29,7 +33,21 @@ var validators = interfaces.Validators{
 	validation.GoodPracticesValidator,
 }
 
+func catalog(folder string) {
+	found, err := declcfg.LoadFS(context.Background(), os.DirFS(folder))
+	if err == nil {
+		_, err = declcfg.ConvertToModel(*found)
+	}
+	if err != nil {
+		fmt.Println(err)
+	}
+}
+
 func main() {
+	if len(os.Args) == 3 && os.Args[1] == "catalog" {
+		catalog(os.Args[2])
+		return
+	}
 	bundle, err := manifests.GetBundleFromDir(os.Args[1])
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)

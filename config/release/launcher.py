@@ -1,0 +1,108 @@
+"""The start of the one-file command, mirrorstream-VERSION-linux-x86_64.pyz: unpacks what is in it once, and runs the commands.
+
+Python 3.6 must be able to read this text, so that an interpreter that does not fit is told so. Where `python3` does not fit,
+another one of the PATH is run instead. Compiled modules cannot be loaded from an archive: they are unpacked into
+`$XDG_CACHE_HOME/mirrorstream/commands` (default ~/.cache), for the running version only; where that cannot be written, into a
+temporary folder that is removed at the end.
+"""
+
+import os
+import platform
+import sys
+from pathlib import Path
+
+VERSIONS = ((3, 11),)
+"""Of Python, for which the archive has compiled modules: filled in by the build, as is what follows."""
+BUILD = ""
+AGAIN = "MIRRORSTREAM_ONEFILE_PYTHON"
+
+
+def unfit() -> str:
+    """Why this interpreter cannot run the commands; empty if it can."""
+    running = tuple(sys.version_info[:2])
+    if (sys.platform, platform.machine()) != ("linux", "x86_64") or platform.libc_ver()[0] != "glibc":
+        return "this file is for Linux on x86_64 with glibc; elsewhere `pip install` the wheel"
+    if sys.implementation.name != "cpython" or "t" in getattr(sys, "abiflags", "") or running not in VERSIONS:
+        listed = ", ".join(f"{major}.{minor}" for major, minor in VERSIONS)
+        name = f"{sys.implementation.name} {running[0]}.{running[1]}"
+        return f"needs CPython {listed} and found {name}, {sys.executable}; run it with another: python3.12 {sys.argv[0]}"
+    return ""
+
+
+def other() -> str:
+    """The path of an interpreter of a fitting version, or an empty text."""
+    for major, minor in reversed(VERSIONS):
+        for folder in os.environ.get("PATH", os.defpath).split(os.pathsep):
+            path = Path(folder) / f"python{major}.{minor}"
+            if os.access(str(path), os.X_OK):
+                return str(path)
+    return ""
+
+
+def unpacked(archive: str) -> Path:
+    """The folder with the modules of this Python version, unpacked now if it is not there."""
+    name = f"{BUILD}-cp{sys.version_info[0]}{sys.version_info[1]}"
+    base = os.environ.get("XDG_CACHE_HOME")
+    cache = (Path(base) if base else Path.home() / ".cache") / "mirrorstream" / "commands"
+    if (cache / name).is_dir():
+        return cache / name
+    import shutil  # noqa: PLC0415  the first run only
+    import tempfile  # noqa: PLC0415  the first run only
+
+    try:
+        cache.mkdir(0o700, parents=True, exist_ok=True)
+        made = Path(tempfile.mkdtemp(prefix=f"{name}.", dir=str(cache)))
+    except OSError:
+        import atexit  # noqa: PLC0415  where nothing can be kept
+
+        made = Path(tempfile.mkdtemp(prefix="mirrorstream."))
+        atexit.register(shutil.rmtree, str(made), ignore_errors=True)
+        extract(archive, made)
+        return made
+    try:
+        extract(archive, made)
+        try:
+            made.rename(cache / name)
+        except OSError:
+            if not (cache / name).is_dir():  # else somebody was faster
+                raise
+    finally:
+        shutil.rmtree(str(made), ignore_errors=True)
+    return cache / name
+
+
+def extract(archive: str, folder: Path) -> None:
+    """Unpack the modules, without those that are compiled for other versions."""
+    import zipfile  # noqa: PLC0415  the first run only
+
+    own = f".cpython-{sys.version_info[0]}{sys.version_info[1]}-"
+    with zipfile.ZipFile(archive) as opened:
+        for name in opened.namelist():
+            if name.startswith("modules/") and (".cpython-" not in name or own in name):
+                path = folder.joinpath(*name.split("/")[1:])
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_bytes(opened.read(name))
+
+
+def main() -> None:
+    """Run the commands, or say what is in the way."""
+    reason = unfit()
+    if reason:
+        path = "" if AGAIN in os.environ else other()
+        if not path:
+            sys.exit(f"mirrorstream: {reason}")
+        os.environ[AGAIN] = path
+        os.execv(path, [path, *sys.argv])  # noqa: S606  an interpreter of the PATH, without a shell
+    os.environ.pop(AGAIN, None)
+    try:
+        folder = unpacked(sys.path[0])
+    except (OSError, RuntimeError) as error:  # RuntimeError: a user without a home
+        sys.exit(f"mirrorstream: cannot unpack {sys.argv[0]}: {error}")
+    sys.path[0] = str(folder)
+    from mirrorstream_cli.main import main as run  # noqa: PLC0415  it is in what was unpacked
+
+    sys.exit(run())
+
+
+if __name__ == "__main__":
+    main()

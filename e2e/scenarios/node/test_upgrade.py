@@ -1,0 +1,95 @@
+"""The release before, this one, and back, while pods are created and imports fail. `make soak` runs it: it builds an image."""
+
+import os
+from pathlib import Path
+
+import pytest
+from mirrorstream.runtime.settings import SettingsError, parse_settings
+
+from e2e.testbed.cluster import Namespace
+from e2e.testbed.node.earlier import Earlier, NoEarlierError, installed_images
+from e2e.testbed.node.product import NAMESPACE, Product, image_of_bed, overlay_of
+from e2e.testbed.programs.installed import Bed, Creating, mirrored, settled
+from e2e.testbed.programs.issuers import ServiceCA
+from e2e.testbed.streams import tag
+from e2e.testbed.support.kustomize import CONFIG, write_overlay
+from e2e.testbed.support.waiting import wait_for
+
+CONFIGURATION = Path("config") / "base" / "configuration" / "config.yaml"
+LACKING = 10
+"""Streams that no mirror has."""
+
+
+@pytest.fixture(scope="module")
+def earlier(tmp_path_factory: pytest.TempPathFactory) -> Earlier:
+    """The release before."""
+    if not os.environ.get("MIRRORSTREAM_SOAK"):
+        pytest.skip("builds the release before: MIRRORSTREAM_SOAK=1, as `make soak` sets it")
+    try:
+        return Earlier(tmp_path_factory.mktemp("earlier") / "checkout")
+    except NoEarlierError as error:
+        pytest.skip(str(error))
+
+
+def install(product: Product, digest: str) -> None:
+    """Apply it as an upgrade, and wait until its pods and no others run."""
+    product.apply()
+    for component in ("controller", "webhook"):
+        product.kubectl("-n", NAMESPACE, "rollout", "status", f"deployment/mirrorstream-{component}", "--timeout=90s")
+    wait_for("its pods and no others run", lambda: installed_images(product.pods(ending=True)) == {digest})
+
+
+@pytest.mark.timeout(1800)
+def test_upgrade_and_rollback(earlier: Earlier, bed: Bed, digest: str, user: Namespace, tmp_path: Path) -> None:
+    """No pod creation fails, no tag loses its image or an item of its history, and each version heals what is created under it."""
+    assert bed.node
+    before = earlier.push(bed.node.registry, Path(bed.node.authority), tmp_path / "push")
+    assert before != digest
+    of_before = write_overlay(
+        tmp_path / "before",
+        resources=[str(earlier.folder / "config" / "overlays" / "single-node")],
+        images=image_of_bed(bed.node, before),
+    )
+    old = Product(bed.kubectl, bed.plane.kubeconfig, of_before, tmp_path)
+    new = Product(bed.kubectl, bed.plane.kubeconfig, overlay_of(tmp_path / "now", "single-node", bed.node, digest), tmp_path)
+    with new:
+        old.install(ServiceCA(bed.client, tmp_path).issue)
+        source, target = mirrored(user)
+        settled(user, source, target)
+        for number in range(LACKING):
+            user.create(f"lacking-{number}", tag("v1", user.source(f"lacking-{number}:v1")))
+        creating = Creating(user, source)
+        history = user.get("app")["status"]["tags"]
+        for product, which, name in ((new, digest, "upgraded"), (old, before, "back")):
+            install(product, which)
+            wanted = user.put("good", f"{name}:v1")
+            user.create(name, tag("v1", user.source(f"{name}:v1")))
+            user.wait_healed(name, "v1", wanted)
+            assert user.get("app")["status"]["tags"] == history
+            settled(user, source, target)
+            assert "Traceback" not in product.log("controller") + product.log("webhook")
+        creating.stop()
+        # Without a webhook a pod would have kept what its user wrote.
+        assert set(creating.images) <= {source, target}
+        assert target in creating.images
+        print(f"{len(creating.made)} pods created, {creating.images.count(source)} of them unchanged; 0 failed")
+
+
+def test_both_take_each_others_configuration(earlier: Earlier) -> None:
+    """Or refuse it with a sentence that names the field."""
+    theirs = (earlier.folder / CONFIGURATION).read_text(encoding="utf-8")
+    ours = (CONFIG.parent / CONFIGURATION).read_text(encoding="utf-8")
+    said = [earlier.judge(ours)]
+    try:
+        parse_settings(theirs, "config.yaml")
+    except SettingsError as error:
+        said.append(str(error))
+    for sentence in filter(None, said):
+        assert sentence.startswith("config.yaml: ")
+        assert "\n" not in sentence
+
+
+def test_a_field_of_another_version_is_named() -> None:
+    """A configuration of a later release, say."""
+    with pytest.raises(SettingsError, match=r"^config\.yaml: controller\.fromTheFuture: "):
+        parse_settings("controller: {fromTheFuture: 1}\n", "config.yaml")
