@@ -72,8 +72,8 @@ class Block:
 
 
 def pages() -> list[Path]:
-    """The documents: README, CONTRIBUTING, SECURITY, the guide, and the test bed's page."""
-    outside = ("README.md", "CONTRIBUTING.md", "SECURITY.md", "e2e/README.md")
+    """The documents: README, CONTRIBUTING, SECURITY, RELEASING, the guide, and the test bed's page."""
+    outside = ("README.md", "CONTRIBUTING.md", "SECURITY.md", "RELEASING.md", "e2e/README.md")
     return [*(PROJECT / name for name in outside), *sorted((PROJECT / "docs").rglob("*.md"))]
 
 

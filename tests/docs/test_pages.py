@@ -12,8 +12,8 @@ from e2e.testbed.documents import PROJECT
 from tests.docs.conftest import built
 
 OUTSIDE = [
-    pytest.param(PROJECT / name, id=name)
-    for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md", "e2e/README.md")
+    pytest.param(PROJECT / f"{name}.md", id=name)
+    for name in ("README", "CONTRIBUTING", "CHANGELOG", "SECURITY", "RELEASING", "CODE_OF_CONDUCT", "e2e/README")
 ]
 
 

@@ -1,7 +1,13 @@
 """The workflows: actions are pinned by commit, jobs get few permissions, what they run exists, and `make lint` sees to it."""
 
+import hashlib
+import io
+import os
 import re
 import shutil
+import subprocess
+import tarfile
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +25,7 @@ FILES = [pytest.param(path, id=path.stem) for path in PATHS]
 PINNED = re.compile(r"uses: [\w-]+/[\w./-]+@[0-9a-f]{40} # v\d+\.\d+\.\d+")
 MAY_WRITE = {
     ("docs", "deploy"): {"pages", "id-token"},
+    ("release", "publish"): {"contents", "id-token", "attestations"},
     ("security", "scorecard"): {"security-events", "id-token"},
 }
 """The jobs that may change anything, and what."""
@@ -36,10 +43,11 @@ def runs(workflow: Object) -> list[str]:
 
 
 def test_there_is_one_for_each_purpose() -> None:
-    """Tests on every push, the site, security every week."""
+    """Tests on every push, the site, security every week, a release of a tag."""
     triggers = {path.stem: load(path)["on"] for path in PATHS}
-    assert triggers.keys() == {"docs", "security", "test"}
+    assert triggers.keys() == {"docs", "release", "security", "test"}
     assert triggers["test"] == {"push": "", "pull_request": ""}
+    assert triggers["release"] == {"push": {"tags": ["v*"]}}
     assert triggers["security"].keys() == {"push", "schedule"}
     assert {"make lint", "make test", "make e2e"} <= set(runs(load(GITHUB / "workflows" / "test.yml")))
 
@@ -85,6 +93,55 @@ def test_what_is_run_exists(path: Path) -> None:
     assert named <= targets
     for file in re.findall(r"-(?:file|path): (\S+/\S+)", text):
         assert (ROOT / file).is_file(), file
+
+
+def test_a_release_is_signed_and_what_was_built() -> None:
+    """The image and the sums, without a key; the image as it was built; nothing is published before somebody looked at it."""
+    job = load(GITHUB / "workflows" / "release.yml")["jobs"]["publish"]
+    script = "\n".join(runs({"jobs": {"publish": job}}))
+    for part in (
+        "--preserve-digests",
+        'cosign sign --yes "$IMAGE@$DIGEST"',
+        "cosign sign-blob --yes --bundle SHA256SUMS.sigstore.json dist/SHA256SUMS",
+        "--draft",
+    ):
+        assert part in script, part
+    assert job["environment"] == "release"
+    assert sum(step.get("uses", "").startswith("actions/attest@") for step in job["steps"]) == 2
+    page = (ROOT / "RELEASING.md").read_text(encoding="utf-8")
+    secrets = set(re.findall(r"secrets\.(\w+)", yaml.safe_dump(job)))
+    assert secrets
+    assert all(f"`{name}`" in page for name in secrets)
+
+
+@pytest.mark.parametrize(("change", "status"), [("", 0), ("x", 1)])
+def test_what_was_not_built_is_not_published(change: str, status: int, tmp_path: Path) -> None:
+    """The archive that arrives is checked against its sums before anything is signed."""
+    steps = load(GITHUB / "workflows" / "release.yml")["jobs"]["publish"]["steps"]
+    (script,) = [step["run"] for step in steps if step.get("name") == "What was built has arrived"]
+    content = b"a wheel"
+    with tarfile.open(tmp_path / "mirrorstream-1.2.3-dist.tar", "w") as archive:
+        for name, data in (
+            ("bundle/a.whl", content + change.encode()),
+            ("SHA256SUMS", f"{hashlib.sha256(content).hexdigest()}  bundle/a.whl\n".encode()),
+        ):
+            entry = tarfile.TarInfo(f"dist/{name}")
+            entry.size = len(data)
+            archive.addfile(entry, io.BytesIO(data))
+    environment = {**os.environ, "TAG": "v1.2.3"}
+    done = subprocess.run(["bash", "-e", "-c", script], cwd=tmp_path, env=environment, capture_output=True, check=False, timeout=60)
+    assert done.returncode == status
+
+
+def test_the_steps_of_a_release_write_every_place_of_the_version() -> None:
+    """What RELEASING.md changes says the version today."""
+    page = (ROOT / "RELEASING.md").read_text(encoding="utf-8")
+    version = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["version"]
+    changed = re.findall(r"^\$ sed -i 's/(.*)/(.*)/' (\S+)$", page, re.MULTILINE)
+    assert len(changed) == 2
+    for pattern, replacement, name in changed:
+        lines = re.findall(f"{pattern}", (ROOT / name).read_text(encoding="utf-8"), re.MULTILINE)
+        assert lines == [replacement.replace("0.2.0", version)], name
 
 
 def test_lint_checks_the_workflows() -> None:
@@ -152,3 +209,61 @@ def test_vulnerabilities_are_not_reported_as_issues() -> None:
     assert "https://github.com/mirrorstream/mirrorstream/security/advisories/new" in {
         link["url"] for link in config["contact_links"]
     }
+
+
+URL = re.compile(r"https://\S+")
+DATE = re.compile(r"20\d\d-\d\d-\d\d")
+REQUIRED = {
+    "header": {"last-reviewed", "last-updated", "schema-version", "url"},
+    "project": {"name", "administrators", "repositories", "vulnerability-reporting"},
+    "repository": {
+        "status",
+        "url",
+        "accepts-change-request",
+        "accepts-automated-change-request",
+        "core-team",
+        "license",
+        "security",
+    },
+}
+OPTIONAL = {
+    "header": {"comment", "project-si-source"},
+    "project": {"homepage", "roadmap", "funding", "documentation"},
+    "repository": {"bug-fixes-only", "no-third-party-packages", "documentation", "release"},
+}
+
+
+def test_security_insights_are_valid_and_true() -> None:
+    """Against version 2.0.0 of the specification: its fields, types and words. What it says of the project is so."""
+    document = yaml.safe_load((ROOT / "SECURITY-INSIGHTS.yml").read_text(encoding="utf-8"))
+    assert document.keys() == REQUIRED.keys()
+    for part, required in REQUIRED.items():
+        assert required <= document[part].keys() <= required | OPTIONAL[part], part
+    header, project, repository = document["header"], document["project"], document["repository"]
+    assert header["schema-version"] == "2.0.0"
+    assert DATE.fullmatch(header["last-updated"])
+    assert DATE.fullmatch(header["last-reviewed"])
+    assert isinstance(project["vulnerability-reporting"]["reports-accepted"], bool)
+    assert repository["status"] == "active"
+    assert all(person.keys() >= {"name", "primary"} for person in project["administrators"] + repository["core-team"])
+    assert all(entry.keys() == {"name", "url", "comment"} for entry in project["repositories"])
+    assert repository["license"]["expression"] == "Apache-2.0"
+    assert repository["security"]["assessments"]["self"]["comment"]
+    for tool in repository["security"]["tools"]:
+        assert tool["type"] in {"fuzzing", "container", "secret", "SCA", "SAST", "other"}
+        assert tool["integration"].keys() == {"adhoc", "ci", "release"}
+        assert tool.keys() >= {"name", "rulesets", "results"}
+    for link in _links(document):
+        assert URL.fullmatch(link), link
+        inside = re.match(r"https://github\.com/mirrorstream/mirrorstream/blob/main/([^#]+)", link)
+        assert not inside or (ROOT / inside[1]).is_file(), link
+        page = re.match(r"https://mirrorstream\.github\.io/mirrorstream/([\w-]+)/", link)
+        assert not page or (ROOT / "docs" / f"{page[1]}.md").is_file(), link
+
+
+def _links(value: Any) -> list[str]:
+    if isinstance(value, dict):
+        return [link for item in value.values() for link in _links(item)]
+    if isinstance(value, list):
+        return [link for item in value for link in _links(item)]
+    return [value] if isinstance(value, str) and "://" in value else []
