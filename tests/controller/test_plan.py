@@ -215,7 +215,7 @@ TIMED_OUT = f'Internal error occurred: {SOURCE}: Get "https://src.io/v2/": net/h
             {"registrySources": {"insecureRegistries": ["m.io"]}},
             {},
             "auto",
-            "src.io/team/app",
+            "m.io/x/team/app",
             id="insecure-for-the-cluster",
         ),
         pytest.param(

@@ -151,14 +151,15 @@ def recorded_name(
 
     It is what the rules say (`Resolution.recorded_name`), but for a source that timed out: the internal registry asks the source
     for every blob before the mirror, 10 s each, so with `auto` the mirror's own name is recorded where the registry and the nodes
-    can use it. `insecure` as for `evaluate`. Raises ReferenceError if `source` does not parse.
+    can use it. By the name of a mirror without TLS in insecureRegistries the registry cannot pull, but nodes can, and pods get
+    that digest at once. `insecure` as for `evaluate`. Raises ReferenceError if `source` does not parse.
     """
     mirror = parse_reference(candidate.reference)
     if (
         recorded_reference == "auto"
         and failure is not None
         and failure.kind in OF_SLOW_SOURCES
-        and not policy.registry_problem(mirror, insecure=insecure)
+        and not policy.registry_problem(mirror, insecure=insecure or policy.has_insecure_host(mirror))
         and policy.import_allowed(candidate.reference, insecure=insecure)
         # A node looks up the name in the pod's spec: it may allow the source's and reject the mirror's.
         and not policy.resolve(mirror).refusal
