@@ -54,8 +54,9 @@ def _others(report: StatusReport, limit: int) -> list[Line]:
         lines.append(line(Span(f"Pods may be unable to run the images of {many(len(names), 'tag')}", Style.WARNING)))
         lines += columns([(label("why"), shortened(text, TEXT_LENGTH)), (label("examples"), some(names))], 2)
     if scheduled := [tag for tag in report.tags if tag.fails_on_schedule]:
-        count = f"{many(len(scheduled), 'tag')} {'fails' if len(scheduled) == 1 else 'fail'} at each scheduled import"
-        lines.append(line(Span(count, Style.WARNING), ", and mirrorstream imports them each time"))
+        fails, them = ("fails", "it") if len(scheduled) == 1 else ("fail", "them")
+        count = f"{many(len(scheduled), 'tag')} {fails} at each scheduled import"
+        lines.append(line(Span(count, Style.WARNING), f", and mirrorstream imports {them} each time"))
         rows = [(label("examples"), some([tag.name for tag in scheduled])), *scheduled_helps(scheduled, hosted=report.hosted)]
         lines += columns(rows, 2)
     return lines

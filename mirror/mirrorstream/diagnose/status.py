@@ -323,7 +323,7 @@ def scheduled_helps(tags: Sequence[TagState], *, hosted: bool) -> list[tuple[Spa
     """What can be done about scheduled tags that only mirrorstream imports."""
     rows = []
     if not hosted:
-        rows.append((label("helps"), "`mirrorstream suggest` prints mirror sets with which the platform imports them itself"))
+        rows.append((label("helps"), "`mirrorstream suggest` prints mirror sets for the platform's own import"))
     if hint := skipping(tags):
         rows.append((label("helps" if hosted else "or"), hint))
         rows.append((label("alert"), "SamplesImagestreamImportFailing counts each of these failures, although they heal"))
