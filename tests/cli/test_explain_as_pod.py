@@ -132,6 +132,7 @@ class Answers:
 STREAMS = "/apis/image.openshift.io/v1/namespaces/{}/imagestreams"
 MIRROR_SETS = "/apis/config.openshift.io/v1/imagedigestmirrorsets"
 CONFIG = "/api/v1/namespaces/mirrorstream/configmaps/mirrorstream-config"
+NAMESPACE = "/api/v1/namespaces/team"
 ACCOUNT = "/api/v1/namespaces/team/serviceaccounts/default"
 REVIEWS = "/apis/authorization.k8s.io/v1/subjectaccessreviews"
 
@@ -144,7 +145,7 @@ def cluster(monkeypatch: pytest.MonkeyPatch, **answers: Any) -> None:
         "/apis/config.openshift.io/v1/images": {"items": [documents[1]]},
         STREAMS.format("openshift"): {"items": [documents[2]]},
         STREAMS.format("team"): {"items": []},
-        "/api/v1/namespaces/team": {"metadata": {}},
+        NAMESPACE: {"metadata": {}},
         ACCOUNT: {"imagePullSecrets": [{"name": "default-dockercfg-x7k2p"}]},
         CONFIG: {"data": {"config.yaml": ""}},
     }
@@ -188,6 +189,19 @@ def test_lists_are_read_to_their_last_page(monkeypatch: pytest.MonkeyPatch, caps
     streams = list(yaml.safe_load_all(objects()))[2:]
     cluster(monkeypatch, **{path: {"metadata": {"continue": "next"}, "items": []}, f"{path}?next": {"items": streams}})
     assert asked(capsys)[1]["pod"]["result"] == "rewritten"
+
+
+def test_the_namespaces_label_decides(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """It may opt out. Without the right to read it nobody can tell, and without the namespace there is no pod."""
+    cluster(monkeypatch, **{NAMESPACE: {"metadata": {"labels": {"mirrorstream.github.io/rewrite": "disabled"}}}})
+    assert asked(capsys)[1]["pod"]["result"] == "opted-out"
+    cluster(monkeypatch, **{NAMESPACE: 403})
+    status, document, error = asked(capsys)
+    assert (status, document) == (1, None)
+    assert "you may not get namespace team, whose label may opt out" in error
+    cluster(monkeypatch, **{NAMESPACE: 404})
+    status, document, error = asked(capsys)
+    assert (status, document, error.count("\n")) == (1, None, 1)
 
 
 def test_the_accounts_own_pull_secrets_decide(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

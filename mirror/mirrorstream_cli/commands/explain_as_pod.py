@@ -158,13 +158,11 @@ def _read(client: Client, resources: Iterable[tuple[str, str, str]], known: Know
 
 
 def _opted_out(client: Client, namespace: str, known: Known) -> bool:
-    """Whether the namespace's label keeps the API server from asking the webhook."""
+    """Whether the namespace's label keeps the API server from asking the webhook. Raises ClientError, also if there is none."""
     try:
         labels = client.get(f"/api/v1/namespaces/{namespace}")["metadata"].get("labels") or {}
     except ApiError as error:
-        if error.status not in (403, 404):
-            raise
-        known.notes.append(f"the namespace's labels cannot be read, so it may have opted out: {error.message}")
+        known.refuse(f"get namespace {namespace}, whose label may opt out", error)
         return False
     return bool(labels.get(REWRITE_LABEL) == DISABLED)
 
