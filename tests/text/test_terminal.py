@@ -26,10 +26,14 @@ def test_a_deep_column_goes_on_near_the_left() -> None:
     assert layout(columns(rows), width=44) == f"{'x' * 30}  some words\n    that go on and on\n"
 
 
-def test_references_stay_whole() -> None:
-    """They are to be copied."""
-    text = layout([line("from ", "registry.example.com/" + "a" * 80)], width=50)
-    assert text == "from\n    registry.example.com/" + "a" * 80 + "\n"
+def test_only_a_word_that_is_longer_than_a_line_is_broken() -> None:
+    """References are to be copied, and no line is wider than the terminal."""
+    whole = "registry.example.com/" + "a" * 25
+    assert layout([line("from ", whole)], width=50) == f"from\n    {whole}\n"
+    longer = "registry.example.com/" + "a" * 80
+    lines = layout([line("from ", longer)], width=50).splitlines()
+    assert "".join(text.strip() for text in lines[1:]) == longer
+    assert max(map(len, lines)) == 50
 
 
 def test_a_word_that_fits_further_left_goes_there() -> None:
