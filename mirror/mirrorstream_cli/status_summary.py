@@ -2,6 +2,7 @@
 
 from mirrorstream.diagnose.causes import IMAGESET, NO_RULE, Group, tag_groups
 from mirrorstream.diagnose.status import (
+    EXAMPLES,
     TITLES,
     StatusReport,
     headline,
@@ -53,12 +54,12 @@ def _others(report: StatusReport, limit: int) -> list[Line]:
     for text, names in list(warnings_of(report.tags).items())[:limit]:
         lines.append(line(Span(f"Pods may be unable to run the images of {many(len(names), 'tag')}", Style.WARNING)))
         lines += columns([(label("why"), shortened(text, TEXT_LENGTH)), (label("examples"), some(names))], 2)
-    if scheduled := [tag for tag in report.tags if tag.fails_on_schedule]:
+    if scheduled := [tag for tag in report.tags if tag.heals_on_schedule]:
         fails, them = ("fails", "it") if len(scheduled) == 1 else ("fail", "them")
         count = f"{many(len(scheduled), 'tag')} {fails} at each scheduled import"
         lines.append(line(Span(count, Style.WARNING), f", and mirrorstream imports {them} each time"))
-        rows = [(label("examples"), some([tag.name for tag in scheduled])), *scheduled_helps(scheduled, hosted=report.hosted)]
-        lines += columns(rows, 2)
+        helps = scheduled_helps(scheduled, hosted=report.hosted, named=EXAMPLES)
+        lines += columns([(label("examples"), some([tag.name for tag in scheduled])), *helps], 2)
     return lines
 
 

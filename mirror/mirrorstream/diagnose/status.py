@@ -115,7 +115,7 @@ def render_status(report: StatusReport, now: float) -> list[Text]:
         found = [tag for tag in report.tags if tag.state is state]
         if found:
             lines += [blank(), *_section(state, found, now)]
-    if scheduled := [tag for tag in report.tags if tag.fails_on_schedule]:
+    if scheduled := [tag for tag in report.tags if tag.heals_on_schedule]:
         lines += [blank(), *_scheduled(scheduled, hosted=report.hosted)]
     if warned := [tag for tag in report.tags if tag.warnings]:
         lines += [blank(), *_warned(warned)]
@@ -319,12 +319,12 @@ def _scheduled(tags: Sequence[TagState], *, hosted: bool) -> list[Text]:
     return [*lines, table([(tag.name,) for tag in tags], indent=2), *columns(scheduled_helps(tags, hosted=hosted), 4)]
 
 
-def scheduled_helps(tags: Sequence[TagState], *, hosted: bool) -> list[tuple[Span, str]]:
-    """What can be done about scheduled tags that only mirrorstream imports."""
+def scheduled_helps(tags: Sequence[TagState], *, hosted: bool, named: int | None = None) -> list[tuple[Span, str]]:
+    """What can be done about scheduled tags that only mirrorstream imports; it names at most `named` streams."""
     rows = []
     if not hosted:
         rows.append((label("helps"), "`mirrorstream suggest` prints mirror sets for the platform's own import"))
-    if hint := skipping(tags):
+    if hint := skipping(tags, named):
         rows.append((label("helps" if hosted else "or"), hint))
         rows.append((label("alert"), "SamplesImagestreamImportFailing counts each of these failures, although they heal"))
     return rows or [(label("helps"), f"nothing: {HOSTED}")]

@@ -108,12 +108,18 @@ def _present(objects: Iterable[Mapping[str, Any]], kind: str) -> list[Any]:
     return []
 
 
-def skipping(states: Iterable[TagState]) -> str:
-    """How the samples operator drops the streams of these tags, if nobody needs them; empty if none is a sample."""
+def skipping(states: Iterable[TagState], named: int | None = None) -> str:
+    """How the samples operator drops the streams of these tags, if nobody needs them; empty if none is a sample.
+
+    At most `named` streams are named; `suggest` names all.
+    """
     streams = sorted({state.stream for state in states if state.is_sample})
-    return (
-        f"add {', '.join(streams)} to spec.skippedImagestreams of configs.samples.operator.openshift.io cluster" if streams else ""
-    )
+    if not streams:
+        return ""
+    listed = ", ".join(streams[:named])
+    if named is not None and len(streams) > named:
+        listed += f" and {len(streams) - named} more (`mirrorstream suggest` names all)"
+    return f"add {listed} to spec.skippedImagestreams of configs.samples.operator.openshift.io cluster"
 
 
 def explanation(found: Suggestion) -> list[str]:

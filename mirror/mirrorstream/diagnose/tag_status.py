@@ -145,6 +145,11 @@ class TagState:
         return self.import_policy.scheduled and fails
 
     @property
+    def heals_on_schedule(self) -> bool:
+        """Whether mirrorstream imports it after each scheduled import that fails."""
+        return self.fails_on_schedule and self.state is State.HEALED
+
+    @property
     def item(self) -> Item:
         """The tag's newest item, as Images name it."""
         return self.digest, self.created

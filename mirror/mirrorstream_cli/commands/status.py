@@ -45,7 +45,7 @@ def run(args: argparse.Namespace, clock: Clock | None = None) -> int:
             reader.note(polled.note)
         tags = tuple(with_origins(report.tags, reader.origins(report.tags)))
         pods = read_hanging(reader, streams, tags)
-        hosted = any(tag.fails_on_schedule for tag in tags) and reader.is_hosted()
+        hosted = any(tag.heals_on_schedule for tag in tags) and reader.is_hosted()
     except ClientError as error:
         raise ConfigurationError(str(error)) from error
     report = dataclasses.replace(report, tags=tags, notes=tuple(reader.notes), pods=pods, hosted=hosted)

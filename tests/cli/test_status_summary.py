@@ -1,0 +1,55 @@
+"""The first screen of `status`: what it says of tags that are well, what it offers, and how long it may be."""
+
+import dataclasses
+
+import pytest
+from mirrorstream.diagnose.status import StatusReport
+from mirrorstream.diagnose.tag_status import State, TagState
+from mirrorstream.imagestream.model import ImportPolicy
+from mirrorstream.text.terminal import layout
+from mirrorstream_cli.commands.status import text_lines
+from mirrorstream_cli.groups import SCREEN
+from mirrorstream_cli.status_summary import render_summary
+
+from tests.cli.bad_day import RULES
+from tests.diagnose.builders import NOW
+
+SCHEDULED = TagState("openshift", "jenkins", "v1", State.HEALED, "src.io/a:v1", import_policy=ImportPolicy(scheduled=True))
+
+
+def report(*tags: TagState) -> StatusReport:
+    """All namespaces of a cluster with these tags."""
+    return StatusReport(None, len(tags), tags, RULES)
+
+
+def screen(*tags: TagState, width: int | None = None) -> str:
+    """What people read first."""
+    return layout(render_summary(report(*tags), NOW, width), width=width)
+
+
+@pytest.mark.parametrize("everything", [False, True])
+@pytest.mark.parametrize("state", [State.FAILING, State.HELD])
+def test_a_scheduled_tag_that_does_not_heal_is_not_told_as_healed(state: State, everything: bool) -> None:
+    """`suggest` has nothing for it, and nothing imports it each time."""
+    other = dataclasses.replace(SCHEDULED, stream="other", state=state)
+    alone = layout(text_lines(report(other), NOW, None, everything=everything))
+    assert "scheduled import" not in alone
+    assert "suggest" not in alone
+    both = layout(text_lines(report(other, SCHEDULED), NOW, None, everything=everything))
+    assert "`mirrorstream suggest` prints" in both
+    section = both[both.index("each scheduled import") : both.index("Mirror rules")]
+    assert "openshift/jenkins:v1" in section
+    assert "openshift/other" not in section
+
+
+def test_many_scheduled_samples_leave_room_for_what_fails() -> None:
+    """Three streams are named, and every group is there; `--all` names all streams."""
+    samples = [dataclasses.replace(SCHEDULED, stream=f"a-sample-{n:03}", is_sample=True) for n in range(200)]
+    failing = [TagState("web", f"s-{n}", "v1", State.OPTED_OUT, "src.io/b:v1", why=f"reason {n % 4}") for n in range(8)]
+    found = screen(*samples, *failing, width=80)
+    assert found.count("\n") <= SCREEN
+    assert found.count("2 opted-out: reason") == 4
+    plain = screen(*samples, *failing)
+    assert "add a-sample-000, a-sample-001, a-sample-002 and 197 more (`mirrorstream suggest` names all) to spec." in plain
+    whole = layout(text_lines(report(*samples), NOW, None, everything=True))
+    assert f"add {', '.join(tag.stream for tag in samples)} to spec.skippedImagestreams" in whole
