@@ -95,8 +95,10 @@ def _headline(report: CheckReport, where: str) -> Line:
             spans += [Span(f"{counts[fate]} {fate}", _TITLES[fate][1]), ", "]
     if len(spans) > 1:
         spans.append(f"{counts[Fate.SURVIVES]} survive" + ("s" if counts[Fate.SURVIVES] == 1 else ""))
-    else:
+    elif report.tags:
         spans.append(Span("every tag survives without its source", Style.GOOD))
+    else:
+        spans.append(Span("no tag was checked", Style.WARNING))
     return line(*spans, f"; {many(len(report.tags), 'tag')} in {many(report.streams, 'stream')}")
 
 

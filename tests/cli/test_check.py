@@ -282,7 +282,14 @@ def test_ctrl_c_tells_what_is_known_and_how_to_go_on(
     first = "zz" if "ns" in {one["namespace"] for one in document["tags"]} else "ns"
     said = f"stopped: {len(document['tags'])} of 101 tags were checked; `mirrorstream check -A --from {first}` goes on"
     assert said in document["notes"]
+    add(client, "pushed", {"name": "v1"}, namespace="ns")
     assert run("check", "-A", "--from", "zz", "-o", "json") == 0
-    assert {one["namespace"] for one in json.loads(capsys.readouterr().out)["tags"]} == {"zz"}
+    document = json.loads(capsys.readouterr().out)
+    assert {one["namespace"] for one in document["tags"]} == {"zz"}
+    assert (document["summary"]["streams"], document["summary"]["skipped"]["pushed"]) == (100, 0), "not those of ns"
+    assert run("check", "-A", "--from", "zzz") == 1
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert "--from zzz: no namespace from there on has an ImageStream\n" in captured.err
     assert run("check", "-n", "ns", "--from", "zz") == 1
     assert "--from names the first of several namespaces" in capsys.readouterr().err

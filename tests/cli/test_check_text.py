@@ -44,6 +44,11 @@ def test_the_text_tells_what_would_not_survive_and_why() -> None:
     assert text(asked(DIGEST)).startswith("Namespace ns: every tag survives without its source; 1 tag in 1 stream\n")
 
 
+def test_where_nothing_was_asked_for_nothing_is_said_to_survive() -> None:
+    """Pushed tags only, say."""
+    assert text().startswith("Namespace ns: no tag was checked; 0 tags in 1 stream\n")
+
+
 def test_many_tags_are_grouped_unless_all_are_asked_for() -> None:
     """A screen first."""
     tags = [asked(ABSENT, ABSENT)] * 21

@@ -31,7 +31,11 @@ def run(args: argparse.Namespace) -> int:
     client, namespace = connect(args)
     reader = Reader(client, None if args.file else namespace)
     try:
-        streams = _streams_of_files(reader, args.file, args.namespace or namespace or "") if args.file else _streams(reader)
+        streams = (
+            _streams_of_files(reader, args.file, args.namespace or namespace or "")
+            if args.file
+            else _streams(reader, args.from_namespace or "")
+        )
         view, configured = reader.controller_view()
         policy, _ = reader.rules(view)
         if policy is None:
@@ -44,7 +48,7 @@ def run(args: argparse.Namespace) -> int:
             checks = [dataclasses.replace(check, namespace=args.namespace or check.namespace) for check in checks]
             for name in sorted({args.namespace or stream.metadata.namespace for stream in streams}):
                 Reader(client, name, reader.notes).check_namespace()
-        checks = sorted((c for c in checks if c.namespace >= (args.from_namespace or "")), key=lambda check: check.namespace)
+        checks.sort(key=lambda check: check.namespace)
         with Progress() as progress:
             limiter = RateLimiter(reader.settings.controller.apiRequestsPerSecond * SHARE)
             asking = Asking(client, lambda count: progress.count(count, len(checks), "tags"), limiter)
@@ -92,11 +96,15 @@ def _where(args: argparse.Namespace, namespace: str | None) -> str:
     return f"Namespace {namespace}" if namespace else "All namespaces"
 
 
-def _streams(reader: Reader) -> list[ImageStream]:
+def _streams(reader: Reader, first: str) -> list[ImageStream]:
+    """The streams of the cluster, those of the namespace `first` and of all that come after it by name."""
     streams = reader.streams()
     if not streams:
         reader.check_namespace()
-    return streams
+    found = [stream for stream in streams if stream.metadata.namespace >= first]
+    if streams and not found:
+        raise ConfigurationError(f"--from {first}: no namespace from there on has an ImageStream")
+    return found
 
 
 def _streams_of_files(reader: Reader, files: Sequence[str], default: str) -> list[ImageStream]:
