@@ -1,5 +1,7 @@
 """What `status` shows first: one screen, whatever the cluster."""
 
+import dataclasses
+
 from mirrorstream.diagnose.causes import IMAGESET, NO_RULE, Group, tag_groups
 from mirrorstream.diagnose.status import (
     EXAMPLES,
@@ -16,7 +18,8 @@ from mirrorstream.diagnose.status import (
     some,
     warnings_of,
 )
-from mirrorstream.diagnose.tag_status import State
+from mirrorstream.diagnose.tag_status import State, TagState
+from mirrorstream.rules.references import parse_or_none
 from mirrorstream.text.sanitize import shortened
 from mirrorstream.text.terminal import Line, Span, Style, Text, blank, columns, line
 
@@ -51,9 +54,13 @@ def _summary(report: StatusReport, groups: list[Group], now: float, limit: int, 
 def _others(report: StatusReport, limit: int) -> list[Line]:
     """Tags that are well, and of which something is to be said all the same."""
     lines: list[Line] = []
-    for text, names in list(warnings_of(report.tags).items())[:limit]:
+    warnings = list(warnings_of(map(_without_repository, report.tags)).items())
+    for text, names in warnings[:limit]:
         lines.append(line(Span(f"Pods may be unable to run the images of {many(len(names), 'tag')}", Style.WARNING)))
         lines += columns([(label("why"), shortened(text, TEXT_LENGTH)), (label("examples"), some(names))], 2)
+    if rest := warnings[limit:]:
+        count = len({name for _, names in rest for name in names})
+        lines.append(line(Span(f"and {many(count, 'tag')} for {many(len(rest), 'more reason')}: --all lists all", Style.QUIET)))
     if scheduled := [tag for tag in report.tags if tag.heals_on_schedule]:
         fails, them = ("fails", "it") if len(scheduled) == 1 else ("fail", "them")
         count = f"{many(len(scheduled), 'tag')} {fails} at each scheduled import"
@@ -61,6 +68,14 @@ def _others(report: StatusReport, limit: int) -> list[Line]:
         helps = scheduled_helps(scheduled, hosted=report.hosted, named=EXAMPLES)
         lines += columns([(label("examples"), some([tag.name for tag in scheduled])), *helps], 2)
     return lines
+
+
+def _without_repository(tag: TagState) -> TagState:
+    """The tag with warnings that are the same for all repositories."""
+    image = parse_or_none(tag.image)
+    if not image:
+        return tag
+    return dataclasses.replace(tag, warnings=tuple(text.replace(image.name, "its repository") for text in tag.warnings))
 
 
 def _end(report: StatusReport, groups: list[Group], now: float) -> list[Text]:
@@ -76,12 +91,19 @@ def _end(report: StatusReport, groups: list[Group], now: float) -> list[Text]:
         rows.append(
             (f"mirrorstream status {scope} --all" if report.namespace else f"mirrorstream status -n {namespace}", "each tag")
         )
-        if any(group.cause.helps in (IMAGESET.format("missing"), NO_RULE[1]) for group in failing):
-            rows.append((f"mirrorstream missing {scope} -o imageset", "what the mirrors lack"))
+        rows += _lists(failing, f"mirrorstream missing {scope} -o imageset")
         rows.append((f"mirrorstream explain {first.name}", "all of one tag"))
     elif report.streams:
         rows.append((f"mirrorstream status {scope} --all", "each tag that is not just imported"))
     return [*lines, *columns(rows, 2)] if rows else []
+
+
+def _lists(failing: list[Group], command: str) -> list[tuple[str, str]]:
+    """The list for oc-mirror, if there is something in it: repositories without a tag are not, and not all is without more."""
+    if any(group.cause.helps == IMAGESET.format("missing") for group in failing):
+        return [(command, "what the mirrors lack")]
+    uncovered = (subject for group in failing if group.cause.helps == NO_RULE[1] for subject in group.subjects)
+    return [(f"{command} --unmirrored", "what no rule covers")] if any(":" in subject.name for subject in uncovered) else []
 
 
 def _sentence(report: StatusReport, failing: list[Group], now: float) -> Line:

@@ -3,6 +3,7 @@
 import dataclasses
 
 import pytest
+from mirrorstream.diagnose.missing import imageset, missing_images
 from mirrorstream.diagnose.status import StatusReport
 from mirrorstream.diagnose.tag_status import State, TagState
 from mirrorstream.imagestream.model import ImportPolicy
@@ -11,8 +12,8 @@ from mirrorstream_cli.commands.status import text_lines
 from mirrorstream_cli.groups import SCREEN
 from mirrorstream_cli.status_summary import render_summary
 
-from tests.cli.bad_day import RULES
-from tests.diagnose.builders import NOW
+from tests.cli.bad_day import RULES, status_report
+from tests.diagnose.builders import DIGEST, NOW
 
 SCHEDULED = TagState("openshift", "jenkins", "v1", State.HEALED, "src.io/a:v1", import_policy=ImportPolicy(scheduled=True))
 
@@ -53,3 +54,42 @@ def test_many_scheduled_samples_leave_room_for_what_fails() -> None:
     assert "add a-sample-000, a-sample-001, a-sample-002 and 197 more (`mirrorstream suggest` names all) to spec." in plain
     whole = layout(text_lines(report(*samples), NOW, None, everything=True))
     assert f"add {', '.join(tag.stream for tag in samples)} to spec.skippedImagestreams" in whole
+
+
+FAILS = TagState("web", "app", "v1", State.UNMIRRORED, "src.io/b:v1")
+LACKED = status_report("few").tags[0]
+
+
+@pytest.mark.parametrize(
+    ("tags", "offer"),
+    [
+        pytest.param([LACKED], "mirrorstream missing -A -o imageset  ", id="a-mirror-lacks-it"),
+        pytest.param([LACKED, FAILS], "mirrorstream missing -A -o imageset  ", id="one-and-the-other"),
+        pytest.param([FAILS], "mirrorstream missing -A -o imageset --unmirrored  ", id="no-rule"),
+        pytest.param([dataclasses.replace(LACKED, tag="")], "", id="a-whole-repository"),
+        pytest.param([dataclasses.replace(FAILS, tag="")], "", id="a-whole-repository-without-a-rule"),
+        pytest.param([dataclasses.replace(FAILS, state=State.OPTED_OUT, why="x")], "", id="opted-out"),
+    ],
+)
+def test_a_list_for_oc_mirror_is_offered_where_it_is_not_empty(tags: list[TagState], offer: str) -> None:
+    """With --unmirrored, where it is empty without."""
+    found = screen(*tags)
+    assert ("imageset" in found) == bool(offer)
+    assert offer in found
+    listed, _ = imageset(missing_images(tags), unmirrored="--unmirrored" in offer)
+    assert bool(listed["mirror"]) == bool(offer)
+
+
+def test_warnings_that_differ_in_the_repository_are_one_group() -> None:
+    """What is left out is counted."""
+    text = "the internal registry cannot pull from {}, which is insecure"
+    tags = [
+        dataclasses.replace(
+            SCHEDULED, stream=f"s-{n}", state=State.IMPORTED, image=f"h.io/r-{n}@{DIGEST}", warnings=(text.format(f"h.io/r-{n}"),)
+        )
+        for n in range(30)
+    ]
+    found = screen(*tags)
+    assert "images of 30 tags\n  why:          the internal registry cannot pull from its repository, which is insecure\n" in found
+    several = [dataclasses.replace(tag, warnings=(f"reason {n}",)) for n, tag in enumerate(tags)]
+    assert "and 22 tags for 22 more reasons: --all lists all\n" in screen(*several)

@@ -4,12 +4,13 @@ import dataclasses
 from typing import Any
 
 import pytest
-from mirrorstream.diagnose.causes import Cause, cause_of, tag_groups
+from mirrorstream.diagnose.causes import IMAGESET, REPOSITORY, Cause, cause_of, tag_groups
+from mirrorstream.diagnose.check import check_groups
 from mirrorstream.diagnose.tag_status import ControllerView, State, TagState, tag_states
 from mirrorstream.imagestream.outcomes import AttemptHistory, CandidateAnswer
 from mirrorstream.rules.policy import MirrorPolicy
 
-from tests.diagnose.builders import FIRST, IDMS, NOT_FOUND, POLICY, SECOND, attempt, failure, history, item, stream
+from tests.diagnose.builders import ABSENT, FIRST, IDMS, NOT_FOUND, POLICY, SECOND, asked, attempt, failure, history, item, stream
 
 EMPTY = MirrorPolicy.from_objects([])
 TAGS_ONLY = MirrorPolicy.from_objects([IDMS], tags_through_digest_mirrors=False)
@@ -47,6 +48,7 @@ def tried(*failures: str, result: str = "failed", **more: Any) -> AttemptHistory
         pytest.param(state(tried(candidates=PLAIN)), "failing", "m.io: TLS fails", "m.io", id="plain-http"),
         pytest.param(state(tried("new", "new")), "failing", "m.io does not serve it", "explain", id="a-class-of-a-later-version"),
         pytest.param(state(tried("not-found")), "failing", "n.io was not asked yet", "time", id="a-new-mirror"),
+        pytest.param(state(history(attempt("failed"))), "failing", "m.io, n.io were not asked yet", "time", id="two-new-mirrors"),
         pytest.param(state(), "failing", "no attempt is known", "controller runs", id="no-event"),
         pytest.param(state(tried("", result="imported")), "failing", "healed before", "time", id="fails-again"),
         pytest.param(state(tried("", result="not-recorded")), "failing", "refused to record", "explain", id="not-recorded"),
@@ -96,6 +98,14 @@ def test_tags_with_the_same_cause_are_one_group_the_largest_first() -> None:
         "examples": ["a/app:v0", "b/app:v1", "b/app:v2"],
     }
     assert second.cause.state == "unmirrored"
+
+
+def test_a_whole_repository_is_in_no_list_for_oc_mirror() -> None:
+    """Its tags are not known; `missing` leaves it out."""
+    one = state(tried("not-found", "not-found"))
+    assert cause_of(dataclasses.replace(one, tag="")).helps == REPOSITORY
+    assert check_groups([dataclasses.replace(asked(ABSENT, ABSENT), tag="")])[0].cause.helps == REPOSITORY
+    assert check_groups([asked(ABSENT, ABSENT)])[0].cause.helps == IMAGESET.format("check")
 
 
 def test_what_a_tenant_writes_is_short_and_harmless() -> None:

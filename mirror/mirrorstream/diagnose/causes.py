@@ -20,6 +20,8 @@ EXAMPLES = 3
 """How many tags of a group a document names."""
 IMAGESET = "mirror it: `mirrorstream {} -o imageset` lists all for oc-mirror"
 """What helps where a mirror lacks an image; `missing` and `check` write the list."""
+REPOSITORY = "mirror the whole repository: its tags are not known, so no list for oc-mirror has it"
+"""What helps where a mirror lacks a repository of which no tag is known."""
 EXPLAIN = "`mirrorstream explain NAMESPACE/STREAM:TAG` tells more"
 
 _ANSWERS: dict[str, tuple[str, str]] = {
@@ -129,6 +131,7 @@ def cause_of(tag: TagState) -> Cause:
             text, helps = _refused(tag)
         case _:
             text, helps = _failing(tag)
+            helps = REPOSITORY if not tag.tag and helps == IMAGESET.format("missing") else helps
     return as_cause(str(tag.state), text, helps)
 
 
@@ -150,7 +153,8 @@ def _failing(tag: TagState) -> tuple[str, str]:
         case AttemptResult.REFUSED | AttemptResult.HELD:
             return "it was not tried since its rules have changed", "time: mirrorstream retries"
     if unasked := sorted((counts or set()) - {a.reference for a in answers}):
-        return f"{_hosts(unasked)} was not asked yet", "time: mirrorstream retries"
+        were = "was" if len(set(map(_host, unasked))) == 1 else "were"
+        return f"{_hosts(unasked)} {were} not asked yet", "time: mirrorstream retries"
     return answers_cause(answers) if answers else ("no mirror is known to have been asked", EXPLAIN)
 
 

@@ -10,7 +10,17 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
-from mirrorstream.diagnose.causes import IMAGESET, NO_RULE, Group, Subject, answers_cause, as_cause, grouped, refusal_cause
+from mirrorstream.diagnose.causes import (
+    IMAGESET,
+    NO_RULE,
+    REPOSITORY,
+    Group,
+    Subject,
+    answers_cause,
+    as_cause,
+    grouped,
+    refusal_cause,
+)
 from mirrorstream.diagnose.missing import Absence, MissingImage, full_name, merged
 from mirrorstream.diagnose.tag_status import OBSERVES, ControllerView
 from mirrorstream.imagestream.dry_run import dry_run, image_request, repository_request
@@ -289,7 +299,9 @@ def _cause(check: TagCheck) -> tuple[str, str]:
         return check.why, "run `mirrorstream check` again, as somebody who may, or when it answers"
     if check.answers:
         text, helps = answers_cause(check.answers)
-        return text, IMAGESET.format("check") if helps == IMAGESET.format("missing") else helps
+        if helps == IMAGESET.format("missing"):
+            helps = REPOSITORY if check.tag == WHOLE_REPOSITORY else IMAGESET.format("check")
+        return text, helps
     if check.why == NO_RULE[0]:
         return NO_RULE[0], "a mirror set that covers the source"
     return refusal_cause(check.why)
