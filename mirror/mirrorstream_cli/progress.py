@@ -1,5 +1,6 @@
 """How far something is, for whoever waits: one line of stderr that is redrawn on a terminal, a line every ten seconds elsewhere."""
 
+import os
 import shutil
 import sys
 import time
@@ -22,7 +23,8 @@ class Progress:
     def __init__(self, *, now: Callable[[], float] = time.monotonic) -> None:
         self._now = now
         self._began = self._told = now()
-        self._terminal = sys.stderr.isatty()
+        self._terminal = sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
+        self._drawn = False
         self._text = ""
 
     def __enter__(self) -> Self:
@@ -33,8 +35,8 @@ class Progress:
         now = self._now()
         self._text = f"{one_line(text)}, {period(now - self._began)}"
         if self._terminal:
-            # One character more would begin another line, which is not redrawn.
-            sys.stderr.write(f"\r\x1b[K{shortened(self._text, max(shutil.get_terminal_size().columns - 1, 1))}")
+            sys.stderr.write(f"\r\x1b[K{shortened(self._text, self._room())}")
+            self._drawn = True
             sys.stderr.flush()
         elif now - self._told >= EVERY_SECONDS:
             self._told = now
@@ -43,14 +45,21 @@ class Progress:
     def count(self, done: int, total: int, what: str) -> None:
         """Tell how many are done, on a terminal with a bar: `[####----] 5 of 10 tags`."""
         full = BAR * done // total if total else BAR
-        self.show((f"[{'#' * full}{'-' * (BAR - full)}] " if self._terminal else "") + f"{done} of {total} {what}")
+        bar, text = f"[{'#' * full}{'-' * (BAR - full)}] ", f"{done} of {total} {what}"
+        passed = f", {period(self._now() - self._began)}"
+        self.show((bar if self._terminal and len(bar + text + passed) <= self._room() else "") + text)
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        if self._terminal:
+        if self._drawn:
             sys.stderr.write("\r\x1b[K")
             sys.stderr.flush()
         if kind is KeyboardInterrupt:
             self._print(f"stopped: {self._text}" if self._text else "stopped")
+
+    @staticmethod
+    def _room() -> int:
+        """The columns of a line: one character more would begin another line, which is not redrawn."""
+        return max(shutil.get_terminal_size().columns - 1, 1)
 
     @staticmethod
     def _print(text: str) -> None:

@@ -59,8 +59,8 @@ def _others(report: StatusReport, limit: int) -> list[Line]:
         lines.append(line(Span(f"Pods may be unable to run the images of {many(len(names), 'tag')}", Style.WARNING)))
         lines += columns([(label("why"), shortened(text, TEXT_LENGTH)), (label("examples"), some(names))], 2)
     if rest := warnings[limit:]:
-        count = len({name for _, names in rest for name in names})
-        lines.append(line(Span(f"and {many(count, 'tag')} for {many(len(rest), 'more reason')}: --all lists all", Style.QUIET)))
+        left = len({name for _, names in rest for name in names})
+        lines.append(line(Span(f"and {many(left, 'tag')} for {many(len(rest), 'more reason')}: --all lists all", Style.QUIET)))
     if scheduled := [tag for tag in report.tags if tag.heals_on_schedule]:
         fails, them = ("fails", "it") if len(scheduled) == 1 else ("fail", "them")
         count = f"{many(len(scheduled), 'tag')} {fails} at each scheduled import"

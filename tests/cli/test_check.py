@@ -1,5 +1,7 @@
 """`mirrorstream check`, from the command line to the exit status, on a simulated cluster."""
 
+import argparse
+import dataclasses
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -8,12 +10,13 @@ from typing import Any
 import pytest
 import yaml
 from mirrorstream.kube.client import Client
+from mirrorstream_cli.commands.check import stopped_note
 from mirrorstream_cli.progress import Progress
 
 from e2e.testbed.registries.registry import Registry
 from e2e.testbed.simulator.simulator import Simulator
 from tests.cli.simulated import STREAMS, Run, configure, cover, fail
-from tests.diagnose.builders import Object
+from tests.diagnose.builders import DIGEST, Object, asked
 
 IMAGE_CONFIG = "/apis/config.openshift.io/v1/images/cluster"
 
@@ -262,8 +265,24 @@ def test_a_file_that_cannot_be_checked_is_named(
     assert error in captured.err
 
 
+@pytest.mark.parametrize("answered", [[0], [1], [0, 1], [0, 2], []])
+def test_streams_of_one_name_may_be_stopped(answered: list[int]) -> None:
+    """Files may have the same stream for two namespaces, which -n makes one."""
+    checks = [asked(DIGEST), asked(DIGEST), dataclasses.replace(asked(DIGEST), namespace="zz")]
+    args = argparse.Namespace(all_namespaces=True, context="my admin", kubeconfig=None)
+    found = stopped_note(checks, [checks[index] for index in answered], args)
+    first = "zz" if answered == [0, 1] else "ns"
+    again = f"`mirrorstream check -A --from {first} --context 'my admin'` goes on"
+    assert found == f"stopped: {len(answered)} of 3 tags were checked; {again}"
+
+
 def test_ctrl_c_tells_what_is_known_and_how_to_go_on(
-    run: Run, client: Client, mirror: Registry, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    run: Run,
+    client: Client,
+    mirror: Registry,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """`--from` begins with the first namespace that is not finished, in the order of their names."""
     client.request("POST", "/api/v1/namespaces", body={"metadata": {"name": "zz"}})
@@ -280,8 +299,8 @@ def test_ctrl_c_tells_what_is_known_and_how_to_go_on(
     document = json.loads(capsys.readouterr().out)
     assert 1 <= len(document["tags"]) < 101
     first = "zz" if "ns" in {one["namespace"] for one in document["tags"]} else "ns"
-    said = f"stopped: {len(document['tags'])} of 101 tags were checked; `mirrorstream check -A --from {first}` goes on"
-    assert said in document["notes"]
+    again = f"`mirrorstream check -A --from {first} --kubeconfig {tmp_path / 'kubeconfig'}` goes on"
+    assert f"stopped: {len(document['tags'])} of 101 tags were checked; {again}" in document["notes"]
     add(client, "pushed", {"name": "v1"}, namespace="ns")
     assert run("check", "-A", "--from", "zz", "-o", "json") == 0
     document = json.loads(capsys.readouterr().out)

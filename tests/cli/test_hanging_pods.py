@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -213,9 +214,14 @@ def test_what_is_no_pod_of_a_local_tag(document: Object, more: Object) -> None:
     assert found(document, **more) == ()
 
 
+DOCS = Path(__file__).parents[2] / "docs"
+
+
 @pytest.mark.parametrize("reason", sorted(REASONS))
 def test_every_way_to_hang_counts(reason: str) -> None:
-    """Kubelet and CRI-O have different words."""
+    """Kubelet and CRI-O have different words; the guide names all of them."""
+    assert f"`{reason}`" in (DOCS / "cli.md").read_text(encoding="utf-8")
+    assert f"`{reason}`" in (DOCS / "how-it-decides.md").read_text(encoding="utf-8")
     assert [one.reason for one in found(pod(reason=reason))] == [reason]
 
 

@@ -8,10 +8,11 @@ from mirrorstream.diagnose.tag_status import State, TagState
 from mirrorstream_cli.progress import Healing, Progress
 
 
-def terminal(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let stderr be one, of 40 columns."""
+def terminal(monkeypatch: pytest.MonkeyPatch, columns: int = 40, kind: str = "xterm") -> None:
+    """Let stderr be one."""
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
-    monkeypatch.setenv("COLUMNS", "40")
+    monkeypatch.setenv("COLUMNS", str(columns))
+    monkeypatch.setenv("TERM", kind)
 
 
 def test_on_a_terminal_one_line_is_redrawn(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -25,18 +26,41 @@ def test_on_a_terminal_one_line_is_redrawn(capsys: pytest.CaptureFixture[str], m
 
 
 def test_a_terminal_gets_a_bar(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    """A log does not."""
-    terminal(monkeypatch)
+    """A log does not, and where there is too little room the numbers are what counts."""
+    terminal(monkeypatch, columns=80)
     with Progress(now=lambda: 0.0) as progress:
         progress.count(5, 10, "tags")
-    assert "[############------------] 5 of 10 tag" in capsys.readouterr().err
+    assert "[############------------] 5 of 10 tags, 0s" in capsys.readouterr().err
+    terminal(monkeypatch, columns=40)
+    with Progress(now=lambda: 0.0) as progress:
+        progress.count(5000, 10000, "tags")
+    assert capsys.readouterr().err == "\r\x1b[K5000 of 10000 tags, 0s\r\x1b[K"
+
+
+def test_a_terminal_that_cannot_erase_gets_lines(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a log does."""
+    terminal(monkeypatch, kind="dumb")
+    times = iter([0.0, 1.0, 2.0, 12.0, 12.0])
+    with Progress(now=lambda: next(times)) as progress:
+        progress.count(1, 10, "tags")
+        progress.count(5, 10, "tags")
+    assert capsys.readouterr().err == "mirrorstream: 5 of 10 tags, 12s\n"
+
+
+def test_what_was_not_drawn_is_not_erased(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """A command that is quick writes nothing."""
+    terminal(monkeypatch)
+    with Progress(now=lambda: 0.0):
+        pass
+    assert capsys.readouterr().err == ""
 
 
 def test_elsewhere_there_is_a_line_every_ten_seconds(capsys: pytest.CaptureFixture[str]) -> None:
     """Not at once: most of what is asked for is there sooner."""
-    times = iter([0.0, *(float(second) for second in range(1, 25))])
-    with Progress(now=lambda: next(times)) as progress:
+    time = [0.0]
+    with Progress(now=lambda: time[0]) as progress:
         for second in range(1, 25):
+            time[0] = float(second)
             progress.count(second, 271, "tags")
     assert capsys.readouterr().err == "mirrorstream: 10 of 271 tags, 10s\nmirrorstream: 20 of 271 tags, 20s\n"
 

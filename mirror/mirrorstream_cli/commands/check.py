@@ -2,6 +2,7 @@
 
 import argparse
 import dataclasses
+import shlex
 from collections import Counter
 from collections.abc import Sequence
 
@@ -57,7 +58,7 @@ def run(args: argparse.Namespace) -> int:
         raise ConfigurationError(str(error)) from error
     stopped = len(answered) < len(checks)
     if stopped:
-        reader.note(_stopped(checks, answered, args))
+        reader.note(stopped_note(checks, answered, args))
     if why := nobody_could_ask(answered, asking.refused):
         raise ConfigurationError(why)
     skipped: Counter[Skipped] = sum((skipped_tags(stream) for stream in streams), Counter())
@@ -82,12 +83,18 @@ def _refuse_useless(args: argparse.Namespace) -> None:
         raise ConfigurationError("--from names the first of several namespaces: it goes with -A")
 
 
-def _stopped(checks: Sequence[TagCheck], answered: Sequence[TagCheck], args: argparse.Namespace) -> str:
+def stopped_note(checks: Sequence[TagCheck], answered: Sequence[TagCheck], args: argparse.Namespace) -> str:
     """How far it got before Ctrl-C, and how to go on: with the first namespace of which a tag is missing."""
-    known = {check.name for check in answered}
-    missing = next(check.namespace for check in checks if check.name not in known)
-    again = f"; `mirrorstream check -A --from {missing}` goes on" if args.all_namespaces else ""
-    return f"stopped: {len(answered)} of {len(checks)} tags were checked{again}"
+    said = f"stopped: {len(answered)} of {len(checks)} tags were checked"
+    if not args.all_namespaces:
+        return said
+    # `answered` has the order of `checks`. Names do not tell them apart: files may have two streams of one name.
+    pairs = zip(checks, answered, strict=False)
+    position = next((index for index, (check, known) in enumerate(pairs) if check.name != known.name), len(answered))
+    command = ["mirrorstream", "check", "-A", "--from", checks[position].namespace]
+    for option, value in (("--context", args.context), ("--kubeconfig", args.kubeconfig)):
+        command += [option, value] if value else []
+    return f"{said}; `{shlex.join(command)}` goes on"
 
 
 def _where(args: argparse.Namespace, namespace: str | None) -> str:
