@@ -26,9 +26,8 @@ REWRITE_LABEL = "mirrorstream.github.io/rewrite"
 ORIGINALS_ANNOTATION = "mirrorstream.github.io/original-images"
 STATIC_ANNOTATION = "kubernetes.io/config.mirror"
 DISABLED = "disabled"
-REASONS = frozenset({"ErrImagePull", "ImageInspectError", "ImagePullBackOff", "RegistryUnavailable"})
-"""What the kubelet says of a container that waits for an image that could not be pulled, or, of a short name that CRI-O does
-not resolve, not even looked up (ImageInspectError). ErrImageNeverPull is no pull, and
+REASONS = frozenset({"ErrImagePull", "ImagePullBackOff", "RegistryUnavailable"})
+"""What the kubelet says of a container that waits for an image that could not be pulled. ErrImageNeverPull is no pull, and
 InvalidImageName no reference."""
 NOT_REPAIRED = "PendingPodNotRepaired"
 """The reason of the Event by which the webhook tells that it does not change a pod."""
