@@ -1,6 +1,7 @@
 """What `check` prints for people."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 from mirrorstream.diagnose.check import CheckReport, Fate, Skipped, TagCheck, check_groups
 from mirrorstream.diagnose.status import label, many, notes
@@ -60,7 +61,7 @@ def _summary(report: CheckReport, where: str, limit: int) -> list[Text]:
     if remarked := _remarked(report):
         lines += [blank(), line(Span(f"{many(len(remarked), 'tag')} with a remark: ", Style.WARNING), "`--all` lists them")]
         lines.append(table([(tag.name, tag.remark) for tag in remarked[:limit]], 2))
-    return [*lines, *_end(report, limit)]
+    return [*lines, *_end(replace(report, notes=tuple(shortened(note, WHY_WIDTH) for note in report.notes)), limit)]
 
 
 def _remarked(report: CheckReport) -> list[TagCheck]:

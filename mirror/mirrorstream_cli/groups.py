@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 
 from mirrorstream.diagnose.causes import EXAMPLES, Group
-from mirrorstream.diagnose.status import lasting, many
+from mirrorstream.diagnose.status import lasting, many, short
 from mirrorstream.text.terminal import Line, Span, Style, Text, blank, columns, layout, line
 
 SCREEN = 60
@@ -47,9 +47,9 @@ def _rows(group: Group, now: float | None, namespaces: bool) -> list[tuple[str |
     rows: list[tuple[str | Span, ...]] = [(_label("helps"), group.cause.helps)]
     oldest = group.oldest
     if oldest and now is not None:
-        rows.append((_label("oldest"), f"{oldest.name} {lasting(oldest.since, now)}"))
+        rows.append((_label("oldest"), f"{short(oldest.name)} {lasting(oldest.since, now)}"))
     if not (len(group.subjects) == 1 and oldest):
-        rows.append((_label("examples"), ", ".join(subject.name for subject in group.subjects[:EXAMPLES])))
+        rows.append((_label("examples"), ", ".join(short(subject.name) for subject in group.subjects[:EXAMPLES])))
     if namespaces:
         rows.append((_label("in"), _counts(group.namespaces)))
     return rows
@@ -61,7 +61,7 @@ def _label(text: str) -> Span:
 
 def _counts(namespaces: Mapping[str, int]) -> str:
     named = list(namespaces.items())
-    text = ", ".join(f"{name} {count}" for name, count in named[:NAMESPACES])
+    text = ", ".join(f"{short(name)} {count}" for name, count in named[:NAMESPACES])
     return text + (f" and {len(named) - NAMESPACES} more" if len(named) > NAMESPACES else "")
 
 

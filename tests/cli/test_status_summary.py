@@ -56,6 +56,22 @@ def test_many_scheduled_samples_leave_room_for_what_fails() -> None:
     assert f"add {', '.join(tag.stream for tag in samples)} to spec.skippedImagestreams" in whole
 
 
+@pytest.mark.parametrize("width", [80, 100, 160])
+def test_the_longest_names_fit_one_screen(width: int) -> None:
+    """A tenant chooses them."""
+    day = status_report("many")
+    names = {"namespace": "n" * 63, "stream": "s" * 103, "tag": "t" * 60}
+    tags = tuple(
+        dataclasses.replace(tag, namespace=f"{number % 4}{'n' * 62}", stream=f"{number:03}{'s' * 100}", tag="t" * 60)
+        for number, tag in enumerate(day.tags)
+    )
+    whole = f"{names['namespace']}/{names['stream']}:{names['tag']}"
+    pods = tuple(dataclasses.replace(pod, namespace=names["namespace"], pod=f"{pod.pod}{'p' * 50}", tag=whole) for pod in day.pods)
+    found = layout(render_summary(dataclasses.replace(day, tags=tags, pods=pods), NOW, width), width=width)
+    assert found.count("\n") <= SCREEN
+    assert max(map(len, found.splitlines())) <= width
+
+
 FAILS = TagState("web", "app", "v1", State.UNMIRRORED, "src.io/b:v1")
 LACKED = status_report("few").tags[0]
 

@@ -13,12 +13,13 @@ from mirrorstream.diagnose.tag_status import BROKEN, OBSERVES, State, TagState
 from mirrorstream.imagestream.messages import brief
 from mirrorstream.imagestream.outcomes import AttemptResult
 from mirrorstream.rules.policy import PolicyWarning
-from mirrorstream.text.sanitize import shortened
+from mirrorstream.text.sanitize import shortened, shortened_inside
 from mirrorstream.text.terminal import Line, Span, Style, Text, blank, columns, line, period, table
 
 DETAILED = 20
 """How many broken tags are described in full; if there are more, each gets one line."""
 EXAMPLES = 3
+NAME_LENGTH = 60
 """How many pods of a group are named."""
 MESSAGE_WIDTH = 200
 LABEL_WIDTH = len("followed by:")
@@ -297,7 +298,9 @@ def pod_lines(found: Sequence[HangingPod], limit: int | None = None) -> list[Lin
         names = list(dict.fromkeys(pod.name for pod in group))
         tags = list(dict.fromkeys(pod.tag for pod in group))
         first = group[0]
-        what = _WAITING[first.waits_for][len(names) > 1].format(tags[0] if len(tags) == 1 else many(len(tags), "tag"), first.why)
+        what = _WAITING[first.waits_for][len(names) > 1].format(
+            short(tags[0]) if len(tags) == 1 else many(len(tags), "tag"), first.why
+        )
         lines.append(line(Span(f"{many(len(names), 'pod')} ", Style.TITLE), what, indent=2))
         why = [] if first.waits_for is WaitsFor.IMPORT else [(label("why"), first.why)]
         lines += columns([(label("pods"), some(names)), *why, (label("helps"), first.helps)], 4)
@@ -307,9 +310,14 @@ def pod_lines(found: Sequence[HangingPod], limit: int | None = None) -> list[Lin
     return lines
 
 
+def short(name: str) -> str:
+    """A name that a tenant chose, for a text that has a screen's room for all."""
+    return shortened_inside(name, NAME_LENGTH)
+
+
 def some(names: Sequence[str]) -> str:
-    """A few names, and how many more there are."""
-    return ", ".join(names[:EXAMPLES]) + (f" and {len(names) - EXAMPLES} more" if len(names) > EXAMPLES else "")
+    """A few names, the long ones shortened, and how many more there are."""
+    return ", ".join(map(short, names[:EXAMPLES])) + (f" and {len(names) - EXAMPLES} more" if len(names) > EXAMPLES else "")
 
 
 def _scheduled(tags: Sequence[TagState], *, hosted: bool) -> list[Text]:
