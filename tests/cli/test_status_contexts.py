@@ -182,4 +182,47 @@ def test_a_defect_is_not_taken_for_an_answer() -> None:
         return item
 
     with pytest.raises(ConfigurationError, match="broken"):
-        list(at_once(work, [0, 1]))
+        list(at_once(work, [0, 1], late=lambda item: item))
+
+
+def test_who_does_not_answer_in_time_is_told_and_not_waited_for() -> None:
+    """A server may send a byte every few seconds for ever."""
+    over = threading.Event()
+
+    def work(item: str) -> str:
+        if item == "slow":
+            over.wait(60)
+        return f"{item} answers"
+
+    found = list(at_once(work, ["slow", "quick"], lambda item: f"{item} is late", seconds=1.0))
+    over.set()
+    assert found == ["quick answers", "slow is late"]
+
+
+class _Empty(http.server.BaseHTTPRequestHandler):
+    """Something that is no API server, a proxy say: 200 and nothing else."""
+
+    def do_GET(self) -> None:
+        """Answer."""
+        self.send_response(200)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    def log_message(self, *_: Any) -> None:
+        """Nothing."""
+
+
+def test_what_is_no_api_server_has_a_line(clusters: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """And the others have theirs."""
+    with _Server(("127.0.0.1", 0), _Empty) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        document = yaml.safe_load(clusters.read_text(encoding="utf-8"))
+        servers = {each["name"]: each["cluster"]["server"] for each in document["clusters"]}
+        path = kubeconfig(tmp_path / "more", {**servers, "empty": f"http://127.0.0.1:{server.server_port}"})
+        assert ask(path, "--contexts", "first,empty", "-o", "json") == 3
+        server.shutdown()
+    answer = json.loads(capsys.readouterr().out)
+    assert [cluster["context"] for cluster in answer["clusters"]] == ["first"]
+    (empty,) = answer["unreachable"]
+    assert empty["context"] == "empty"
+    assert "cannot be read" in empty["error"]

@@ -64,12 +64,16 @@ def test_a_line_for_each_cluster_the_worst_first() -> None:
     )
 
 
-def test_a_line_is_a_line_on_a_narrow_terminal() -> None:
-    """Fifty clusters fit fifty lines, whatever they answer."""
+def test_a_narrow_terminal_has_whole_numbers_and_contexts() -> None:
+    """Fifty clusters have fifty lines, and what is too wide for one goes on below; an error is shortened."""
     clusters = [cluster(f"cluster-{n}", DENIED, LACKED) for n in range(49)]
     shown = text(*clusters, UnaskedCluster("away", "x" * 500), width=80).splitlines()
     assert max(map(len, shown)) <= 80
-    assert len(shown) == 2 + 50 + 2
+    assert len(shown) <= 2 + 50 + 5 + 2
+    context = "default/api-paris-example-com:6443/kube:admin"
+    narrow = text(cluster(context, DENIED, LACKED), width=60)
+    assert context in narrow
+    assert "2 failing" in narrow
 
 
 @pytest.mark.parametrize(

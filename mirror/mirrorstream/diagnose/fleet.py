@@ -7,7 +7,8 @@ from typing import Any
 from mirrorstream.diagnose.causes import Group, tag_groups
 from mirrorstream.diagnose.status import TITLES, StatusReport, many, notes
 from mirrorstream.diagnose.tag_status import BROKEN, State
-from mirrorstream.text.terminal import Line, Span, Style, Text, blank, line, table
+from mirrorstream.text.sanitize import shortened
+from mirrorstream.text.terminal import Line, Span, Style, Text, blank, columns, line
 
 FAILING = 3
 """The exit status while something fails in one of the clusters."""
@@ -58,6 +59,8 @@ class UnaskedCluster:
 
 
 Answer = ClusterStatus | UnaskedCluster
+ERROR_LENGTH = 240
+"""Of an error in the text; JSON and YAML have all of it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,9 +113,11 @@ def render_fleet(report: FleetReport) -> list[Text]:
     failing = [cluster for cluster in report.asked if cluster.broken]
     others = [cluster for cluster in report.asked if not cluster.broken]
     unasked = [
-        (Span(cluster.context, Style.TITLE), Span("cannot be asked", Style.BAD), Span(cluster.error)) for cluster in report.unasked
+        (Span(each.context, Style.TITLE), Span("cannot be asked", Style.BAD), Span(shortened(each.error, ERROR_LENGTH)))
+        for each in report.unasked
     ]
-    lines.append(table([*map(_row, failing), *unasked, *map(_row, others)]))
+    # Not as a table, which shortens what is too wide: numbers and contexts stay whole.
+    lines += columns([*map(_row, failing), *unasked, *map(_row, others)], 0)
     if said := _notes(report.asked):
         lines += [blank(), *notes(said)]
     if failing:

@@ -2,8 +2,9 @@
 
 import argparse
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 from typing import TypeVar
 
 from mirrorstream.diagnose.fleet import Answer, FleetReport, UnaskedCluster, cluster_status, render_fleet
@@ -20,6 +21,8 @@ from mirrorstream_cli.pod_reader import read_hanging
 from mirrorstream_cli.progress import Progress
 from mirrorstream_cli.reader import USER_AGENT
 
+SECONDS = 60.0
+"""For all clusters, which are asked at the same time."""
 T = TypeVar("T")
 R = TypeVar("R")
 
@@ -32,7 +35,7 @@ def run(args: argparse.Namespace) -> int:
     contexts = _every_cluster(kubeconfig) if args.all_contexts else _known(kubeconfig, args.contexts)
     answers: list[Answer] = []
     with Progress() as progress:
-        for answer in at_once(lambda context: ask(kubeconfig, context, args.namespace), contexts):
+        for answer in at_once(lambda context: ask(kubeconfig, context, args.namespace), contexts, late):
             answers.append(answer)
             progress.count(len(answers), len(contexts), "clusters")
     report = FleetReport(args.namespace, tuple(sorted(answers, key=lambda answer: answer.context)))
@@ -70,26 +73,39 @@ def ask(kubeconfig: Kubeconfig, context: str, namespace: str | None) -> Answer:
         pods = read_hanging(reader, streams, tags)
     except (ClientError, ConfigurationError) as error:
         return UnaskedCluster(context, str(error))
+    except (AttributeError, LookupError, TypeError, ValueError) as error:  # something else than an API server answers
+        return UnaskedCluster(context, f"its answer cannot be read: {error}")
     return cluster_status(context, StatusReport(namespace, report.streams, tags, report.rules, tuple(reader.notes), pods))
 
 
-def at_once(work: Callable[[T], R], items: Sequence[T]) -> Iterator[R]:
-    """The results of `work` on each item, as they come; raises what it raises.
+def late(context: str) -> Answer:
+    """What is said of a cluster that was not asked in time."""
+    return UnaskedCluster(context, f"no answer within {SECONDS:.0f} s")
+
+
+def at_once(work: Callable[[T], R], items: Sequence[T], late: Callable[[T], R], *, seconds: float = SECONDS) -> Iterator[R]:
+    """The results of `work` on each item, as they come, and of `late` for what takes longer; raises what `work` raises.
 
     A thread for each, of which none keeps the program from ending, as an executor's would: one cluster may not answer for long.
     """
-    done: SimpleQueue[tuple[R, None] | tuple[None, BaseException]] = SimpleQueue()
+    done: SimpleQueue[tuple[T, R, None] | tuple[T, None, BaseException]] = SimpleQueue()
 
     def serve(item: T) -> None:
         try:
-            done.put((work(item), None))
+            done.put((item, work(item), None))
         except BaseException as error:  # noqa: BLE001  raised by whoever waits for the results
-            done.put((None, error))
+            done.put((item, None, error))
 
     for item in items:
         threading.Thread(target=serve, args=(item,), daemon=True).start()
-    for _ in items:
-        found = done.get()
-        if found[1] is not None:
-            raise found[1]
-        yield found[0]
+    end, missing = time.monotonic() + seconds, list(items)
+    while missing:
+        try:
+            found = done.get(timeout=max(0.0, end - time.monotonic()))
+        except Empty:
+            yield from map(late, missing)
+            return
+        if found[2] is not None:
+            raise found[2]
+        missing.remove(found[0])
+        yield found[1]
