@@ -7,6 +7,9 @@ from pathlib import Path
 
 from config.image.debian import ROOT
 
+PACKED = ("mirror", "controller", "webhook", "config")
+"""The folders of which everything gets into the wheel, the source archive or the image."""
+
 
 class ReleaseError(Exception):
     """A release cannot be made; the text says why, in a way that can be shown to people."""
@@ -14,7 +17,7 @@ class ReleaseError(Exception):
 
 @dataclass(frozen=True)
 class Commit:
-    """The commit that is checked out; `epoch` is its time in seconds, `dirty` names changed files that it does not have."""
+    """The commit that is checked out; `epoch` is its time in seconds, `dirty` names files that it lacks or has otherwise."""
 
     revision: str
     epoch: int
@@ -34,8 +37,23 @@ class Commit:
 def checked_out(root: Path = ROOT) -> Commit:
     """The commit of a checkout. Raises ReleaseError where there is none."""
     revision, epoch = _git(root, "log", "-1", "--format=%H %ct").split()
-    changed = _git(root, "status", "--porcelain", "--no-renames").splitlines()
-    return Commit(revision, int(epoch), tuple(line[3:] for line in changed))
+    changed = [entry[3:] for entry in _names(root, "status", "--porcelain", "--no-renames", "--untracked-files=no", "-z")]
+    return Commit(revision, int(epoch), tuple(sorted({*changed, *_untracked(root)})))
+
+
+def _untracked(root: Path) -> list[str]:
+    """Files in no commit, whatever the user's settings of git are.
+
+    Where files are packed, .gitignore does not count either: the Containerfile copies whole folders without compiled modules.
+    """
+    own = root / ".gitignore"
+    outside = _names(root, "ls-files", "-z", "--others", *([f"--exclude-from={own}"] if own.exists() else []))
+    packed = _names(root, "ls-files", "-z", "--others", "--", *PACKED)
+    return [name for name in (*outside, *packed) if "__pycache__" not in name.split("/")]
+
+
+def _names(root: Path, *arguments: str) -> list[str]:
+    return [name for name in _git(root, *arguments).split("\0") if name]
 
 
 def _git(root: Path, *arguments: str) -> str:

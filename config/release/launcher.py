@@ -30,11 +30,20 @@ def unfit() -> str:
 
 
 def other() -> str:
-    """The path of an interpreter of a fitting version, or an empty text."""
+    """The path of an interpreter of a fitting version that runs, or an empty text. A version manager has names that do not run."""
+    import subprocess  # noqa: PLC0415  rarely needed
+
     for major, minor in reversed(VERSIONS):
         for folder in os.environ.get("PATH", os.defpath).split(os.pathsep):
             path = Path(folder) / f"python{major}.{minor}"
-            if os.access(str(path), os.X_OK):
+            if not os.access(str(path), os.X_OK):
+                continue
+            with open(os.devnull, "r+b") as nothing:  # noqa: PTH123  as Python 3.6 has it
+                try:
+                    status = subprocess.call([str(path), "-c", ""], stdin=nothing, stdout=nothing, stderr=nothing, timeout=20)  # noqa: S603  an interpreter of the PATH
+                except (OSError, subprocess.TimeoutExpired):
+                    continue
+            if status == 0:
                 return str(path)
     return ""
 
@@ -43,7 +52,10 @@ def unpacked(archive: str) -> Path:
     """The folder with the modules of this Python version, unpacked now if it is not there."""
     name = f"{BUILD}-cp{sys.version_info[0]}{sys.version_info[1]}"
     base = os.environ.get("XDG_CACHE_HOME")
-    cache = (Path(base) if base else Path.home() / ".cache") / "mirrorstream" / "commands"
+    try:
+        cache = (Path(base) if base else Path.home() / ".cache") / "mirrorstream" / "commands"
+    except RuntimeError:  # a user without a home: nothing can be kept
+        cache = Path(os.devnull) / "commands"
     if (cache / name).is_dir():
         return cache / name
     import shutil  # noqa: PLC0415  the first run only
@@ -96,7 +108,7 @@ def main() -> None:
     os.environ.pop(AGAIN, None)
     try:
         folder = unpacked(sys.path[0])
-    except (OSError, RuntimeError) as error:  # RuntimeError: a user without a home
+    except OSError as error:
         sys.exit(f"mirrorstream: cannot unpack {sys.argv[0]}: {error}")
     sys.path[0] = str(folder)
     from mirrorstream_cli.main import main as run  # noqa: PLC0415  it is in what was unpacked

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 import tarfile
+import tempfile
 import tomllib
 import venv
 import zipfile
@@ -188,7 +189,7 @@ def test_the_one_file_where_nothing_can_be_kept(dist: Path, tmp_path: Path, envi
 def test_an_interpreter_that_does_not_fit(
     attribute: str, value: Any, says: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """One sentence, if there is no other one on the PATH; else that one runs."""
+    """One sentence, if there is no other one on the PATH that runs; else that one runs."""
     monkeypatch.setattr(launcher, "VERSIONS", ((3, 11), (3, 12)))
     monkeypatch.setattr(sys, attribute, value)
     monkeypatch.setenv("PATH", str(tmp_path))
@@ -196,10 +197,31 @@ def test_an_interpreter_that_does_not_fit(
     monkeypatch.delenv(launcher.AGAIN)
     with pytest.raises(SystemExit, match=says):
         launcher.main()
-    (tmp_path / "python3.12").touch(0o755)
-    monkeypatch.setattr(os, "execv", lambda path, arguments: sys.exit(f"runs {path}"))
-    with pytest.raises(SystemExit, match=f"runs {tmp_path}/python3.12"):
+    (tmp_path / "python3.12").write_text("#!/bin/sh\nexit 127\n", encoding="utf-8")
+    (tmp_path / "python3.12").chmod(0o755)
+    with pytest.raises(SystemExit, match=says):
         launcher.main()
+    (tmp_path / "python3.11").write_text("#!/bin/sh\n", encoding="utf-8")
+    (tmp_path / "python3.11").chmod(0o755)
+    monkeypatch.setattr(os, "execv", lambda path, arguments: sys.exit(f"runs {path}"))
+    with pytest.raises(SystemExit, match=f"runs {tmp_path}/python3.11"):
+        launcher.main()
+
+
+def test_the_one_file_of_a_user_without_a_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As where nothing can be kept: it unpacks to a temporary folder."""
+
+    def nobody() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    with zipfile.ZipFile(tmp_path / "one.pyz", "w") as archive:
+        archive.writestr("modules/a.py", "")
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.setattr(Path, "home", nobody)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    folder = launcher.unpacked(str(tmp_path / "one.pyz"))
+    assert folder.parent == tmp_path
+    assert (folder / "a.py").exists()
 
 
 def test_wheels_that_differ_end_the_build(tmp_path: Path) -> None:
@@ -285,6 +307,31 @@ def test_the_commit(tmp_path: Path) -> None:
     (tmp_path / "new").touch()
     changed = checked_out(tmp_path)
     assert (changed.dirty, changed.name) == (("file", "new"), f"{found.revision}-dirty")
+
+
+def test_a_file_that_git_is_told_to_ignore(tmp_path: Path) -> None:
+    """It is packed with its folder, so it is named; what .gitignore names elsewhere, and compiled modules, are not."""
+    identity = ("-c", "user.name=a", "-c", "user.email=a@example.com", "-c", "commit.gpgsign=false")
+    (tmp_path / ".gitignore").write_text("dist/\n", encoding="utf-8")
+    settings = (("config", "status.showUntrackedFiles", "no"), ("config", "core.excludesFile", str(tmp_path / ".git" / "mine")))
+    for arguments in (("init", "--quiet"), *settings, ("add", "."), (*identity, "commit", "--quiet", "--message", "one")):
+        subprocess.run(["git", *arguments], cwd=tmp_path, check=True, timeout=60)
+    for name in (
+        "dist/a",
+        "mirror/a/__pycache__/a.pyc",
+        "mirror/a/untracked.py",
+        "mirror/a/dist/a.py",
+        "mirror/a/excluded.py",
+        "mirror/a/mine.py",
+        "mine",
+    ):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    (tmp_path / ".git" / "info").mkdir(exist_ok=True)
+    (tmp_path / ".git" / "info" / "exclude").write_text("excluded.py\n", encoding="utf-8")
+    (tmp_path / ".git" / "mine").write_text("mine*\n", encoding="utf-8")
+    expected = ("mine", "mirror/a/dist/a.py", "mirror/a/excluded.py", "mirror/a/mine.py", "mirror/a/untracked.py")
+    assert checked_out(tmp_path).dirty == expected
 
 
 def refused(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], path: Path, **variables: str) -> str:
