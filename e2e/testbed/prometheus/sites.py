@@ -1,6 +1,6 @@
 """Installations that a Prometheus scrapes: one that is well, and others with faults, each on a simulated cluster of its own.
 
-An installation is a namespace's name in the labels of what is scraped. `SITES` has a function for each, which starts its programs
+An installation is a namespace's name in the labels of what is scraped. `FAULTY` has a function for each, which starts its programs
 and gives back what is to happen once they are ready.
 """
 

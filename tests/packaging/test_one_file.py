@@ -1,0 +1,69 @@
+"""The commands as one file: which interpreter runs it, where it is unpacked, and what is put together in it."""
+
+import os
+import sys
+import tempfile
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from config.release import launcher, onefile
+from config.release.commit import ReleaseError
+
+
+@pytest.mark.parametrize(
+    ("attribute", "value", "says"),
+    [
+        pytest.param("version_info", (3, 9, 1), "needs CPython 3.11, 3.12 and found cpython 3.9, ", id="old"),
+        pytest.param("version_info", (3, 19, 0), "needs CPython 3.11, 3.12 and found cpython 3.19, ", id="new"),
+        pytest.param("abiflags", "t", "needs CPython 3.11, 3.12", id="free-threaded"),
+        pytest.param("platform", "darwin", "this file is for Linux on x86_64 with glibc", id="macos"),
+    ],
+)
+def test_an_interpreter_that_does_not_fit(
+    attribute: str, value: Any, says: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One sentence, if there is no other one on the PATH that runs; else that one runs."""
+    monkeypatch.setattr(launcher, "VERSIONS", ((3, 11), (3, 12)))
+    monkeypatch.setattr(sys, attribute, value)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setenv(launcher.AGAIN, "")
+    monkeypatch.delenv(launcher.AGAIN)
+    with pytest.raises(SystemExit, match=says):
+        launcher.main()
+    (tmp_path / "python3.12").write_text("#!/bin/sh\nexit 127\n", encoding="utf-8")
+    (tmp_path / "python3.12").chmod(0o755)
+    with pytest.raises(SystemExit, match=says):
+        launcher.main()
+    (tmp_path / "python3.11").write_text("#!/bin/sh\n", encoding="utf-8")
+    (tmp_path / "python3.11").chmod(0o755)
+    monkeypatch.setattr(os, "execv", lambda path, arguments: sys.exit(f"runs {path}"))
+    with pytest.raises(SystemExit, match=f"runs {tmp_path}/python3.11"):
+        launcher.main()
+
+
+def test_the_one_file_of_a_user_without_a_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As where nothing can be kept: it unpacks to a temporary folder."""
+
+    def nobody() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    with zipfile.ZipFile(tmp_path / "one.pyz", "w") as archive:
+        archive.writestr("modules/a.py", "")
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.setattr(Path, "home", nobody)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    folder = launcher.unpacked(str(tmp_path / "one.pyz"))
+    assert folder.parent == tmp_path
+    assert (folder / "a.py").exists()
+
+
+def test_wheels_that_differ_end_the_build(tmp_path: Path) -> None:
+    """One of two versions of a module would be missing for some Python."""
+    for name, text in (("a-1-cp311-cp311-linux_x86_64.whl", "one"), ("a-1-cp312-cp312-linux_x86_64.whl", "two")):
+        with zipfile.ZipFile(tmp_path / name, "w") as wheel:
+            wheel.writestr("a/b.py", text)
+    with pytest.raises(ReleaseError, match=r"a-1-cp312.*: a/b\.py differs"):
+        onefile.merged(list(tmp_path.glob("*.whl")))
