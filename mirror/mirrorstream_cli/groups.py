@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from mirrorstream.diagnose.causes import EXAMPLES, Group
 from mirrorstream.diagnose.status import lasting, many, short
+from mirrorstream.text.sanitize import listed
 from mirrorstream.text.terminal import Line, Span, Style, Text, blank, columns, layout, line
 
 SCREEN = 60
@@ -60,9 +61,7 @@ def _label(text: str) -> Span:
 
 
 def _counts(namespaces: Mapping[str, int]) -> str:
-    named = list(namespaces.items())
-    text = ", ".join(f"{short(name)} {count}" for name, count in named[:NAMESPACES])
-    return text + (f" and {len(named) - NAMESPACES} more" if len(named) > NAMESPACES else "")
+    return listed([f"{short(name)} {count}" for name, count in namespaces.items()], NAMESPACES)
 
 
 def cut(lines: Sequence[Line], limit: int) -> list[Line]:

@@ -1,4 +1,4 @@
-"""How far something is, for whoever waits: one line of stderr that is redrawn on a terminal, a line every ten seconds elsewhere."""
+"""Progress of a command on stderr: on a terminal one line that is redrawn, elsewhere a line every ten seconds."""
 
 import os
 import shutil
@@ -31,7 +31,7 @@ class Progress:
         return self
 
     def show(self, text: str) -> None:
-        """Tell it, with the time that has passed; where there is no terminal only now and then."""
+        """Show it, with the time that has passed; without a terminal at most every EVERY_SECONDS."""
         now = self._now()
         self._text = f"{one_line(text)}, {period(now - self._began)}"
         if self._terminal:

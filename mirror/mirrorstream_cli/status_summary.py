@@ -1,10 +1,11 @@
 """What `status` shows first: one screen, whatever the cluster."""
 
 import dataclasses
+from collections.abc import Sequence
 
-from mirrorstream.diagnose.causes import IMAGESET, NO_RULE, Group, tag_groups
+from mirrorstream.diagnose.causes import EXAMPLES, IMAGESET, NO_RULE, Group, tag_groups
+from mirrorstream.diagnose.hanging_pods import pod_groups
 from mirrorstream.diagnose.status import (
-    EXAMPLES,
     TITLES,
     StatusReport,
     headline,
@@ -33,41 +34,49 @@ POD_GROUPS = 3
 
 def render_summary(report: StatusReport, now: float, width: int | None) -> list[Text]:
     """Totals, groups by cause, what else is to be known, a sentence that sums up, and what tells more; at most a screen."""
-    groups = tag_groups(report.tags)
-    limits = ((limit, pods) for limit in range(MOST_GROUPS, 0, -1) for pods in range(POD_GROUPS, 0, -1))
-    return one_screen((_summary(report, groups, now, limit, pods) for limit, pods in limits), width)
+    groups, pods = tag_groups(report.tags), pod_groups(report.pods or ())
+    warned = list(warnings_of(_without_repository(tag) for tag in report.tags if tag.warnings).items())
+    scheduled = [tag for tag in report.tags if tag.heals_on_schedule]
+
+    def draft(limit: int, most_pods: int) -> list[Text]:
+        lines: list[Text] = [headline(report)]
+        lines += group_lines(groups, _STYLES, limit, now=now, namespaces=report.namespace is None)
+        lines += [blank(), *pod_lines(pods, most_pods)] if pods else []
+        if others := [*_warned(warned, limit), *_scheduled(scheduled, hosted=report.hosted)]:
+            lines += [blank(), *others]
+        return [*lines, *_rules(report, limit), *_end(report, groups, now)]
+
+    limits = ((limit, most_pods) for limit in range(MOST_GROUPS, 0, -1) for most_pods in range(POD_GROUPS, 0, -1))
+    return one_screen((draft(*each) for each in limits), width)
 
 
-def _summary(report: StatusReport, groups: list[Group], now: float, limit: int, pod_groups: int) -> list[Text]:
-    lines: list[Text] = [headline(report)]
-    lines += group_lines(groups, _STYLES, limit, now=now, namespaces=report.namespace is None)
-    if report.pods:
-        lines += [blank(), *pod_lines(report.pods, pod_groups)]
-    if others := _others(report, limit):
-        lines += [blank(), *others]
-    lines += [blank(), rules_headline(report.rules)]
+def _rules(report: StatusReport, limit: int) -> list[Text]:
     warnings = [line(Span(shortened(str(w), TEXT_LENGTH), Style.WARNING), indent=2) for w in report.rules.warnings]
-    lines += [*cut(warnings, limit), *cut(notes(shortened(note, TEXT_LENGTH) for note in report.notes), limit)]
-    return [*lines, *_end(report, groups, now)]
+    remarks = notes(shortened(note, TEXT_LENGTH) for note in report.notes)
+    return [blank(), rules_headline(report.rules), *cut(warnings, limit), *cut(remarks, limit)]
 
 
-def _others(report: StatusReport, limit: int) -> list[Line]:
-    """Tags that are well, and of which something is to be said all the same."""
+def _warned(warnings: Sequence[tuple[str, list[str]]], limit: int) -> list[Line]:
+    """Tags whose image pods may be unable to run, by the reason."""
     lines: list[Line] = []
-    warnings = list(warnings_of(map(_without_repository, report.tags)).items())
     for text, names in warnings[:limit]:
         lines.append(line(Span(f"Pods may be unable to run the images of {many(len(names), 'tag')}", Style.WARNING)))
         lines += columns([(label("why"), shortened(text, TEXT_LENGTH)), (label("examples"), some(names))], 2)
     if rest := warnings[limit:]:
         left = len({name for _, names in rest for name in names})
         lines.append(line(Span(f"and {many(left, 'tag')} for {many(len(rest), 'more reason')}: --all lists all", Style.QUIET)))
-    if scheduled := [tag for tag in report.tags if tag.heals_on_schedule]:
-        fails, them = ("fails", "it") if len(scheduled) == 1 else ("fail", "them")
-        count = f"{many(len(scheduled), 'tag')} {fails} at each scheduled import"
-        lines.append(line(Span(count, Style.WARNING), f", and mirrorstream imports {them} each time"))
-        helps = scheduled_helps(scheduled, hosted=report.hosted, named=EXAMPLES)
-        lines += columns([(label("examples"), some([tag.name for tag in scheduled])), *helps], 2)
     return lines
+
+
+def _scheduled(tags: Sequence[TagState], *, hosted: bool) -> list[Line]:
+    """Scheduled tags that only mirrorstream imports."""
+    if not tags:
+        return []
+    fails, them = ("fails", "it") if len(tags) == 1 else ("fail", "them")
+    count = f"{many(len(tags), 'tag')} {fails} at each scheduled import"
+    helps = scheduled_helps(tags, hosted=hosted, named=EXAMPLES)
+    rows = columns([(label("examples"), some([tag.name for tag in tags])), *helps], 2)
+    return [line(Span(count, Style.WARNING), f", and mirrorstream imports {them} each time"), *rows]
 
 
 def _without_repository(tag: TagState) -> TagState:

@@ -10,8 +10,9 @@ from typing import Any
 
 from mirrorstream.diagnose.tag_status import State, TagState
 from mirrorstream.imagestream.failures import FailureClass
+from mirrorstream.imagestream.model import WHOLE_REPOSITORY
 from mirrorstream.imagestream.outcomes import AttemptResult, CandidateAnswer
-from mirrorstream.text.sanitize import one_line, shortened
+from mirrorstream.text.sanitize import listed, one_line, shortened
 
 TEXT_LENGTH, HOST_LENGTH = 160, 60
 HOSTS = 3
@@ -25,7 +26,7 @@ REPOSITORY = "mirror the whole repository: its tags are not known, so no list fo
 EXPLAIN = "`mirrorstream explain NAMESPACE/STREAM:TAG` tells more"
 
 _ANSWERS: dict[str, tuple[str, str]] = {
-    FailureClass.NOT_FOUND: ("{} does not have it", IMAGESET.format("missing")),
+    FailureClass.NOT_FOUND: ("{} does not have it", IMAGESET),
     FailureClass.UNAUTHORIZED: ("{} denies it", "a pull secret for {}, of the cluster or the namespace"),
     FailureClass.DENIED: ("{} denies it", "a pull secret for {}, of the cluster or the namespace"),
     FailureClass.TLS: ("{}: certificate not trusted", "the CA of {} in additionalTrustedCA of the Image config"),
@@ -131,7 +132,6 @@ def cause_of(tag: TagState) -> Cause:
             text, helps = _refused(tag)
         case _:
             text, helps = _failing(tag)
-            helps = REPOSITORY if not tag.tag and helps == IMAGESET.format("missing") else helps
     return as_cause(str(tag.state), text, helps)
 
 
@@ -155,7 +155,7 @@ def _failing(tag: TagState) -> tuple[str, str]:
     if unasked := sorted((counts or set()) - {a.reference for a in answers}):
         were = "was" if len(set(map(_host, unasked))) == 1 else "were"
         return f"{_hosts(unasked)} {were} not asked yet", "time: mirrorstream retries"
-    return answers_cause(answers) if answers else ("no mirror is known to have been asked", EXPLAIN)
+    return answers_cause(answers, tag.tag, "missing") if answers else ("no mirror is known to have been asked", EXPLAIN)
 
 
 def as_cause(state: str, text: str, helps: str) -> Cause:
@@ -163,16 +163,19 @@ def as_cause(state: str, text: str, helps: str) -> Cause:
     return Cause(state, shortened(one_line(text), TEXT_LENGTH), shortened(one_line(helps), TEXT_LENGTH))
 
 
-def answers_cause(answers: Sequence[CandidateAnswer]) -> tuple[str, str]:
+def answers_cause(answers: Sequence[CandidateAnswer], tag: str, command: str) -> tuple[str, str]:
     """What mirrors that did not serve an image said, and what helps, of at least one answer.
 
-    The help is against what is not a plain no: such a mirror may well have the image.
+    The help is against what is not a plain no: such a mirror may well have the image. `command` writes the list of what all lack.
     """
-    said = list(dict.fromkeys((_answer_text(a), a.failure) for a in answers))
-    worst = next((a for a in answers if a.failure != FailureClass.NOT_FOUND), answers[0])
-    texts = list(dict.fromkeys(text for text, _ in said))
+    worst = next((a for a in answers if a.failure != FailureClass.NOT_FOUND), None)
+    texts = list(dict.fromkeys(map(_answer_text, answers)))
     more = [f"{len(texts) - HOSTS} more"] if len(texts) > HOSTS else []
-    return ", ".join(texts[:HOSTS] + more), _ANSWERS.get(worst.failure, _OTHER)[1].format(_host(worst.reference))
+    if worst:
+        helps = _ANSWERS.get(worst.failure, _OTHER)[1].format(_host(worst.reference))
+    else:
+        helps = REPOSITORY if tag == WHOLE_REPOSITORY else IMAGESET.format(command)
+    return ", ".join(texts[:HOSTS] + more), helps
 
 
 def _answer_text(answer: CandidateAnswer) -> str:
@@ -202,8 +205,7 @@ def refusal_cause(why: str) -> tuple[str, str]:
 
 
 def _hosts(references: Iterable[str]) -> str:
-    hosts = list(dict.fromkeys(map(_host, references)))
-    return ", ".join(hosts[:HOSTS]) + (f" and {len(hosts) - HOSTS} more" if len(hosts) > HOSTS else "")
+    return listed(list(dict.fromkeys(map(_host, references))), HOSTS)
 
 
 def _host(reference: str) -> str:

@@ -11,9 +11,7 @@ from enum import StrEnum
 from typing import Any
 
 from mirrorstream.diagnose.causes import (
-    IMAGESET,
     NO_RULE,
-    REPOSITORY,
     Group,
     Subject,
     answers_cause,
@@ -298,10 +296,7 @@ def _cause(check: TagCheck) -> tuple[str, str]:
     if check.unknown:
         return check.why, "run `mirrorstream check` again, as somebody who may, or when it answers"
     if check.answers:
-        text, helps = answers_cause(check.answers)
-        if helps == IMAGESET.format("missing"):
-            helps = REPOSITORY if check.tag == WHOLE_REPOSITORY else IMAGESET.format("check")
-        return text, helps
+        return answers_cause(check.answers, check.tag, "check")
     if check.why == NO_RULE[0]:
         return NO_RULE[0], "a mirror set that covers the source"
     return refusal_cause(check.why)

@@ -14,6 +14,7 @@ from mirrorstream.imagestream.messages import brief
 from mirrorstream.imagestream.model import WHOLE_REPOSITORY
 from mirrorstream.imagestream.outcomes import AttemptResult, CandidateAnswer
 from mirrorstream.rules.references import parse_or_none
+from mirrorstream.text.sanitize import listed
 from mirrorstream.text.terminal import Span, Style, Text, blank, line, table
 
 
@@ -146,8 +147,7 @@ def render_missing(images: Iterable[MissingImage], where: str) -> list[Text]:
 
 
 def _wanted_by(image: MissingImage) -> str:
-    more = f" and {len(image.tags) - 1} more" if len(image.tags) > 1 else ""
-    return f"for {image.tags[0]}{more}{', the whole repository' if image.repository else ''}"
+    return f"for {listed(image.tags, 1)}{', the whole repository' if image.repository else ''}"
 
 
 def imageset(images: Iterable[MissingImage], *, unmirrored: bool = False) -> tuple[dict[str, Any], str]:

@@ -6,21 +6,20 @@ from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any
 
-from mirrorstream.diagnose.causes import tag_groups
+from mirrorstream.diagnose.causes import EXAMPLES, tag_groups
 from mirrorstream.diagnose.hanging_pods import HangingPod, WaitsFor, pod_groups
 from mirrorstream.diagnose.suggest import HOSTED, skipping
 from mirrorstream.diagnose.tag_status import BROKEN, OBSERVES, State, TagState
 from mirrorstream.imagestream.messages import brief
 from mirrorstream.imagestream.outcomes import AttemptResult
 from mirrorstream.rules.policy import PolicyWarning
-from mirrorstream.text.sanitize import shortened, shortened_inside
+from mirrorstream.text.sanitize import listed, shortened, shortened_inside
 from mirrorstream.text.terminal import Line, Span, Style, Text, blank, columns, line, period, table
 
 DETAILED = 20
 """How many broken tags are described in full; if there are more, each gets one line."""
-EXAMPLES = 3
 NAME_LENGTH = 60
-"""How many pods of a group are named."""
+"""Of a name in a list of examples."""
 MESSAGE_WIDTH = 200
 LABEL_WIDTH = len("followed by:")
 
@@ -121,7 +120,7 @@ def render_status(report: StatusReport, now: float) -> list[Text]:
     if warned := [tag for tag in report.tags if tag.warnings]:
         lines += [blank(), *_warned(warned)]
     if report.pods:
-        lines += [blank(), *pod_lines(report.pods)]
+        lines += [blank(), *pod_lines(pod_groups(report.pods))]
     lines += [blank(), *_rules(report.rules)]
     return [*lines, *notes(report.notes)]
 
@@ -290,10 +289,9 @@ _WAITING = {
 """What one pod does, and several."""
 
 
-def pod_lines(found: Sequence[HangingPod], limit: int | None = None) -> list[Line]:
-    """Pods that hang, by what would help, in at most `limit` groups."""
+def pod_lines(groups: Sequence[Sequence[HangingPod]], limit: int | None = None) -> list[Line]:
+    """Pods that hang, by what would help (`pod_groups`), in at most `limit` groups."""
     lines = [line(Span("Pods that hang", Style.BAD), Span(" (on the image of a Local tag)", Style.QUIET))]
-    groups = pod_groups(found)
     for group in groups[:limit]:
         names = list(dict.fromkeys(pod.name for pod in group))
         tags = list(dict.fromkeys(pod.tag for pod in group))
@@ -317,7 +315,7 @@ def short(name: str) -> str:
 
 def some(names: Sequence[str]) -> str:
     """A few names, the long ones shortened, and how many more there are."""
-    return ", ".join(map(short, names[:EXAMPLES])) + (f" and {len(names) - EXAMPLES} more" if len(names) > EXAMPLES else "")
+    return listed([short(name) for name in names], EXAMPLES)
 
 
 def _scheduled(tags: Sequence[TagState], *, hosted: bool) -> list[Text]:

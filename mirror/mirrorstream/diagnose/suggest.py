@@ -17,6 +17,7 @@ from mirrorstream.rules.policy import MirrorPolicy
 from mirrorstream.rules.references import Reference, parse_exact, parse_or_none
 from mirrorstream.rules.resolution import Resolution
 from mirrorstream.rules.scopes import beyond_scope, lies_in, longest_match
+from mirrorstream.text.sanitize import listed
 
 NAME = "mirrorstream-scheduled-tags"
 """The name of the objects. What an object of this name has already stays in the suggestion: `oc apply` replaces its spec."""
@@ -116,10 +117,8 @@ def skipping(states: Iterable[TagState], named: int | None = None) -> str:
     streams = sorted({state.stream for state in states if state.is_sample})
     if not streams:
         return ""
-    listed = ", ".join(streams[:named])
-    if named is not None and len(streams) > named:
-        listed += f" and {len(streams) - named} more (`mirrorstream suggest` names all)"
-    return f"add {listed} to spec.skippedImagestreams of configs.samples.operator.openshift.io cluster"
+    more = " (`mirrorstream suggest` names all)" if named is not None and len(streams) > named else ""
+    return f"add {listed(streams, named)}{more} to spec.skippedImagestreams of configs.samples.operator.openshift.io cluster"
 
 
 def explanation(found: Suggestion) -> list[str]:

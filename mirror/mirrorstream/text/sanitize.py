@@ -1,6 +1,7 @@
 """Text from a cluster, made safe to show: a tenant may have written it."""
 
 import re
+from collections.abc import Sequence
 from typing import Any
 
 # Whole escape sequences go, not only their first byte: what follows it would read as nonsense.
@@ -38,6 +39,12 @@ def harmless(value: Any) -> Any:
 def shortened(text: str, limit: int) -> str:
     """`text` in at most `limit` characters."""
     return text if len(text) <= limit else text[: limit - 1] + "…"
+
+
+def listed(texts: Sequence[str], most: int | None) -> str:
+    """The first `most` of `texts`, all without a number, and how many more there are."""
+    rest = 0 if most is None else len(texts) - most
+    return ", ".join(texts[:most]) + (f" and {rest} more" if rest > 0 else "")
 
 
 def shortened_inside(text: str, limit: int) -> str:

@@ -43,12 +43,11 @@ def run(args: argparse.Namespace, clock: Clock | None = None) -> int:
         report, reader, streams = polled.found
         if polled.note:
             reader.note(polled.note)
-        tags = tuple(with_origins(report.tags, reader.origins(report.tags)))
-        pods = read_hanging(reader, streams, tags)
-        hosted = any(tag.heals_on_schedule for tag in tags) and reader.is_hosted()
+        report = with_details(report, reader, streams)
+        hosted = any(tag.heals_on_schedule for tag in report.tags) and reader.is_hosted()
     except ClientError as error:
         raise ConfigurationError(str(error)) from error
-    report = dataclasses.replace(report, tags=tags, notes=tuple(reader.notes), pods=pods, hosted=hosted)
+    report = dataclasses.replace(report, hosted=hosted, notes=tuple(reader.notes))
     if args.output == "text":
         print_lines(text_lines(report, clock.now(), terminal_width(), everything=args.all))
     else:
@@ -87,3 +86,10 @@ def read_report(client: Client, namespace: str | None) -> tuple[StatusReport, Re
     if not configured and any(tag.state in BROKEN for tag in tags):
         reader.note(DEFAULTS_NOTE)
     return StatusReport(namespace, len(streams), tags, rules), reader, streams
+
+
+def with_details(report: StatusReport, reader: Reader, streams: list[ImageStream]) -> StatusReport:
+    """The answer of `read_report` with what came through a mirror, the pods that hang, and the notes so far. Raises ClientError."""
+    tags = tuple(with_origins(report.tags, reader.origins(report.tags)))
+    pods = read_hanging(reader, streams, tags)
+    return dataclasses.replace(report, tags=tags, pods=pods, notes=tuple(reader.notes))

@@ -8,16 +8,13 @@ from queue import Empty, SimpleQueue
 from typing import TypeVar
 
 from mirrorstream.diagnose.fleet import Answer, FleetReport, UnaskedCluster, cluster_status, render_fleet
-from mirrorstream.diagnose.status import StatusReport
-from mirrorstream.diagnose.tag_status import with_origins
 from mirrorstream.kube.client import Client, ConfigurationError
 from mirrorstream.kube.credentials import find_kubeconfig
 from mirrorstream.kube.errors import ClientError
 from mirrorstream.kube.kubeconfig import Kubeconfig
 
-from mirrorstream_cli.commands.status import read_report
+from mirrorstream_cli.commands.status import read_report, with_details
 from mirrorstream_cli.output import print_document, print_lines
-from mirrorstream_cli.pod_reader import read_hanging
 from mirrorstream_cli.progress import Progress
 from mirrorstream_cli.reader import USER_AGENT
 
@@ -68,14 +65,12 @@ def ask(kubeconfig: Kubeconfig, context: str, namespace: str | None) -> Answer:
     """How one cluster stands, in a namespace or in all; or why that cannot be told."""
     try:
         client = Client(lambda: kubeconfig.load(context), user_agent=USER_AGENT)
-        report, reader, streams = read_report(client, namespace)
-        tags = tuple(with_origins(report.tags, reader.origins(report.tags)))
-        pods = read_hanging(reader, streams, tags)
+        report = with_details(*read_report(client, namespace))
     except (ClientError, ConfigurationError) as error:
         return UnaskedCluster(context, str(error))
     except (AttributeError, LookupError, TypeError, ValueError) as error:  # something else than an API server answers
         return UnaskedCluster(context, f"its answer cannot be read: {error}")
-    return cluster_status(context, StatusReport(namespace, report.streams, tags, report.rules, tuple(reader.notes), pods))
+    return cluster_status(context, report)
 
 
 def late(context: str) -> Answer:
@@ -93,7 +88,7 @@ def at_once(work: Callable[[T], R], items: Sequence[T], late: Callable[[T], R], 
     def serve(item: T) -> None:
         try:
             done.put((item, work(item), None))
-        except BaseException as error:  # noqa: BLE001  raised by whoever waits for the results
+        except BaseException as error:  # noqa: BLE001  the caller raises it
             done.put((item, None, error))
 
     for item in items:
