@@ -10,10 +10,10 @@ from typing import Any
 
 from mirrorstream.kube.client import ApiError, load_client
 
-from e2e.bench.bed import MIRROR_SETS, REGISTRY, TAGS
+from e2e.bench.bed import MIRROR_SETS, REGISTRY, SOURCE, TAGS
 from e2e.bench.figures import Figure, needs_go, percentile
 from e2e.bench.histograms import Histogram, read_histogram
-from e2e.bench.reviews import MIRROR_SET, SOURCE, streams
+from e2e.bench.reviews import MIRROR_SET, streams
 from e2e.testbed.backends import CONTROLPLANE, installed
 from e2e.testbed.controlplane.build import components
 from e2e.testbed.controlplane.plane import MASTERS, ControlPlane

@@ -42,8 +42,8 @@ from mirrorstream_webhook.index import Index
 from mirrorstream_webhook.metrics import ReviewMetrics
 from mirrorstream_webhook.review import Reviewer
 
-from e2e.bench.bed import population
-from e2e.bench.reviews import IMAGE_CONFIG, MIRROR_SET, SOURCE, reviews, streams
+from e2e.bench.bed import SOURCE, population
+from e2e.bench.reviews import IMAGE_CONFIG, MIRROR_SET, reviews, streams
 from e2e.bench.rules import mirror_sets
 
 FILE = Path(__file__).with_name("counts.json")

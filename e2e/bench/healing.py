@@ -13,7 +13,7 @@ from mirrorstream.imagestream.model import ImageStream
 from mirrorstream.kube.client import ApiUnreachable, Client, load_client
 from mirrorstream.runtime.settings import Settings as Configuration
 
-from e2e.bench.bed import NAMESPACES, Bed, cpu_seconds, failed, mirrored, name_of, namespace_of, spec_tag, whole
+from e2e.bench.bed import NAMESPACES, SOURCE, Bed, cpu_seconds, failed, mirrored, name_of, namespace_of, spec_tag, whole
 from e2e.bench.figures import Figure, needs_go, percentile
 from e2e.testbed.backends import CONTROLPLANE, installed
 from e2e.testbed.controlplane.build import components
@@ -35,7 +35,6 @@ AT_ONCE = 16
 PLATFORM_SHARE, START_SECONDS = 1.3, 1.5
 """A backlog takes at most so many times the time that the platform needs for the dry runs alone, and so long for the start."""
 BULK_STREAMS, BULK_TAGS = 500, 10
-SOURCE = "registry.example.com"
 UNLIMITED = 10_000
 """The highest limit of requests that the configuration takes; nothing reaches it here."""
 

@@ -16,9 +16,8 @@ from typing import Any
 from mirrorstream.kube.client import MERGE_PATCH, ApiError
 
 from e2e.bench.admission import IMAGE_API, SHARED, Bed, image_of, pod_body, reference
-from e2e.bench.bed import REGISTRY, TAGS, cpu_seconds, digest_of, resident
+from e2e.bench.bed import REGISTRY, SOURCE, TAGS, cpu_seconds, digest_of, resident
 from e2e.bench.figures import Figure, needs_go, percentile
-from e2e.bench.reviews import SOURCE
 from e2e.testbed import references_policy
 from e2e.testbed.roles import PULL, grant, group
 from e2e.testbed.support.waiting import wait_for

@@ -29,7 +29,7 @@ from mirrorstream_webhook.index import Index
 from mirrorstream_webhook.pods import pod_from
 from mirrorstream_webhook.server import Server
 
-from e2e.bench.bed import MIRROR_SETS, REGISTRY, TAGS, cpu_seconds, resident
+from e2e.bench.bed import MIRROR_SETS, REGISTRY, SOURCE, TAGS, cpu_seconds, resident
 from e2e.bench.figures import Figure, needs_go
 from e2e.testbed.load import Load, Outcome, program
 from e2e.testbed.programs.pod_credentials import PodWebhook, write_credentials
@@ -52,7 +52,6 @@ PAUSE_CONNECTIONS, EVERY = 4, 0.004
 """A steady stream, not as many as can be: a review that waits has waited for the rules, not for another review."""
 PAUSE_ROUNDS, CHANGES, APART = 4, 4, 0.6
 """Rounds of each kind in turns; a change every so many seconds, of which each is a new policy."""
-SOURCE = "registry.example.com"
 MIRROR_SET = {
     "kind": "ImageDigestMirrorSet",
     "metadata": {"name": "corp"},
