@@ -1,7 +1,7 @@
 """Draws the guide's pictures with Chromium: `python -m docs.pictures`, which `make docs` runs.
 
 A picture is drawn again only when the page that it is taken of has changed: `pictures.json` has the sums. Without Chromium
-the pictures stay as they are, and a line says so.
+the pictures stay as they are, and a message tells it.
 """
 
 import hashlib

@@ -1,7 +1,7 @@
 """`make lint`: actionlint and zizmor on .github/.
 
 actionlint is built once of the Go module beside this file; zizmor is locked like every Python package. Neither asks the network.
-Where one of them cannot be had, a line says so.
+If a tool is not available, a message names it.
 """
 
 import subprocess

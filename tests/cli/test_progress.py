@@ -1,4 +1,4 @@
-"""What whoever waits is told: on a terminal one line that is redrawn, elsewhere a line now and then."""
+"""Progress of a command: on a terminal one line that is redrawn, elsewhere a line every ten seconds."""
 
 import dataclasses
 import sys
@@ -16,7 +16,7 @@ def terminal(monkeypatch: pytest.MonkeyPatch, columns: int = 40, kind: str = "xt
 
 
 def test_on_a_terminal_one_line_is_redrawn(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    """It is gone in the end, and never so long that the terminal would begin another."""
+    """The line is erased at the end, and always fits the width of the terminal."""
     terminal(monkeypatch)
     times = iter([0.0, 12.0, 13.0])
     with Progress(now=lambda: next(times)) as progress:

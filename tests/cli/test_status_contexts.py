@@ -186,7 +186,7 @@ def test_a_defect_is_not_taken_for_an_answer() -> None:
 
 
 def test_who_does_not_answer_in_time_is_told_and_not_waited_for() -> None:
-    """A server may send a byte every few seconds for ever."""
+    """A server may never complete its response."""
     over = threading.Event()
 
     def work(item: str) -> str:

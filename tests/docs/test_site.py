@@ -99,7 +99,7 @@ def test_the_dashboard_is_drawn_as_it_is() -> None:
 def test_without_a_browser_pictures_stay(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """And a line says so; the pages are built all the same."""
+    """A message tells it, and the pages are built."""
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.setattr(pictures, "stale", lambda: ["dashboard.png"])
     before = (PROJECT / "docs" / "pictures" / "dashboard.png").read_bytes()

@@ -15,7 +15,7 @@ STEPS = 30
 
 
 class NoEarlierError(Exception):
-    """There is none: a shallow clone, or no clone; the text says so."""
+    """There is no earlier release: the clone is shallow, or this is no clone. The text gives the reason."""
 
 
 def earlier_revision() -> str:

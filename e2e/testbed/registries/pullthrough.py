@@ -1,7 +1,7 @@
 """What the internal registry finds for a stream's tag or digest, and where it fetches it: it stores nothing itself.
 
 It asks the mirrors that mirror sets name, and then what the tag's item names. It takes every mirror for insecure; the item's own
-registry only if the tag's import policy or the stream's annotation says so. The Image config's registrySources mean nothing to it.
+registry only if the tag's import policy or the stream's annotation allows it. It does not read registrySources of the Image config.
 """
 
 import threading
