@@ -13,7 +13,7 @@ from mirrorstream.kube.client import ApiError, load_client
 from config.image.debian import NEEDED, Labels, digest_of, image_archive
 from config.release.__main__ import release
 from config.release.commit import checked_out
-from config.release.render import INSTALL, install_file
+from config.release.render import IMAGE, INSTALL, install_file
 from e2e.testbed.controlplane.build import components
 from e2e.testbed.node.view import NodeView
 from e2e.testbed.support.kustomize import write_overlay
@@ -21,8 +21,6 @@ from e2e.testbed.support.waiting import wait_for
 
 Object = dict[str, Any]
 NAMESPACE = "mirrorstream"
-IMAGE = "quay.io/mirrorstream/mirrorstream"
-"""The name in config/base."""
 REPOSITORY = "mirrorstream/mirrorstream"
 HOOKS = "/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations"
 HOOK = f"{HOOKS}/mirrorstream"

@@ -15,8 +15,9 @@ from typing import Any
 
 from mirrorstream.kube.client import ApiError
 
+from config.release.render import IMAGE
 from e2e.testbed.documents import PROJECT, Block, not_shown
-from e2e.testbed.node.product import HOOK, IMAGE, REPOSITORY, SERVICE
+from e2e.testbed.node.product import HOOK, REPOSITORY, SERVICE
 from e2e.testbed.programs.installed import Bed
 from e2e.testbed.programs.issuers import ServiceCAOperator
 from e2e.testbed.roles import PULL, grant, group
