@@ -89,7 +89,8 @@ class TagPlan:
     import_mode: str = ""
     reference_policy: str = ""
     insecure: bool = False
-    """As in PlatformImport."""
+    pulled_insecurely: bool = False
+    """Both as in PlatformImport."""
     newest_image: str = ""
     """The image that the tag points to now, by digest; empty when there is none."""
     newest_reference: str = ""
@@ -158,6 +159,7 @@ def _plan_tag(
         import_mode=tag.import_policy.import_mode,
         reference_policy=tag.reference_policy.type,
         insecure=platform.insecure,
+        pulled_insecurely=platform.pulled_insecurely,
         newest_image=newest.image if newest else "",
         newest_reference=newest.docker_image_reference if newest else "",
         newest_created=(newest.created or "") if newest else "",

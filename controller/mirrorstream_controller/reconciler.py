@@ -308,5 +308,5 @@ class Reconciler:
             result.reference,
             reference_policy=plan.reference_policy,
             import_mode=plan.import_mode,
-            insecure=plan.insecure,
+            insecure=plan.pulled_insecurely,
         )

@@ -75,14 +75,23 @@ def test_a_refused_tag_keeps_no_other_from_being_recorded(refused: tuple[str, ..
     assert bed.settle() == len(refused)
 
 
-@pytest.mark.parametrize("insecure", [True, False])
-def test_the_event_warns_unless_the_stream_is_insecure(insecure: bool) -> None:
+@pytest.mark.parametrize(
+    ("annotation", "tag_policy", "warns"),
+    [
+        pytest.param("false", {}, True, id="neither"),
+        pytest.param("true", {}, False, id="the-stream"),
+        pytest.param("false", {"insecure": True}, False, id="the-tag"),
+        pytest.param("false", {"insecure": True, "importMode": "PreserveOriginal"}, True, id="the-tag-that-may-be-a-list"),
+    ],
+)
+def test_the_event_warns_unless_the_registry_pulls_insecurely(annotation: str, tag_policy: dict[str, Any], warns: bool) -> None:
     """The internal registry goes by the stream's annotation, too; so `status` says the same."""
     rules = {"imageTagMirrors": [{"source": "src.io", "mirrors": ["m.io/x"]}]}
     itms = {"kind": "ImageTagMirrorSet", "metadata": {"name": "t"}, "spec": rules}
     bed = Bed()
-    annotations = {"openshift.io/image.insecureRepository": str(insecure).lower()}
-    platform = storing(bed, stream({"conditions": [failure()]}, {"referencePolicy": {"type": "Local"}}, annotations))
+    annotations = {"openshift.io/image.insecureRepository": annotation}
+    tag = {"referencePolicy": {"type": "Local"}, "importPolicy": tag_policy}
+    platform = storing(bed, stream({"conditions": [failure()]}, tag, annotations))
     platform.digest = "sha256:" + "a" * 64
     config = {"kind": "Image", "metadata": {"name": "cluster"}, "spec": {"registrySources": {"insecureRegistries": ["m.io/x"]}}}
     bed.reconciler.on_policy(MirrorPolicy.from_objects([itms, config]))
@@ -90,7 +99,7 @@ def test_the_event_warns_unless_the_stream_is_insecure(insecure: bool) -> None:
     assert bed.settle() == 1
     ((reason, message, _),) = bed.events
     assert reason == "ImportedFromMirror"
-    assert ("insecure for nodes and imports only" in message) is not insecure
+    assert ("insecure for nodes and imports only" in message) is warns
 
 
 def test_tags_that_are_refused_together_wait_for_as_long_as_one() -> None:

@@ -297,6 +297,12 @@ def rules(mode: str = "", *insecure: str) -> MirrorPolicy:
         pytest.param(of_tag(BY_MIRROR), rules("", "m.io"), "importPolicy.insecure", id="the-whole-host"),
         pytest.param(of_tag(BY_MIRROR, importPolicy={"insecure": True}), rules("", "m.io/x"), "", id="the-tag-is-insecure"),
         pytest.param(
+            of_tag(BY_MIRROR, importPolicy={"insecure": True, "importMode": "PreserveOriginal"}),
+            rules("", "m.io/x"),
+            "annotation openshift.io/image.insecureRepository",
+            id="the-tag-is-insecure-and-may-be-a-list",
+        ),
+        pytest.param(
             of_tag(BY_MIRROR, annotations={"openshift.io/image.insecureRepository": "true"}), rules("", "m.io/x"), "", id="stream"
         ),
         pytest.param(of_tag(BY_MIRROR, referencePolicy={"type": "Source"}), rules("PreserveOriginal", "m.io/x"), "", id="source"),

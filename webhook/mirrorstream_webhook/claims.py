@@ -212,7 +212,7 @@ def _insecure(stream: ImageStream) -> Callable[[SpecTag, str], bool]:
     """
     if stream.is_insecure:
         return lambda tag, digest: True
-    allowed = {tag.name for tag in stream.spec_tags if tag.import_policy.insecure and tag.import_policy.is_legacy}
+    allowed = {tag.name for tag in stream.spec_tags if tag.import_policy.is_pulled_insecurely}
     if not allowed:
         return lambda tag, digest: False
     last: dict[str, tuple[str, str]] = {}

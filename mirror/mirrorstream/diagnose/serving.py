@@ -14,7 +14,7 @@ ONE_ARCHITECTURE = (
 def serving_warnings(
     policy: MirrorPolicy | None, image: str, *, reference_policy: str, import_mode: str, insecure: bool
 ) -> tuple[str, ...]:
-    """What is to be said of the image that a tag has, as it is recorded; `insecure` is the tag's import policy, or the stream's.
+    """What is to be said of the image that a tag has, as it is recorded; `insecure` is PlatformImport's `pulled_insecurely`.
 
     Nothing of a tag that is not Local, which nodes pull by its own reference. Without `policy`, which the asking user may not see,
     nothing that depends on it is said.

@@ -256,7 +256,7 @@ class _StreamView:
                 platform.newest.docker_image_reference if platform.newest and platform.newest.image else "",
                 reference_policy=tag.reference_policy.type,
                 import_mode=tag.import_policy.import_mode,
-                insecure=platform.insecure,
+                insecure=platform.pulled_insecurely,
             ),
         }
         if self.policy and tag.import_policy.scheduled and (reference := parse_or_none(source)):

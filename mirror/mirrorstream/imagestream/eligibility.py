@@ -37,8 +37,9 @@ class PlatformImport:
     the one before: the platform does not write the same failure twice, so a tag whose generation rises, and whose source answers as
     before, always looks as if its import were pending.
 
-    `insecure`: the platform's allow-list and its internal registry take the image's registries for insecure, by the tag's import
-    policy or the stream's annotation. `imported_insecurely`: its importer does, which goes by the policy alone.
+    Of the platform's parts, these take the image's registries for insecure: the allow-list if `insecure`, by the tag's import
+    policy or the stream's annotation; the importer if `imported_insecurely`, by the policy alone; the internal registry if
+    `pulled_insecurely`, by the annotation alone where the image may be a manifest list.
     """
 
     source: str
@@ -49,11 +50,12 @@ class PlatformImport:
     newest: TagEvent | None = None
     previous_failure: Failure | None = None
     imported_insecurely: bool = False
+    pulled_insecurely: bool = False
 
 
 def tag_import(stream: ImageStream, tag: SpecTag, status: StatusTag | None) -> PlatformImport:
     """How the import of an importable tag stands; while it is pending, an older failure counts for nothing."""
-    insecure = tag.import_policy.insecure or stream.is_insecure
+    imported_insecurely = tag.import_policy.insecure
     source = tag.from_.name if tag.from_ else ""
     condition, newest = (status.failure, status.newest) if status else (None, None)
     pending = is_pending(tag, status)
@@ -65,7 +67,17 @@ def tag_import(stream: ImageStream, tag: SpecTag, status: StatusTag | None) -> P
         elif any(mentions(part, spelling) for part in split_aggregate(condition.message) for spelling in spellings):
             # A message about another source tells nothing about this one.
             previous_failure = classify(condition.reason, condition.message, spellings)
-    return PlatformImport(source, pending, insecure, failure, condition, newest, previous_failure, tag.import_policy.insecure)
+    return PlatformImport(
+        source,
+        pending,
+        insecure=imported_insecurely or stream.is_insecure,
+        failure=failure,
+        condition=condition,
+        newest=newest,
+        previous_failure=previous_failure,
+        imported_insecurely=imported_insecurely,
+        pulled_insecurely=tag.import_policy.is_pulled_insecurely or stream.is_insecure,
+    )
 
 
 def repository_import(stream: ImageStream) -> PlatformImport | None:

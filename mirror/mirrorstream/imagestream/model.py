@@ -109,6 +109,14 @@ class ImportPolicy(_Projection, frozen=True, gc=False, rename="camel"):
         """Whether of a manifest list the image of one architecture is imported."""
         return is_legacy(self.import_mode)
 
+    @property
+    def is_pulled_insecurely(self) -> bool:
+        """Whether the internal registry fetches what the tag has without TLS, whatever the stream's annotation says.
+
+        The parts of a manifest list belong to no tag, so for them it asks the annotation alone (image-registry, `TagIsInsecure`).
+        """
+        return self.insecure and self.is_legacy
+
 
 class ReferencePolicy(_Projection, frozen=True, gc=False, rename="camel"):
     """Whether pods get the source's reference or the internal registry's."""
