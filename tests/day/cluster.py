@@ -25,9 +25,8 @@ SCHEDULED_SECONDS = 900
 BUILDS_KEPT = 3
 PASSING_KEPT = 3
 SETTLE_SECONDS = 300.0
-OURS = [
-    tracemalloc.Filter(True, f"*/{package}/*") for package in ("mirrorstream", "mirrorstream_controller", "mirrorstream_webhook")
-]
+OURS = {"mirrorstream", "mirrorstream_controller", "mirrorstream_webhook"}
+"""The packages whose memory is looked at."""
 OUTAGE = Failure(status=503)
 
 
@@ -204,8 +203,10 @@ class Cluster:
         found["threads"] = our_threads()
         found["descriptors"] = len(list(Path("/proc/self/fd").iterdir()))
         if tracemalloc.is_tracing():
-            statistics = tracemalloc.take_snapshot().filter_traces(OURS).statistics("filename")
-            found["KiB"] = sum(statistic.size for statistic in statistics) // 1024
+            # A filter would compare every block's file with every pattern, which takes half a minute in a large cluster.
+            files = tracemalloc.take_snapshot().statistics("filename")
+            ours = (file.size for file in files if not OURS.isdisjoint(Path(file.traceback[0].filename).parts))
+            found["KiB"] = sum(ours) // 1024
         return found
 
 
