@@ -266,7 +266,12 @@ def catalog(csv: Object) -> str:
             "description": spec["description"],
             "icon": {"base64data": icon["base64data"], "mediatype": icon["mediatype"]},
         },
-        {"schema": "olm.channel", "package": NAME, "name": CHANNEL, "entries": [{"name": name}]},
+        {
+            "schema": "olm.channel",
+            "package": NAME,
+            "name": CHANNEL,
+            "entries": [{"name": name, "skipRange": f"<{spec['version']}"}],
+        },
         {
             "schema": "olm.bundle",
             "package": NAME,

@@ -321,8 +321,14 @@ def test_opm_takes_the_catalog(csv: Object, tmp_path: Path) -> None:
     # What is wrong is found, or this would show nothing.
     assert "stable-v1" in olm.problem(text.replace("defaultChannel: stable-v0", "defaultChannel: stable-v1"), tmp_path / "channel")
     assert "not found in any channel" in olm.problem(
-        text.replace("- name: mirrorstream.v0", "- name: mirrorstream.v9"), tmp_path / "entry"
+        text.replace(f"- name: {csv['metadata']['name']}", "- name: mirrorstream.v99.0.0"), tmp_path / "entry"
     )
+
+
+def test_a_catalog_upgrades_every_older_version(csv: Object) -> None:
+    """It has no other version: the channel tells which installed ones this one replaces."""
+    _, channel, _ = yaml.safe_load_all(generate.catalog(csv))
+    assert channel["entries"] == [{"name": csv["metadata"]["name"], "skipRange": f"<{csv['spec']['version']}"}]
 
 
 def test_the_catalog_names_all_images(csv: Object) -> None:

@@ -7,7 +7,6 @@ import re
 import shutil
 import subprocess
 import tarfile
-import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -131,17 +130,6 @@ def test_what_was_not_built_is_not_published(change: str, status: int, tmp_path:
     environment = {**os.environ, "TAG": "v1.2.3"}
     done = subprocess.run(["bash", "-e", "-c", script], cwd=tmp_path, env=environment, capture_output=True, check=False, timeout=60)
     assert done.returncode == status
-
-
-def test_the_steps_of_a_release_write_every_place_of_the_version() -> None:
-    """What RELEASING.md changes says the version today."""
-    page = (ROOT / "RELEASING.md").read_text(encoding="utf-8")
-    version = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["version"]
-    changed = re.findall(r"^\$ sed -i 's/(.*)/(.*)/' (\S+)$", page, re.MULTILINE)
-    assert len(changed) == 2
-    for pattern, replacement, name in changed:
-        lines = re.findall(f"{pattern}", (ROOT / name).read_text(encoding="utf-8"), re.MULTILINE)
-        assert lines == [replacement.replace("0.2.0", version)], name
 
 
 def test_lint_checks_the_workflows() -> None:

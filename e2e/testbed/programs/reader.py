@@ -15,6 +15,7 @@ from typing import Any
 
 from mirrorstream.kube.client import ApiError
 
+from config.release import version
 from config.release.render import IMAGE
 from e2e.testbed.documents import PROJECT, Block, not_shown
 from e2e.testbed.node.product import HOOK, REPOSITORY, SERVICE
@@ -30,7 +31,7 @@ FAILURE = re.compile(r"^(error:|Error from server)", re.MULTILINE)
 PATIENCE_SECONDS = 20.0
 COMMAND_SECONDS = 150
 MIRROR_SETS = "/apis/config.openshift.io/v1/imagedigestmirrorsets"
-TAG = "newTag: 0.1.0"
+TAG = f"newTag: {version.current()}"
 """How config/base names the image that a checkout builds."""
 IN_THE_MIRROR = {
     "redhat/ocp-tools-4/jenkins-rhel8": ("v4.13.0-1686682222", "v4.13.0"),
