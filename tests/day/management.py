@@ -1,5 +1,6 @@
 """A management cluster: a stream of catalogs in the namespace of every hosted cluster, and applications of its own."""
 
+import sys
 from pathlib import Path
 
 import pytest
@@ -7,6 +8,7 @@ import pytest
 from e2e.testbed.controllers.hosted_catalogs import CATALOGS, STREAM, HostedCatalogs
 from e2e.testbed.support.waiting import wait_for
 from tests.day.cluster import IMAGES, Cluster, Object, is_ours
+from tests.day.programs import Sizes
 
 VERSION = "v4.20"
 
@@ -60,6 +62,11 @@ class ManagementCluster(Cluster):
         """Wait until the controller has made so many requests since they were asked for last."""
         log = self.simulator.server.requests
         wait_for(f"{count} requests", lambda: sum(is_ours(request) for request in list(log)) >= count, step=0.05)
+
+    def sizes(self) -> Sizes:
+        """Also the blocks of memory of the whole process: tracing each would make a day of so many requests last for hours."""
+        found = super().sizes()
+        return {**found, "blocks": sys.getallocatedblocks()}
 
     def catalogs(self) -> dict[tuple[str, str], list[Object]]:
         """The history of every catalog, by namespace and tag."""
