@@ -3,18 +3,22 @@
 Python 3.6 must be able to read this text, so that an interpreter that does not fit is told so. Where `python3` does not fit,
 another one of the PATH is run instead. Compiled modules cannot be loaded from an archive: they are unpacked into
 `$XDG_CACHE_HOME/mirrorstream/commands` (default ~/.cache), for the running version only; where that cannot be written, into a
-temporary folder that is removed at the end.
+temporary folder that is removed at the end. Whoever unpacks a version removes those that nobody has used for a day.
 """
 
+import contextlib
 import os
 import platform
 import sys
+import time
 from pathlib import Path
 
 VERSIONS = ((3, 11),)
 """Of Python, for which the archive has compiled modules: filled in by the build, as is what follows."""
 BUILD = ""
 AGAIN = "MIRRORSTREAM_ONEFILE_PYTHON"
+UNUSED_SECONDS, NOTED_SECONDS = 24 * 3600, 3600
+"""After which time without a run a version is removed, and how exactly its time of use is noted: no run writes more than that."""
 
 
 def unfit() -> str:
@@ -57,6 +61,7 @@ def unpacked(archive: str) -> Path:
     except RuntimeError:  # a user without a home: nothing can be kept
         cache = Path(os.devnull) / "commands"
     if (cache / name).is_dir():
+        note_use(cache / name)
         return cache / name
     import shutil  # noqa: PLC0415  the first run only
     import tempfile  # noqa: PLC0415  the first run only
@@ -80,7 +85,26 @@ def unpacked(archive: str) -> Path:
                 raise
     finally:
         shutil.rmtree(str(made), ignore_errors=True)
+    for old in unused(cache):
+        shutil.rmtree(str(old), ignore_errors=True)
     return cache / name
+
+
+def note_use(folder: Path) -> None:
+    """Keep a version, by the time of its folder."""
+    with contextlib.suppress(OSError):  # a cache that can only be read loses no version either
+        if time.time() - folder.stat().st_mtime > NOTED_SECONDS:
+            os.utime(str(folder))
+
+
+def unused(cache: Path) -> "list[Path]":
+    """Versions that nobody has used for a day, and what is left of a run that was killed while it unpacked."""
+    found = []
+    for path in cache.iterdir():
+        with contextlib.suppress(OSError):  # somebody else was faster
+            if time.time() - path.stat().st_mtime > UNUSED_SECONDS:
+                found.append(path)
+    return found
 
 
 def extract(archive: str, folder: Path) -> None:

@@ -3,7 +3,9 @@
 import os
 import sys
 import tempfile
+import time
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +60,49 @@ def test_the_one_file_of_a_user_without_a_home(tmp_path: Path, monkeypatch: pyte
     folder = launcher.unpacked(str(tmp_path / "one.pyz"))
     assert folder.parent == tmp_path
     assert (folder / "a.py").exists()
+
+
+@pytest.fixture
+def one_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Path]:
+    """Runs the launcher of a version; the folder with its modules."""
+    with zipfile.ZipFile(tmp_path / "one.pyz", "w") as archive:
+        archive.writestr("modules/a.py", "")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+    def run(build: str) -> Path:
+        monkeypatch.setattr(launcher, "BUILD", build)
+        return launcher.unpacked(str(tmp_path / "one.pyz"))
+
+    return run
+
+
+def unused_for(folder: Path, seconds: float) -> None:
+    """As if nobody had run it for so long."""
+    os.utime(folder, (time.time() - seconds,) * 2)
+
+
+def test_a_new_version_removes_those_that_nobody_uses(one_file: Callable[[str], Path]) -> None:
+    """A process may still run one that was used within a day. What a killed run left is removed, too."""
+    old, used = one_file("old"), one_file("used")
+    left = old.with_name("killed.x1y2")
+    left.mkdir()
+    for folder in (old, left):
+        unused_for(folder, launcher.UNUSED_SECONDS + 60)
+    unused_for(used, launcher.UNUSED_SECONDS - 60)
+    new = one_file("new")
+    assert set(new.parent.iterdir()) == {new, used}
+    assert (new / "a.py").exists()
+
+
+def test_a_version_that_is_run_is_kept(one_file: Callable[[str], Path]) -> None:
+    """Though it was unpacked long ago; and running it removes nothing."""
+    first, second = one_file("first"), one_file("second")
+    for folder in (first, second):
+        unused_for(folder, 30 * launcher.UNUSED_SECONDS)
+    assert one_file("first") == first
+    assert second.exists()
+    third = one_file("third")
+    assert set(third.parent.iterdir()) == {first, third}
 
 
 def test_wheels_that_differ_end_the_build(tmp_path: Path) -> None:
