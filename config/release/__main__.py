@@ -79,7 +79,7 @@ def without_image(folder: Path, commit: Commit, digest: str, command: list[str] 
     pyz, archive = folder / f"{stem}.pyz", folder / f"{stem}.tar.gz"
     onefile.build(wheel, pyz, commit.epoch)
     statement.plugin_archive(pyz, archive, commit.epoch)
-    _write(folder / "krew.yaml", statement.krew(version, pyz, archive, project["description"]))
+    _write(folder / "krew.yaml", statement.krew(version, pyz, archive, project["description"], onefile.PYTHON))
     _write(folder / sbom.TARGET.name, sbom.bill())
     for overlay in render.INSTALL:
         _write(folder / f"install-{overlay}.yaml", render.install_file(overlay, version, digest, command))

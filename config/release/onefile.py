@@ -18,6 +18,8 @@ from config.release.commit import ReleaseError
 
 VERSIONS = ((3, 11), (3, 12), (3, 13), (3, 14))
 """Of Python, for which every locked package has a wheel."""
+PYTHON = "{}.{} to {}.{}".format(*VERSIONS[0], *VERSIONS[-1])
+"""The same for people."""
 GLIBC = (28, 27, 26, 24, 17, 12, 5)
 """Wheels for glibc 2.28 (RHEL 8) and older run on everything newer."""
 _PLATFORMS = [f"manylinux_2_{minor}_x86_64" for minor in GLIBC] + [f"manylinux{old}_x86_64" for old in ("2014", "2010", "1")]

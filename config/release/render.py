@@ -59,7 +59,7 @@ def install_file(overlay: str, version: str, digest: str, command: list[str] | N
     return (
         f"# mirrorstream {version} for {INSTALL[overlay]}.\n"
         f"#   oc apply -f install-{overlay}.yaml\n"
-        f"# Where no mirror set covers quay.io/mirrorstream, name your mirror:\n"
+        f"# Where no ImageDigestMirrorSet covers quay.io/mirrorstream, name your mirror:\n"
         f"#   sed 's|{IMAGE}|MIRROR/mirrorstream/mirrorstream|' install-{overlay}.yaml | oc apply -f -\n"
         f"---\n{text}"
     )

@@ -90,8 +90,22 @@ def plugin_archive(pyz: Path, target: Path, epoch: int) -> None:
     target.write_bytes(gzip.compress(made.getvalue(), mtime=epoch))
 
 
-def krew(version: str, pyz: Path, archive: Path, summary: str) -> str:
-    """krew.yaml, the manifest of the plugin `mirrorstream`."""
+_PLUGIN = """
+The commands read an OpenShift cluster: status groups the tags that fail by what
+helps, with each mirror's answer; missing lists what the mirrors lack; check tells
+which tags would not survive without the upstream; explain tells where an image
+comes from. They contact no registry. retry needs mirrorstream in the cluster.
+"""
+_CAVEATS = """\
+Needs CPython {python} and glibc 2.28 or later. If python3 is another version,
+the plugin runs one of these from the PATH.
+The first run unpacks 125 MB to ~/.cache/mirrorstream/commands. Delete that folder
+when you uninstall the plugin.
+"""
+
+
+def krew(version: str, pyz: Path, archive: Path, summary: str, python: str) -> str:
+    """krew.yaml, the manifest of the plugin `mirrorstream`, for versions of Python as text."""
     manifest = {
         "apiVersion": "krew.googlecontainertools.github.com/v1alpha2",
         "kind": "Plugin",
@@ -99,9 +113,9 @@ def krew(version: str, pyz: Path, archive: Path, summary: str) -> str:
         "spec": {
             "version": f"v{version}",
             "homepage": HOME,
-            "shortDescription": "Show and heal ImageStreams behind mirrors",
-            "description": f"{summary}.\nLists what fails, says why and what each mirror lacks.\n",
-            "caveats": "Needs Python 3.11 or later.\n",
+            "shortDescription": "Tell why ImageStream tags fail behind mirrors",
+            "description": f"{summary}.\n" + _PLUGIN,
+            "caveats": _CAVEATS.format(python=python),
             "platforms": [
                 {
                     "selector": {"matchLabels": {"os": "linux", "arch": "amd64"}},

@@ -210,7 +210,11 @@ def test_the_provenance(dist: Path) -> None:
 def test_the_plugins_manifest(dist: Path) -> None:
     """Krew takes archives only: the one file is in it under the plugin's name, and both sums are told."""
     text = (dist / "krew.yaml").read_text(encoding="utf-8")
-    (platform,) = yaml.safe_load(text)["spec"]["platforms"]
+    spec = yaml.safe_load(text)["spec"]
+    (platform,) = spec["platforms"]
+    assert spec["caveats"].startswith("Needs CPython 3.11 to 3.14 and glibc 2.28 or later.")
+    assert "~/.cache/mirrorstream/commands" in spec["caveats"]
+    assert max(len(line) for line in (spec["description"] + spec["caveats"]).splitlines()) <= 90  # shown as it stands
     archive = dist / platform["uri"].rpartition("/")[2]
     assert platform["sha256"] == statement.sum_of(archive)
     assert statement.sum_of(dist / f"{STEM}.pyz") in text
