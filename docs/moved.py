@@ -5,7 +5,7 @@ from pathlib import Path
 
 from mkdocs.config.defaults import MkDocsConfig
 
-MOVED = {"runbooks": "monitoring", "webhook": "how-it-decides"}
+MOVED = {"runbooks": "monitoring", "webhook": "how-it-decides", "management-clusters": "hosted-control-planes"}
 """Where a page was, and the page that has its headings now."""
 _PAGE = """<!doctype html>
 <meta charset="utf-8">

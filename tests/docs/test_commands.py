@@ -10,7 +10,7 @@ from mirrorstream_cli.main import build_parser
 from e2e.testbed.documents import CONSOLE, PROJECT, Block, DocumentError, blocks, not_shown, pages, programs, title
 
 RUNNABLE = {"oc", "kubectl", "mirrorstream", "mkdir", "base64", "grep", "openssl", "source", "tail"}
-RUNNABLE |= {"skopeo", "sha256sum", "sed", "install", "ln", "cd", "python3"}
+RUNNABLE |= {"skopeo", "sha256sum", "sed", "install", "ln", "cd", "cp", "python3"}
 """What is there where e2e/scenarios/node/test_documents.py runs the commands; oc is kubectl there."""
 OC_ONLY = {"adm", "import-image", "tag", "policy", "new-project", "image"}
 PAGES = [pytest.param(page, id=title(page)) for page in pages()]
@@ -86,7 +86,7 @@ def test_subcommands_and_flags_that_are_named_exist(page: Path) -> None:
 
 def test_flags_that_are_named_alone_exist() -> None:
     """`--metrics-port`, say, belongs to one of our subcommands, or is said of another program on purpose."""
-    of_others = {"--all", "--no-index", "--find-links", "--previous"}
+    of_others = {"--all", "--no-index", "--find-links", "--previous", "--dest-cert-dir"}
     known = {flag for parser in SUBCOMMANDS.values() for flag in parser._option_string_actions}
     bed = {"--backend", "--openshift-bin", "--kubeconfig", "--hosted"}
     for page in pages():
