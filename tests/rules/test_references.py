@@ -22,6 +22,11 @@ DIGEST = "sha256:" + "0" * 64
         (f"quay.io/ns/app:v1@{DIGEST}", f"quay.io/ns/app:v1@{DIGEST}"),
         ("[::1]:5000/ns/app", "[::1]:5000/ns/app:latest"),
         ("quay.io/a__b/c-d.e_f", "quay.io/a__b/c-d.e_f:latest"),
+        ("my_registry.example.com/app:v1", "my_registry.example.com/app:v1"),
+        (f"my_registry.example.com/ns/app@{DIGEST}", f"my_registry.example.com/ns/app@{DIGEST}"),
+        ("a" * 63, f"docker.io/library/{'a' * 63}:latest"),
+        ("a" * 64 + ":v1", f"docker.io/library/{'a' * 64}:v1"),
+        ("g" * 64, f"docker.io/library/{'g' * 64}:latest"),
     ],
 )
 def test_normal_form(text: str, normal: str) -> None:
@@ -44,6 +49,8 @@ def test_normal_form(text: str, normal: str) -> None:
         ("https://quay.io/app", "invalid reference format"),
         ("quay.io/" + "a" * 300, "must not be more than 255"),
         ("quay.io/app:" + "t" * 129, "invalid reference format"),
+        ("my_registry:5000/app:v1", "invalid reference format"),
+        ("0123456789abcdef" * 4, "an image's identifier"),
     ],
 )
 def test_what_does_not_parse_is_quoted(text: str, why: str) -> None:

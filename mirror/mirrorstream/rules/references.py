@@ -24,6 +24,8 @@ _DIGEST = r"[A-Za-z][A-Za-z0-9]*(?:[-_+.][A-Za-z][A-Za-z0-9]*)*:[0-9a-fA-F]{32,}
 
 _REFERENCE = re.compile(rf"(?:({_HOST})/)?({_PATH})(?::({_TAG}))?(?:@({_DIGEST}))?", re.ASCII)
 _DIGEST_ONLY = re.compile(_DIGEST, re.ASCII)
+_IDENTIFIER = re.compile(r"[a-f0-9]{64}")
+"""What the container tools take for an image's identifier, and never for a repository of docker.io."""
 _LOCATION = re.compile(rf"({_HOST})(?:/({_PATH}))?", re.ASCII)
 _DIGEST_LENGTHS = {"sha256": 64, "sha384": 96, "sha512": 128}
 
@@ -73,10 +75,13 @@ def parse_reference(text: str) -> Reference:
     Raises ReferenceError, whose text quotes the input.
     """
     host, rest = _split_host(text)
-    match = _REFERENCE.fullmatch(f"{host}/{rest}") if len(text) <= MAXIMUM_LENGTH else None
+    match = _REFERENCE.fullmatch(f"{host}/{rest}") if len(text) <= MAXIMUM_LENGTH and not _IDENTIFIER.fullmatch(text) else None
     if match is None:
         raise ReferenceError(f"{_short(text)}: {_reason(text, rest)}")
-    _, path, tag, digest = match.groups()
+    found_host, path, tag, digest = match.groups()
+    if found_host is None:
+        # The grammar takes a host with an underscore for the first part of the path.
+        path = path.removeprefix(f"{host}/")
     if host == DEFAULT_HOST and "/" not in path:
         path = DEFAULT_NAMESPACE + path
     if len(host) + 1 + len(path) > MAXIMUM_NAME_LENGTH:
@@ -137,6 +142,8 @@ def _split_host(text: str) -> tuple[str, str]:
 
 
 def _reason(text: str, rest: str) -> str:
+    if _IDENTIFIER.fullmatch(text):
+        return "64 hexadecimal characters are an image's identifier, not a repository"
     name = rest.partition("@")[0].rpartition(":")[0] or rest.partition("@")[0]
     if name != name.lower() and len(text) <= MAXIMUM_LENGTH and _REFERENCE.fullmatch(text.lower()):
         return "repository name must be lowercase"
