@@ -39,7 +39,7 @@ def allowed(field: Schema) -> str:
     if field["type"] == "string":
         return f"text of {field['minLength']} to {field['maxLength']} characters" if "maxLength" in field else "text"
     limits = [
-        f"{word} {field[key]:g}"
+        f"{word} {field[key]:.15g}"
         for key, word in (("exclusiveMinimum", "above"), ("minimum", "at least"), ("maximum", "at most"))
         if key in field
     ]

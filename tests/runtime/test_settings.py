@@ -29,6 +29,17 @@ from mirrorstream.runtime.settings import (
         pytest.param("controller: {namespaces: {include: team}}", "f.yaml: controller.namespaces.include:", id="not-a-list"),
         pytest.param("a: [", "f.yaml, line 1, column 5: not valid YAML", id="broken-yaml"),
         pytest.param("- mode", "f.yaml: expected a mapping at the top, found list", id="not-a-mapping"),
+        pytest.param("webhook: {serveFrom: digest}", "f.yaml: webhook.serveFrom: expected a list, found 'digest'", id="no-list"),
+        pytest.param("mirrors: []", "f.yaml: mirrors: expected a mapping, found []", id="no-section"),
+        pytest.param("extra:", "f.yaml: extra: unknown field", id="unknown-field-without-a-value"),
+        pytest.param("controller: {stuckAfterSeconds: .inf}", "controller.stuckAfterSeconds: input should be", id="infinite"),
+        pytest.param("controller: {replaceAfterSeconds: 9999999999}", "replaceAfterSeconds: input should be", id="far-off"),
+        pytest.param(
+            "mirrors: {bypassDenied: false}\nmode: active\nmirrors: {bypassNotFound: true}",
+            "f.yaml, line 3, column 1: not valid YAML: 'mirrors' is given twice",
+            id="a-section-twice",
+        ),
+        pytest.param('{"mode": "active", "mode": "observe"}', "'mode' is given twice", id="a-field-twice-in-json"),
         pytest.param("mode: x\nextra: 1", "mode: input should be 'active' or 'observe', found 'x'; extra: unknown", id="both"),
     ],
 )
@@ -40,7 +51,17 @@ def test_a_mistake_names_the_file_and_the_field(text: str, says: str) -> None:
     assert "\n" not in str(error.value)
 
 
-@pytest.mark.parametrize("text", ["", "{}", "# nothing\n", "controller:\n  namespaces: {include: [], exclude: []}"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "{}",
+        "# nothing\n",
+        "controller:\n  namespaces: {include: [], exclude: []}",
+        "mirrors:\n  # bypassDenied: false\ncontroller:\n  retry:\n    # initialSeconds: 9\nwebhook:\n",
+        "{mode: null, mirrors: {bypassDenied: null}, controller: {namespaces: {include: null}}, webhook: {sharedNamespaces: ~}}",
+    ],
+)
 def test_what_is_not_said_has_its_documented_default(text: str) -> None:
     """An empty file is a valid one."""
     settings = parse_settings(text, "f.yaml")

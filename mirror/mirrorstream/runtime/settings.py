@@ -21,6 +21,10 @@ log = structlog.get_logger(__name__)
 
 PROBLEMS = 20
 """Wrong fields that are named."""
+LONGEST_SECONDS = 315_360_000
+"""Ten years: no thread waits longer than Python can, and each time has a date."""
+_EXPECTED = {"model_type": "a mapping", "tuple_type": "a list"}
+"""What pydantic calls by Python's names."""
 LOOK_SECONDS = 2.0
 
 Namespace = Annotated[str, Field(min_length=1, max_length=63)]
@@ -34,6 +38,14 @@ class _Section(BaseModel):
     """What all sections share: unknown fields are errors, since a typo must not silently mean the default."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_nulls(cls, fields: Any) -> Any:
+        """A field that is null is unset, as for the API: so YAML has a section all of whose fields are comments."""
+        if not isinstance(fields, dict):
+            return fields
+        return {name: value for name, value in fields.items() if value is not None or name not in cls.model_fields}
 
 
 class MirrorSettings(_Section):
@@ -102,12 +114,14 @@ class ControllerSettings(_Section):
     stuckAfterSeconds: float = Field(
         default=180,
         ge=0,
+        le=LONGEST_SECONDS,
         description="A platform import that is pending for this time counts as failed. 0 means never, unless the source failed "
         "before: the platform does not write the same failure twice.",
     )
     replaceAfterSeconds: float = Field(
         default=3600,
         ge=0,
+        le=LONGEST_SECONDS,
         description="How long the source must have failed before an image of a mirror replaces a different image of the source.",
     )
     apiRequestsPerSecond: float = Field(
@@ -214,6 +228,8 @@ def _explain(error: Any) -> str:
     """Say in the user's terms what pydantic found."""
     if error["type"] == "extra_forbidden":
         return "unknown field"
+    if error["type"] in _EXPECTED:
+        return f"expected {_EXPECTED[error['type']]}, found {shortened(repr(error['input']), 200)}"
     text = str(error["msg"]).removeprefix("Value error, ")
     if error["type"] == "value_error":
         return text

@@ -118,6 +118,20 @@ class _Loader(yaml.SafeLoader):
             raise yaml.constructor.ConstructorError(None, None, f"this is no {kind}", node.start_mark) from error
 
 
+class _UniqueLoader(_Loader):
+    """The same, for what must not be given twice: a loader keeps the last one and says nothing."""
+
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
+        node = super().compose_mapping_node(anchor)
+        seen = set()
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode) and key.tag != _MERGE:
+                if key.value in seen:
+                    raise yaml.composer.ComposerError(None, None, f"{key.value!r} is given twice", key.start_mark)
+                seen.add(key.value)
+        return node
+
+
 def _as_text(key: yaml.Node) -> yaml.Node:
     return yaml.ScalarNode(_TEXT, key.value, key.start_mark) if isinstance(key, yaml.ScalarNode) else key
 
@@ -136,7 +150,7 @@ def documents(text: str) -> Iterator[Any]:
         # Much quicker than as YAML; a flow mapping that is no JSON goes on to YAML.
         with contextlib.suppress(ValueError, RecursionError):
             return iter(_json_documents(text))
-    return _yaml_documents(text)
+    return _yaml_documents(text, _Loader)
 
 
 def _json_documents(text: str) -> list[Any]:
@@ -154,9 +168,9 @@ def _after_blanks(text: str, place: int) -> int:
     return blanks.end() if blanks else place
 
 
-def _yaml_documents(text: str) -> Iterator[Any]:
+def _yaml_documents(text: str, loader: type[_Loader]) -> Iterator[Any]:
     try:
-        yield from yaml.load_all(text, _Loader)
+        yield from yaml.load_all(text, loader)
     except RecursionError as error:
         raise YamlError("not valid YAML: nested too deeply") from error
     except yaml.YAMLError as error:
@@ -167,8 +181,8 @@ def _yaml_documents(text: str) -> Iterator[Any]:
 
 
 def document(text: str) -> Any:
-    """The one document of a YAML text; None if it is empty. Raises YamlError."""
-    found = list(documents(text))
+    """The one document of a YAML text, in which no mapping has a key twice; None if it is empty. Raises YamlError."""
+    found = list(_yaml_documents(text.removeprefix(_BOM), _UniqueLoader))
     if len(found) > 1:
         raise YamlError("not valid YAML: expected a single document")
     return found[0] if found else None
