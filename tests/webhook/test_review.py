@@ -71,6 +71,27 @@ def test_a_patched_review() -> None:
 @pytest.mark.parametrize(
     "request_",
     [
+        *({name: None} for name in ("name", "subResource", "oldObject", "options", "dryRun", "userInfo")),
+        {"kind": {"group": None, "version": "v1", "kind": "Pod"}},
+        {"object": pod(V1, metadata={"labels": {"mirrorstream.github.io/rewrite": None}, "annotations": {"x": None}})},
+        {"object": pod(V1, metadata={"ownerReferences": [{"apiVersion": None, "kind": None, "name": "x"}]})},
+        {"object": pod(V1, os={"name": None}, volumes=[{"name": None, "image": None}])},
+        {"object": pod(V1, imagePullSecrets=[{"name": None}, {"name": "default-dockercfg-x7k2p"}])},
+        {"object": {"metadata": {"name": None}, "spec": {**pod(V1)["spec"], "initContainers": [{"name": None, "image": None}]}}},
+    ],
+    ids=lambda request: str(request)[:60],
+)
+def test_a_field_that_is_null_is_unset(request_: Object) -> None:
+    """As for the API; it costs no pod its patch."""
+    patch = json.loads(base64.b64decode(Answering().ask(**request_)["patch"]))
+    assert ("/spec/containers/0/image", f"{REGISTRY}/openshift/app@{digest(1)}") in {
+        (operation["path"], str(operation["value"])) for operation in patch
+    }
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
         pytest.param({"operation": "DELETE", "object": None}, id="delete"),
         pytest.param({"operation": "CONNECT"}, id="connect"),
         pytest.param({"kind": {"group": "apps", "version": "v1", "kind": "Deployment"}}, id="another-kind"),
@@ -78,6 +99,9 @@ def test_a_patched_review() -> None:
         pytest.param({"object": None}, id="no-object"),
         pytest.param({"object": {"spec": {"containers": "many"}}}, id="containers-are-no-list"),
         pytest.param({"object": [1, 2]}, id="object-is-no-object"),
+        pytest.param({"kind": None}, id="kind-is-null"),
+        # A place in a patch counts what stands before it.
+        pytest.param({"object": {"spec": {"containers": [None, *pod(V1)["spec"]["containers"]]}}}, id="a-container-is-null"),
         pytest.param({"operation": "UPDATE", "oldObject": {"spec": 5}}, id="old-object-is-broken"),
         pytest.param({"object": {"metadata": {"name": "x"}, "spec": {"containers": None}}}, id="containers-are-null"),
         pytest.param({"object": {}}, id="empty"),

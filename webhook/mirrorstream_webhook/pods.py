@@ -5,6 +5,7 @@ from typing import Any
 
 import msgspec
 from mirrorstream.diagnose.hanging_pods import Owner
+from mirrorstream.text.projection import decoder
 
 REWRITE_LABEL = "mirrorstream.github.io/rewrite"
 ORIGINALS_ANNOTATION = "mirrorstream.github.io/original-images"
@@ -183,8 +184,8 @@ class Pod(_Projection, frozen=True, gc=False):
     spec: Spec = Spec()
 
 
-decode_pod = msgspec.json.Decoder(Pod).decode
-"""A Pod from its JSON. Raises msgspec.ValidationError. Made here, before any thread: see `Client.request`."""
+decode_pod = decoder(Pod, places=True)
+"""A Pod from its JSON. Raises msgspec.MsgspecError. Made here, before any thread: see `Client.request`."""
 
 
 def pod_from(document: dict[str, Any]) -> Pod:

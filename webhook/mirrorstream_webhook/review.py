@@ -7,6 +7,7 @@ import time
 
 import msgspec
 import structlog
+from mirrorstream.text.projection import decoder
 from mirrorstream.text.sanitize import one_line
 
 from mirrorstream_webhook.access import AnswerPendingError
@@ -66,7 +67,7 @@ class _Answer(msgspec.Struct, gc=False, rename="camel"):
 WAITS_SECONDS = 1.0
 """How long after it came a review still begins to wait for a right to pull; the API server waits 3 s for all images together."""
 NOTHING = review_outcome(Rewriting())
-_decode_review = msgspec.json.Decoder(_Review).decode
+_decode_review = decoder(_Review, places=True)
 _encode = msgspec.json.Encoder().encode
 
 
