@@ -80,8 +80,8 @@ def pod(*images: str, **spec: Any) -> Object:
 
 
 def settings(**webhook: Any) -> Settings:
-    """Settings with a webhook section, and the `mode` and the section `mirrors` where they are given."""
-    others = {name: webhook.pop(name) for name in ("mode", "mirrors") if name in webhook}
+    """Settings with a webhook section, and the `mode` and the sections `mirrors` and `controller` where they are given."""
+    others = {name: webhook.pop(name) for name in ("mode", "mirrors", "controller") if name in webhook}
     return Settings.model_validate({**others, "webhook": webhook})
 
 

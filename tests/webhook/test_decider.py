@@ -157,6 +157,63 @@ def test_a_pending_tag_of_a_stream_that_opted_out_is_not_waited_for() -> None:
     assert bed.image(V1)[:2] == ("not-imported", "the tag is not imported, and its stream opted out")
 
 
+@pytest.mark.parametrize(
+    ("namespaces", "result"),
+    [({"exclude": ["openshift"]}, "not-imported"), ({"include": ["team"]}, "not-imported"), ({"include": ["open*"]}, "pending")],
+    ids=str,
+)
+def test_a_pending_tag_that_the_controller_leaves_out_is_not_waited_for(namespaces: Any, result: str) -> None:
+    """Nobody will heal it; what it has already is served as ever."""
+    bed = Bed(stream("app", FAILED, tag("v2", f"{SOURCE}:v2", imported(2))), controller={"namespaces": namespaces})
+    assert bed.image(V1)[0] == result
+    assert bed.image(f"{SOURCE}:v2")[0] == "rewritten"
+
+
+BY_WILDCARD = {
+    "kind": "ImageDigestMirrorSet",
+    "metadata": {"name": "wild"},
+    "spec": {"imageDigestMirrors": [{"source": "*.example.com", "mirrors": ["mirror.corp:5000/up"]}]},
+}
+
+
+@pytest.mark.parametrize(
+    ("mirrors", "allowed", "entry", "metadata", "controller", "result"),
+    [
+        (MIRROR_SET, {"domainName": "quay.io"}, {}, {}, {}, "not-imported"),
+        (MIRROR_SET, {"domainName": "registry.example.com"}, {}, {}, {}, "pending"),
+        (MIRROR_SET, {"domainName": "registry.example.com"}, {}, {}, {"recordedReference": "mirror"}, "not-imported"),
+        (BY_WILDCARD, {"domainName": "registry.example.com"}, {}, {}, {}, "not-imported"),
+        (MIRROR_SET, {"domainName": "registry.example.com", "insecure": True}, {}, {}, {}, "not-imported"),
+        (MIRROR_SET, {"domainName": "registry.example.com", "insecure": True}, {"insecure": True}, {}, {}, "pending"),
+        (
+            MIRROR_SET,
+            {"domainName": "registry.example.com", "insecure": True},
+            {"insecure": True, "importMode": "PreserveOriginal"},
+            {},
+            {},
+            "pending",
+        ),
+        (
+            MIRROR_SET,
+            {"domainName": "registry.example.com", "insecure": True},
+            {},
+            {"annotations": {"openshift.io/image.insecureRepository": "true"}},
+            {},
+            "pending",
+        ),
+    ],
+    ids=["another", "source", "mirror-recorded", "wildcard", "port-80", "insecure-tag", "insecure-list", "insecure-stream"],
+)
+def test_a_tag_is_waited_for_only_where_the_controller_may_record_it(
+    mirrors: Any, allowed: Any, entry: Any, metadata: Any, controller: Any, result: str
+) -> None:
+    """By the import allow-list, as the controller reads it: also for what it will record, and with the tag's own TLS setting."""
+    config = image_config()
+    config["spec"]["allowedRegistriesForImport"] = [allowed]
+    waiting = stream("app", tag("v1", V1, failure=REFUSED, importPolicy=entry), **metadata)
+    assert Bed(waiting, rules=(mirrors, config), controller=controller).image(V1)[0] == result
+
+
 def test_an_item_of_an_earlier_source_does_not_stand_for_the_new_one() -> None:
     """`from` was changed to another repository whose import fails: the last item is not that image."""
     new = "registry.example.com/new/app:v1"

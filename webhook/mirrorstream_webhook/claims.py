@@ -38,7 +38,8 @@ class TagImport(msgspec.Struct, frozen=True, gc=False):
     """How a tag is imported, apart from what it brought; tags of which all of it is the same share one.
 
     `failure` is None while nothing is known against the import. `legacy` if the image is one architecture's where the source has a
-    list: `architecture`'s, or the API server's if that is empty. `insecure` is whether the registry may fetch it without TLS.
+    list: `architecture`'s, or the API server's if that is empty. `insecure` is whether the registry may fetch it without TLS; of a
+    tag without an image, whether the allow-list takes its source for insecure.
     `failed_at` is in seconds since 1970, 0 where no import failed or nobody says when.
     """
 
@@ -303,7 +304,7 @@ class _Reader:
         same, legacy = self._same, tag.import_policy.is_legacy
         # The importer looks at the annotation only where `from` is no digest.
         architecture = tag.annotations.prefer_architecture if legacy and tag.annotations and not source.digest else ""
-        insecure = self._insecure(tag, digest)
+        insecure = self._insecure(tag, digest) or (not digest and tag.import_policy.insecure)
         return Claim(
             self.stream,
             same(tag.name),

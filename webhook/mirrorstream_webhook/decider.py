@@ -8,10 +8,11 @@ from dataclasses import dataclass
 
 import msgspec
 import structlog
-from mirrorstream.imagestream.failures import Bypass, may_be_bypassed
+from mirrorstream.imagestream.eligibility import Eligibility, evaluate
+from mirrorstream.imagestream.failures import Bypass, Failure, FailureClass, may_be_bypassed
 from mirrorstream.rules.policy import MirrorPolicy
 from mirrorstream.rules.references import Reference, has_registry_host, parse_reference
-from mirrorstream.runtime.settings import Settings, WebhookSettings
+from mirrorstream.runtime.settings import ControllerSettings, Settings, WebhookSettings
 from mirrorstream.text.sanitize import shortened
 
 from mirrorstream_webhook.access import AnswerPendingError
@@ -58,6 +59,7 @@ class _Configured:
     """The settings that decide, read at once: a decision never mixes old and new ones. `number` is another for each."""
 
     webhook: WebhookSettings
+    controller: ControllerSettings
     serve_from: tuple[Way, ...]
     observe: bool
     bypass: Bypass
@@ -68,7 +70,8 @@ class _Configured:
     def of(cls, settings: Settings) -> "_Configured":
         webhook = settings.webhook
         ways, owners = tuple(Way(way) for way in webhook.serveFrom), frozenset(webhook.excludeOwners)
-        return cls(webhook, ways, settings.mode == "observe", Bypass.of(settings.mirrors), owners, next(_numbers))
+        observe, bypass = settings.mode == "observe", Bypass.of(settings.mirrors)
+        return cls(webhook, settings.controller, ways, observe, bypass, owners, next(_numbers))
 
 
 class Decider:
@@ -285,12 +288,20 @@ class Decider:
             return f"the tag is not imported, and its failure must not be bypassed ({why})"
         if claim.stream.opted_out:
             return "the tag is not imported, and its stream opted out"
+        if not configured.controller.namespaces.cover(claim.stream.namespace):
+            return "the tag is not imported, and controller.namespaces leaves its namespace out"
         found = policy.resolve(parse_reference(source))
         if len(found.pull_sources) > 1:
             return "the tag is not imported, and the node has a mirror of its own for it"
-        if not found.candidates or not policy.import_allowed(source):
-            return "the tag is not imported, and there is nothing to import it through"
-        return ""
+        evaluation = evaluate(
+            policy,
+            source,
+            Failure(failure or FailureClass.STUCK, why),
+            insecure=claim.tag_import.insecure,
+            bypass=configured.bypass,
+            recorded_reference=configured.controller.recordedReference,
+        )
+        return "" if evaluation.eligibility is Eligibility.IMPORT else f"the tag is not imported, and {evaluation.why}"
 
 
 def _told(refused: list[tuple[Way, Refused]]) -> str:
