@@ -1,8 +1,8 @@
 """Service accounts' own pull secrets, as openshift-controller-manager makes them.
 
-Every account gets a secret NAME-dockercfg-xxxxx for the internal registry. The account names the secret before the secret has its
-token: a pod that is created in between waits for it, and one that is created before never gets it, since ServiceAccount admission
-copies the account's list at that moment. A cluster without an internal registry makes none.
+Every account gets a secret NAME-dockercfg-xxxxx for the internal registry. The account names the secret before there is one: a pod
+that is created before the secret has its token waits for it, and one that is created before the account names it never gets it,
+since ServiceAccount admission copies the account's list at that moment. A cluster without an internal registry makes none.
 """
 
 import base64
@@ -21,6 +21,8 @@ ACCOUNTS = "/api/v1/serviceaccounts"
 IMAGE_CONFIGS = "/apis/config.openshift.io/v1/images"
 REFERENCE = "openshift.io/internal-registry-pull-secret-ref"
 """The platform's annotation on an account: the name of its secret."""
+OF_ACCOUNT = "openshift.io/internal-registry-auth-token.service-account"
+"""The platform's annotation on the secret."""
 NAMED_AFTER = "testbed/pull-secret-named-after-seconds"
 """An annotation on a namespace: how long a new account is without a secret in its list."""
 FILLED_AFTER = "testbed/pull-secret-filled-after-seconds"
@@ -97,8 +99,6 @@ class PullSecrets:
         self._scheduler = Scheduler("pull-secrets")
         self._seen: dict[str, Object] = {}
         """Accounts without a secret, by UID, so that a registry that appears gives them one."""
-        self._made: dict[str, str] = {}
-        """The secrets' names by the accounts' UID: an account changes several times before it names its own."""
         self._watchers = [Watcher(client, IMAGE_CONFIGS, self._config), Watcher(client, ACCOUNTS, self._account)]
 
     def start(self) -> Self:
@@ -151,41 +151,40 @@ class PullSecrets:
         self._scheduler.later(named, lambda: self._name(namespace, name, uid, filled))
 
     def _name(self, namespace: str, name: str, uid: str, filled_after: float) -> None:
-        """Create an empty secret and name it in the account."""
-        account = self._client.get(f"/api/v1/namespaces/{namespace}/serviceaccounts/{name}")
-        if account["metadata"]["uid"] != uid or named_secret(account):
-            return
-        secret = self._made.get(uid) or str((account["metadata"].get("annotations") or {}).get(REFERENCE) or "")
-        if not secret:
-            secret = self._made[uid] = self._create(namespace, name, uid)
-        self._scheduler.later(0, lambda: self._add(namespace, name, uid, secret))
-        self._scheduler.later(filled_after, lambda: self._fill(namespace, name, secret))
-
-    def _add(self, namespace: str, name: str, uid: str, secret: str) -> None:
+        """Name a secret in the account; only then the platform creates it."""
         path = f"/api/v1/namespaces/{namespace}/serviceaccounts/{name}"
         account = self._client.get(path)
-        if account["metadata"]["uid"] != uid or named_secret(account):
+        if account["metadata"]["uid"] != uid:
             return
-        account["metadata"].setdefault("annotations", {})[REFERENCE] = secret
-        entry = {"name": secret}
-        account["imagePullSecrets"] = [*(account.get("imagePullSecrets") or []), entry]
-        account["secrets"] = [*(account.get("secrets") or []), entry]
-        self._client.request("PUT", path, body=account)
+        secret = named_secret(account)
+        if not secret:
+            annotations = account["metadata"].setdefault("annotations", {})
+            secret = annotations.setdefault(REFERENCE, secret_prefix(name) + "".join(random.choices(LETTERS, k=5)))
+            entry = {"name": secret}
+            account["imagePullSecrets"] = [*(account.get("imagePullSecrets") or []), entry]
+            account["secrets"] = [*(account.get("secrets") or []), entry]
+            self._client.request("PUT", path, body=account)
+        self._scheduler.later(0, lambda: self._create(namespace, name, uid, secret, filled_after))
 
-    def _create(self, namespace: str, account: str, uid: str) -> str:
-        name = secret_prefix(account) + "".join(random.choices(LETTERS, k=5))
+    def _create(self, namespace: str, account: str, uid: str, name: str, filled_after: float) -> None:
+        """Create the secret, empty; one that the account named before is there already."""
         owner = {"apiVersion": "v1", "kind": "ServiceAccount", "name": account, "uid": uid}
-        metadata = {"name": name, "ownerReferences": [owner], "annotations": {"kubernetes.io/service-account.name": account}}
+        metadata = {"name": name, "ownerReferences": [owner], "annotations": {OF_ACCOUNT: account}}
         body = {"metadata": metadata, "type": "kubernetes.io/dockercfg", "data": {".dockercfg": EMPTY}}
-        self._client.request("POST", f"/api/v1/namespaces/{namespace}/secrets", body=body)
-        return name
+        try:
+            self._client.request("POST", f"/api/v1/namespaces/{namespace}/secrets", body=body)
+        except ApiError as error:
+            if error.status != 409:
+                raise
+        self._scheduler.later(filled_after, lambda: self._fill(namespace, account, name))
 
     def _fill(self, namespace: str, account: str, name: str) -> None:
-        """Give the secret a token of the account."""
+        """Give the secret a token of the account, which ends with the secret."""
         path = f"/api/v1/namespaces/{namespace}"
-        body = {"spec": {"expirationSeconds": TOKEN_SECONDS}}
-        token = self._client.request("POST", f"{path}/serviceaccounts/{account}/token", body=body)["status"]["token"]
         secret = self._client.get(f"{path}/secrets/{name}")
         if is_filled(secret):
             return
+        bound = {"apiVersion": "v1", "kind": "Secret", "name": name, "uid": secret["metadata"]["uid"]}
+        body = {"spec": {"expirationSeconds": TOKEN_SECONDS, "boundObjectRef": bound}}
+        token = self._client.request("POST", f"{path}/serviceaccounts/{account}/token", body=body)["status"]["token"]
         self._client.request("PUT", f"{path}/secrets/{name}", body={**secret, "data": {".dockercfg": dockercfg(self._host, token)}})
