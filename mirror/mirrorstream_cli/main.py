@@ -12,7 +12,7 @@ import threading
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from mirrorstream.kube.errors import ConfigurationError
+from mirrorstream.kube.errors import ConfigurationError, UsageError
 from mirrorstream.text.sanitize import one_line
 
 from mirrorstream_cli import options
@@ -145,7 +145,7 @@ def _webhook(args: argparse.Namespace) -> NoReturn:
     _both_or_none(args, "metrics_tls_cert_file", "metrics_tls_key_file")
     _both_or_none(args, "tls_cert_file", "tls_key_file")
     if [bool(args.tls_cert_file), args.self_signed, args.insecure].count(True) != 1:
-        raise ConfigurationError("give one of: --tls-cert-file with --tls-key-file, --self-signed, --insecure")
+        raise UsageError("give one of: --tls-cert-file with --tls-key-file, --self-signed, --insecure")
     _both_or_none(args, "self_signed", "webhook_configuration")
     manager = Manager(
         _settings_file(args.config),
@@ -269,7 +269,7 @@ def _certs(args: argparse.Namespace) -> int:
 
 def _both_or_none(args: argparse.Namespace, first: str, second: str) -> None:
     if bool(getattr(args, first)) != bool(getattr(args, second)):
-        raise ConfigurationError(f"{_flag(first)} and {_flag(second)} go together")
+        raise UsageError(f"{_flag(first)} and {_flag(second)} go together")
 
 
 def _flag(name: str) -> str:
@@ -277,7 +277,7 @@ def _flag(name: str) -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one subcommand; its exit status: 0, 1 on an error with one line on stderr, 2 on usage (raised by argparse)."""
+    """Run one subcommand; its exit status: 0, 1 on an error and 2 on usage, with one line on stderr (argparse exits with more)."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             # Texts of a cluster have any characters; a terminal or a pipe may know fewer.
@@ -299,5 +299,5 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 130
     except (ConfigurationError, OSError) as error:
         print(f"mirrorstream: {one_line(str(error))}", file=sys.stderr)  # noqa: T201  the one clear line
-        return 1
+        return 2 if isinstance(error, UsageError) else 1
     return status

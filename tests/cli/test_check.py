@@ -246,20 +246,27 @@ def test_a_folder_is_read_and_other_kinds_are_left_out(
 
 
 @pytest.mark.parametrize(
-    ("text", "arguments", "error"),
+    ("status", "text", "arguments", "error"),
     [
-        pytest.param(SAMPLES, ["-A"], "--file names the streams, so -A means nothing", id="all-namespaces"),
-        pytest.param("{kind: ImageStream, metadata: {name: [x]}}", ["-n", "ns"], "$.metadata.name", id="malformed"),
-        pytest.param("{metadata: {}}", ["-n", "ns"], "kind:", id="no-kind"),
+        pytest.param(2, SAMPLES, ["-A"], "--file names the streams, so -A means nothing", id="all-namespaces"),
+        pytest.param(1, "{kind: ImageStream, metadata: {name: [x]}}", ["-n", "ns"], "$.metadata.name", id="malformed"),
+        pytest.param(1, "{metadata: {}}", ["-n", "ns"], "kind:", id="no-kind"),
     ],
 )
 def test_a_file_that_cannot_be_checked_is_named(
-    run: Run, mirror: Registry, tmp_path: Path, capsys: pytest.CaptureFixture[str], text: str, arguments: list[str], error: str
+    run: Run,
+    mirror: Registry,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    status: int,
+    text: str,
+    arguments: list[str],
+    error: str,
 ) -> None:
-    """With what is wrong."""
+    """With what is wrong; exit status 2 for wrong usage."""
     file = tmp_path / "x.yaml"
     file.write_text(text)
-    assert run("check", "--file", str(file), *arguments) == 1
+    assert run("check", "--file", str(file), *arguments) == status
     captured = capsys.readouterr()
     assert captured.out == ""
     assert error in captured.err
@@ -310,5 +317,5 @@ def test_ctrl_c_tells_what_is_known_and_how_to_go_on(
     captured = capsys.readouterr()
     assert captured.out == ""
     assert "--from zzz: no namespace from there on has an ImageStream\n" in captured.err
-    assert run("check", "-n", "ns", "--from", "zz") == 1
+    assert run("check", "-n", "ns", "--from", "zz") == 2
     assert "--from names the first of several namespaces" in capsys.readouterr().err

@@ -269,16 +269,16 @@ def test_what_the_caller_may_not_read_is_never_taken_for_none(
 
 
 @pytest.mark.parametrize(
-    ("arguments", "says"),
+    ("status", "arguments", "says"),
     [
-        (["explain", V1, "--as-pod"], "--as-pod needs the pod's namespace"),
-        (["explain", "team/Not-Valid", "--as-pod", "-n", "team"], "'team/Not-Valid' is not an image"),
-        (["explain", V1, "--as-pod", "-n", "team", "--file", "/nowhere"], "/nowhere"),
+        (2, ["explain", V1, "--as-pod"], "--as-pod needs the pod's namespace"),
+        (1, ["explain", "team/Not-Valid", "--as-pod", "-n", "team"], "'team/Not-Valid' is not an image"),
+        (1, ["explain", V1, "--as-pod", "-n", "team", "--file", "/nowhere"], "/nowhere"),
     ],
 )
-def test_what_is_wrong_is_one_line(arguments: list[str], says: str, capsys: pytest.CaptureFixture[str]) -> None:
-    """Exit status 1."""
-    assert main(arguments) == 1
+def test_what_is_wrong_is_one_line(status: int, arguments: list[str], says: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """Exit status 1, and 2 for wrong usage."""
+    assert main(arguments) == status
     captured = capsys.readouterr()
     assert says in captured.err
     assert captured.err.count("\n") == 1
@@ -292,14 +292,19 @@ def test_what_is_wrong_is_one_line(arguments: list[str], says: str, capsys: pyte
         (["webhook", "--self-signed"], "--self-signed and --webhook-configuration go together"),
         (["webhook", "--insecure", "--webhook-configuration", "x"], "--self-signed and --webhook-configuration go together"),
         (["webhook", "--tls-cert-file", "x"], "--tls-cert-file and --tls-key-file go together"),
-        (["webhook", "--insecure", "--kubeconfig", "/nowhere"], "/nowhere"),
         (
             ["webhook", "--insecure", "--metrics-tls-cert-file", "x"],
             "--metrics-tls-cert-file and --metrics-tls-key-file go together",
         ),
     ],
 )
-def test_the_webhook_says_what_it_cannot_start_with(arguments: list[str], says: str, capsys: pytest.CaptureFixture[str]) -> None:
-    """One line, exit status 1."""
-    assert main(arguments) == 1
+def test_options_that_do_not_go_together(arguments: list[str], says: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """Wrong usage: one line, exit status 2."""
+    assert main(arguments) == 2
     assert says in capsys.readouterr().err
+
+
+def test_the_webhook_says_what_it_cannot_start_with(capsys: pytest.CaptureFixture[str]) -> None:
+    """One line, exit status 1."""
+    assert main(["webhook", "--insecure", "--kubeconfig", "/nowhere"]) == 1
+    assert "/nowhere" in capsys.readouterr().err

@@ -107,16 +107,18 @@ def test_a_cluster_that_breaks_off_in_the_middle_is_not_half_an_answer(
 
 
 @pytest.mark.parametrize(
-    ("arguments", "says"),
+    ("status", "arguments", "says"),
     [
-        pytest.param(["--contexts", "first,nowhere"], "there is no context 'nowhere'", id="unknown"),
-        pytest.param(["--contexts", "first", "--wait", "5s"], "--wait and --all are for one cluster", id="wait"),
-        pytest.param(["--all-contexts", "--all"], "--wait and --all are for one cluster", id="all"),
+        pytest.param(1, ["--contexts", "first,nowhere"], "there is no context 'nowhere'", id="unknown"),
+        pytest.param(2, ["--contexts", "first", "--wait", "5s"], "--wait and --all are for one cluster", id="wait"),
+        pytest.param(2, ["--all-contexts", "--all"], "--wait and --all are for one cluster", id="all"),
     ],
 )
-def test_what_cannot_be_asked_for(clusters: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], says: str) -> None:
-    """One line, and nobody is asked."""
-    assert ask(clusters, *arguments) == 1
+def test_what_cannot_be_asked_for(
+    clusters: Path, capsys: pytest.CaptureFixture[str], status: int, arguments: list[str], says: str
+) -> None:
+    """One line, and nobody is asked; exit status 2 for options that do not go together."""
+    assert ask(clusters, *arguments) == status
     out, err = capsys.readouterr()
     assert (out, err.count("\n")) == ("", 1)
     assert says in err

@@ -7,6 +7,10 @@ class ConfigurationError(Exception):
     """The kubeconfig or the in-cluster credentials cannot be used; one line that names the file and what is wrong."""
 
 
+class UsageError(ConfigurationError):
+    """Options of the command line that do not go together, or one that is missing; one line that names them."""
+
+
 class ClientError(Exception):
     """A request that did not succeed."""
 

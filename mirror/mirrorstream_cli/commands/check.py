@@ -10,7 +10,7 @@ import msgspec
 from mirrorstream.diagnose.check import CheckReport, Fate, Skipped, TagCheck, checks_of, missing_of, skipped_tags
 from mirrorstream.imagestream.model import ImageStream, imagestream_from
 from mirrorstream.kube.client import ConfigurationError
-from mirrorstream.kube.errors import ClientError
+from mirrorstream.kube.errors import ClientError, UsageError
 from mirrorstream.kube.ratelimit import RateLimiter
 
 from mirrorstream_cli.asking import SHARE, Asking, nobody_could_ask
@@ -78,9 +78,9 @@ def run(args: argparse.Namespace) -> int:
 
 def _refuse_useless(args: argparse.Namespace) -> None:
     if args.file and args.all_namespaces:
-        raise ConfigurationError("--file names the streams, so -A means nothing; -n is the namespace of the dry runs")
+        raise UsageError("--file names the streams, so -A means nothing; -n is the namespace of the dry runs")
     if args.from_namespace and not args.all_namespaces:
-        raise ConfigurationError("--from names the first of several namespaces: it goes with -A")
+        raise UsageError("--from names the first of several namespaces: it goes with -A")
 
 
 def stopped_note(checks: Sequence[TagCheck], answered: Sequence[TagCheck], args: argparse.Namespace) -> str:

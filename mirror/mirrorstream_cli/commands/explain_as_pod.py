@@ -15,7 +15,7 @@ from mirrorstream.diagnose.status import notes
 from mirrorstream.imagestream.model import imagestream_from
 from mirrorstream.kube.client import ApiError, Client, ConfigurationError, load_client
 from mirrorstream.kube.credentials import own_namespace
-from mirrorstream.kube.errors import ClientError
+from mirrorstream.kube.errors import ClientError, UsageError
 from mirrorstream.kube.pager import read_all
 from mirrorstream.rules.policy import MirrorPolicy
 from mirrorstream.rules.references import parse_or_none
@@ -80,7 +80,7 @@ class Known:
 def run(args: argparse.Namespace) -> int:
     """Explain `args.subject` for a pod; the exit status. Raises ConfigurationError with one clear line."""
     if not args.namespace:
-        raise ConfigurationError("--as-pod needs the pod's namespace: -n NS")
+        raise UsageError("--as-pod needs the pod's namespace: -n NS")
     if not is_reference(args.subject) and parse_or_none(args.subject) is None:
         raise ConfigurationError(f"{args.subject!r} is not an image")
     try:

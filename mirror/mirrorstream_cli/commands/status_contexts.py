@@ -10,7 +10,7 @@ from typing import TypeVar
 from mirrorstream.diagnose.fleet import Answer, FleetReport, UnaskedCluster, cluster_status, render_fleet
 from mirrorstream.kube.client import Client, ConfigurationError
 from mirrorstream.kube.credentials import find_kubeconfig
-from mirrorstream.kube.errors import ClientError
+from mirrorstream.kube.errors import ClientError, UsageError
 from mirrorstream.kube.kubeconfig import Kubeconfig
 
 from mirrorstream_cli.commands.status import read_report, with_details
@@ -27,7 +27,7 @@ R = TypeVar("R")
 def run(args: argparse.Namespace) -> int:
     """Answer; the exit status. Raises ConfigurationError with one clear line."""
     if args.wait is not None or args.all:
-        raise ConfigurationError("--wait and --all are for one cluster: give its --context")
+        raise UsageError("--wait and --all are for one cluster: give its --context")
     kubeconfig = find_kubeconfig(args.kubeconfig)
     contexts = _every_cluster(kubeconfig) if args.all_contexts else _known(kubeconfig, args.contexts)
     answers: list[Answer] = []
