@@ -77,7 +77,7 @@ soak: $(READY) lowest ## what takes long: all faults in full numbers, into docs/
 	$(SOAK) $(PYTEST) -n $(WORKERS) --timeout 1800 tests/fuzz
 	$(PYTEST) -n $(WORKERS) --backend node --hosted e2e/scenarios/node --ignore e2e/scenarios/node/test_documents.py
 	$(SOAK) $(PYTEST) -n 0 --backend node e2e/scenarios/node/test_upgrade.py
-	$(SOAK) $(PYTEST) -n 0 tests/packaging/test_release.py
+	$(SOAK) $(PYTEST) -n 0 tests/packaging/test_debian.py tests/packaging/test_release.py tests/packaging/test_ubi.py
 	TENANT_STREAMS=1000 TENANT_TAGS=300 $(PYTEST) e2e/scenarios/test_denial.py
 	-$(SOAK) $(PYTEST) $(call where,controlplane) $(FAULTS) --ignore $(STORMS) --reliability .faults-1.json
 	-$(SOAK) $(PYTEST) $(filter-out -n $(WORKERS),$(call where,controlplane)) $(STORMS) --reliability .faults-2.json

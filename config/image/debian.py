@@ -43,6 +43,8 @@ TIED = ("setpriv", "--pdeathsig", "KILL", "--")
 """The kernel ends what was started when this process is killed."""
 CERTIFICATES = "/etc/ssl/certs/ca-certificates.crt"
 STEP_SECONDS = 900
+STORE = "store"
+"""The folder of buildah's images and containers, in that of a build."""
 KEPT = {"base": 2, "image": 10}
 """How many root file systems and archives stay in the cache; a root file system has 160 MB, an archive 90 MB."""
 
@@ -204,7 +206,7 @@ class Builder:
         (self._folder / "image.tar").replace(target)
 
     def _buildah(self, *arguments: str) -> str:
-        store = ("--root", str(self._folder / "store"), "--runroot", str(self._folder / "run"), "--storage-driver", "vfs")
+        store = ("--root", str(self._folder / STORE), "--runroot", str(self._folder / "run"), "--storage-driver", "vfs")
         return self._run("buildah", *store, *arguments).strip()
 
     def _run(self, *command: str) -> str:
@@ -260,8 +262,12 @@ def alone() -> Iterator[Builder]:
 
 
 def _clear(folder: Path) -> None:
-    """Not shutil.rmtree: were anything mounted there, this leaves it alone."""
-    subprocess.run(["/bin/rm", "-rf", "--one-file-system", str(folder)], check=True, timeout=120)  # noqa: S603  no shell, and a program of ours
+    """Not shutil.rmtree: were anything mounted there, this leaves it alone.
+
+    Users who are not root own only some files of a store: the others belong to numbers that are theirs in a user namespace.
+    """
+    inside = ["buildah", "unshare"] if os.geteuid() and (folder / STORE).exists() else []
+    subprocess.run([*inside, "/bin/rm", "-rf", "--one-file-system", str(folder)], check=True, timeout=120)  # noqa: S603  no shell, and a program of ours
 
 
 def _used(path: Path) -> bool:
