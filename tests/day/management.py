@@ -20,7 +20,7 @@ class ManagementCluster(Cluster):
         super().__init__(folder, patch)
         self.operator = HostedCatalogs(self.client, f"{self.source.host}/redhat")
         self.hosted: list[str] = []
-        self._made = self._applications = 0
+        self._made = self._application = 0
         self._first = hosted
 
     def __exit__(self, *error: object) -> None:
@@ -51,9 +51,11 @@ class ManagementCluster(Cluster):
         self.operator.remove(self.hosted.pop(0))
 
     def deploy(self) -> int:
-        """An application of the namespace `team` fails, of which only the mirror has the image; the last request before."""
-        name = f"app{self._applications}"
-        self._applications += 1
+        """Another application of the namespace `team` fails, of which only the mirror has the image; the last request before."""
+        if self._application:
+            self.client.request("DELETE", self._path("team", f"app{self._application}"))
+        self._application += 1
+        name = f"app{self._application}"
         self._create("team", name, {"v1": name})
         wait_for("its import fails", lambda: self.client.get(self._path("team", name))["status"].get("tags"), step=0.001)
         return self.simulator.server.request_count

@@ -39,7 +39,7 @@ OBSERVED = 2
 AHEAD = max(16, HOSTED // 6)
 """How many dry runs may come before that for the application: those that run, and those of tags without an image."""
 STEADY = 2
-"""From this turn on nothing may grow."""
+"""From this turn on nothing may grow, but for the history of each tag with each new content."""
 
 
 @pytest.fixture
@@ -109,7 +109,7 @@ def test_catalogs_of_hosted_clusters(cluster: ManagementCluster) -> None:
     for name in turns[0]:
         first = max(sizes[name] for sizes in turns[:STEADY])
         last = max(sizes[name] for sizes in turns[STEADY:])
-        allowed = MAY_GROW.get(name, first // 10 + 2)
+        allowed = {**MAY_GROW, "references": len(RESTARTS) * len(CATALOGS) * HOSTED}.get(name, first // 10 + 2)
         assert last <= first + allowed, f"{name}: {[sizes[name] for sizes in turns]}"
 
 
