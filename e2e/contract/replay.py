@@ -12,12 +12,11 @@ import ssl
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 from uuid import uuid4
 
-from mirrorstream.kube.credentials import find_credentials
+from mirrorstream.kube.rest_config import RestConfig
 
 from e2e.testbed.registries.recorded import Registries
 from e2e.testbed.simulator.patches import json_patch
@@ -46,11 +45,9 @@ Answer = tuple[int, Any]
 
 
 class Server:
-    """The API server of a kubeconfig."""
+    """An API server, asked as `config` says."""
 
-    def __init__(self, kubeconfig: Path) -> None:
-        """Raises ConfigurationError for a kubeconfig that cannot be used."""
-        config = find_credentials(str(kubeconfig), None, in_cluster=False)()
+    def __init__(self, config: RestConfig) -> None:
         self._url = urlsplit(config.host)
         self._headers = {"Accept": "application/json"}
         if authorization := config.authorization():

@@ -15,6 +15,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from mirrorstream.kube.credentials import find_credentials
+from mirrorstream.kube.rest_config import RestConfig
 
 from e2e.contract.replay import Server, replay
 from e2e.testbed.backends import EXISTING, SIMULATOR, Choice
@@ -31,19 +33,16 @@ Run = Callable[[dict[str, Any]], list[str]]
 Outcome = concurrent.futures.Future[list[str]]
 
 
-def _on_a_simulator_of_its_own(folder: Path) -> Run:
-    def run(scenario: dict[str, Any]) -> list[str]:
-        with Registries() as registries:
-            settings = dataclasses.replace(contract_settings(registries.hosts), importer=ImporterSettings(workers=2))
-            with Simulator(settings) as simulator:
-                server = Server(simulator.write_kubeconfig(folder / f"{scenario['id']}.kubeconfig"))
-                return [str(mismatch) for mismatch in replay(server, registries, scenario)]
-
-    return run
+def _on_a_simulator_of_its_own(scenario: dict[str, Any]) -> list[str]:
+    with Registries() as registries:
+        settings = dataclasses.replace(contract_settings(registries.hosts), importer=ImporterSettings(workers=2))
+        with Simulator(settings) as simulator:
+            # No kubeconfig: who reads one reads the environment, and pytest writes to that with each test.
+            return [str(mismatch) for mismatch in replay(Server(RestConfig(simulator.url)), registries, scenario)]
 
 
 def _on(kubeconfig: Path, lanes: list[Registries]) -> Run:
-    server = Server(kubeconfig)
+    server = Server(find_credentials(str(kubeconfig), None, in_cluster=False)())
     free: queue.SimpleQueue[Registries] = queue.SimpleQueue()
     for lane in lanes:
         free.put(lane)
@@ -69,7 +68,8 @@ def outcomes(chosen: Choice, built: None, tmp_path_factory: pytest.TempPathFacto
     folder = tmp_path_factory.mktemp("contract")
     with contextlib.ExitStack() as stack:
         if chosen.backend == SIMULATOR:
-            run, width = _on_a_simulator_of_its_own(folder), SIDE_BY_SIDE
+            run: Run = _on_a_simulator_of_its_own
+            width = SIDE_BY_SIDE
         elif chosen.backend == EXISTING:
             assert chosen.kubeconfig
             run, width = _on(chosen.kubeconfig, [stack.enter_context(Registries(CONTRACT_PORTS))]), 1
