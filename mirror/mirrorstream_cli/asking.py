@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from urllib.parse import quote
 
 from mirrorstream.diagnose.check import TagCheck
-from mirrorstream.imagestream.dry_run import IMAGE_SECONDS, REPOSITORY_SECONDS, served_digest
+from mirrorstream.imagestream.dry_run import IMAGE_SECONDS, REPOSITORY_SECONDS, decode_import, served_digest
 from mirrorstream.kube.client import ApiError, Client
 from mirrorstream.kube.errors import ClientError
 from mirrorstream.kube.ratelimit import RateLimiter
@@ -13,7 +13,7 @@ from mirrorstream.rules.candidates import Candidate
 from mirrorstream.text.sanitize import one_line
 from mirrorstream_controller.import_queue import ImportQueue
 
-from mirrorstream_cli.reader import API
+from mirrorstream_cli.answers import API
 
 CONCURRENCY = 16
 """As many dry runs at once as the controller makes by default."""
@@ -87,7 +87,7 @@ class Asking:
         timeout = IMAGE_SECONDS if check.tag else REPOSITORY_SECONDS
         self._limiter.wait()
         try:
-            answer = self._client.request("POST", path, body=check.request(candidate), timeout=timeout)
+            answer = self._client.request("POST", path, body=check.request(candidate), decode=decode_import, timeout=timeout)
         except ApiError as error:
             if error.status in (403, 404):
                 why = "you may not import images into" if error.status == 403 else "there is no import of images in"

@@ -1,13 +1,12 @@
 """What `explain` reads from a cluster, with what its Events and Images say."""
 
-from dataclasses import dataclass, field
-
-from mirrorstream.diagnose.tag_status import TagState, tag_states, with_origins
+from mirrorstream.diagnose.tag_status import ControllerView, TagState, tag_states, with_origins
 from mirrorstream.imagestream.model import ImageStream
 from mirrorstream.kube.client import Client, load_client
 
+from mirrorstream_cli.answers import USER_AGENT
 from mirrorstream_cli.file_source import Source
-from mirrorstream_cli.reader import DEFAULTS_NOTE, USER_AGENT, Reader
+from mirrorstream_cli.reader import DEFAULTS_NOTE, Reader
 
 
 def load(kubeconfig: str | None, context: str | None) -> "ClusterSource":
@@ -15,32 +14,32 @@ def load(kubeconfig: str | None, context: str | None) -> "ClusterSource":
     return ClusterSource(load_client(kubeconfig, context, user_agent=USER_AGENT))
 
 
-@dataclass(slots=True)
 class ClusterSource(Source):
     """On a cluster, with what its Events and Images say."""
 
-    client: Client = field(init=False)
-
     def __init__(self, client: Client) -> None:
-        self.notes, self.events, self.client = [], [], client
+        super().__init__()
+        self.client = client
 
     def load(self) -> None:
         """Read the rules, and the configuration."""
         self._configure(Reader(self.client, None, self.notes))
 
-    def _configure(self, reader: Reader) -> None:
+    def _configure(self, reader: Reader) -> ControllerView:
         """Read the configuration and the rules, on which every answer depends."""
-        self.controller_view, configured = reader.controller_view()
-        self.policy, _ = reader.rules(self.controller_view)
+        view, configured = reader.controller_view()
+        self.recorded_reference = view.recorded_reference
+        self.policy, _ = reader.rules(view)
         if not configured:
             reader.note(DEFAULTS_NOTE)
+        return view
 
     def stream(self, namespace: str, name: str) -> tuple[ImageStream, list[TagState]]:
         """A stream, and how its tags stand by what mirrorstream tried. Raises ClientError."""
         reader = Reader(self.client, namespace, self.notes)
         history = reader.history(name)  # before the stream: see commands/status.py
         stream = reader.stream(name)
-        self._configure(reader)
+        view = self._configure(reader)
         self.events = history.sentences((namespace, name), stream.metadata.uid)
-        states = list(tag_states(stream, self.policy, history, self.controller_view))
+        states = list(tag_states(stream, self.policy, history, view))
         return stream, with_origins(states, reader.origins(states))

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
-from urllib.parse import quote
 
 from mirrorstream.diagnose.hanging_pods import (
     DISABLED,
@@ -22,6 +21,7 @@ from mirrorstream.kube.client import ApiError
 from mirrorstream.kube.errors import ClientError, is_transient
 from mirrorstream.kube.pager import read_all
 
+from mirrorstream_cli.answers import namespace_labels
 from mirrorstream_cli.reader import Reader
 
 if TYPE_CHECKING:
@@ -95,7 +95,7 @@ def _opted_out(reader: Reader, pods: Iterable[Pod]) -> Iterable[str]:
         reader.note(f"only {MAX_NAMESPACES} of {len(names)} namespaces with hanging pods were asked whether they opted out")
     for name in names[:MAX_NAMESPACES]:
         try:
-            labels = reader.client.get(f"/api/v1/namespaces/{quote(name, safe='')}")["metadata"].get("labels") or {}
+            labels = namespace_labels(reader.client, name)
         except ApiError as error:
             if error.status not in (403, 404):
                 raise

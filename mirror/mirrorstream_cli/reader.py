@@ -12,6 +12,7 @@ from mirrorstream.diagnose.tag_status import ControllerView, Item, State, TagSta
 from mirrorstream.imagestream.model import ImageStream, decode_imagestream
 from mirrorstream.imagestream.outcomes import AttemptHistory, decode_event
 from mirrorstream.imagestream.recorded import RECORDED_ANNOTATION, recorded_items
+from mirrorstream.kube.answers import decode_object
 from mirrorstream.kube.client import ApiError, Client, ConfigurationError
 from mirrorstream.kube.errors import ClientError, is_transient
 from mirrorstream.kube.pager import METADATA_ONLY, read_all
@@ -20,11 +21,9 @@ from mirrorstream.rules.policy import MirrorPolicy
 from mirrorstream.rules.source import IMAGE_CONFIG, PATHS
 from mirrorstream.runtime.settings import Settings, SettingsError, parse_settings
 
-API = "/apis/image.openshift.io/v1"
-USER_AGENT = "kubectl-mirrorstream"
-CONFIGURATION = "/api/v1/namespaces/mirrorstream/configmaps/mirrorstream-config"
-"""Where config/base puts the controller's configuration."""
-INFRASTRUCTURE = "/apis/config.openshift.io/v1/infrastructures/cluster"
+from mirrorstream_cli import answers
+from mirrorstream_cli.answers import API
+
 DEFAULTS_NOTE = "decided with the default configuration, since ConfigMap mirrorstream/mirrorstream-config cannot be read"
 MAX_SINGLE_IMAGES = 32
 """Up to this number, Images are read one by one; beyond it, all Images of the cluster are listed, which costs it more."""
@@ -60,11 +59,16 @@ _decode_image = msgspec.json.Decoder(_Image).decode
 _decode_tag = msgspec.json.Decoder(_ImageStreamTag).decode
 
 
-def _rule_sources(client: Client, refused: list[str]) -> Iterator[dict[str, Any]]:
-    """Every object that mirror rules come from; the kinds that may not be listed are added to `refused`."""
+def _rule_sources(
+    client: Client, refused: list[str], malformed: Callable[[str], Callable[[str], None]]
+) -> Iterator[dict[str, Any]]:
+    """Every object that mirror rules come from; the kinds that may not be listed are added to `refused`.
+
+    `malformed` makes of a kind what is told of its objects that cannot be read.
+    """
     for resource, (path, kind) in PATHS.items():
         try:
-            items = client.get(path).get("items") or []
+            items = read_all(client, path, decode_object, on_malformed=malformed(kind))
         except ApiError as error:
             if error.status == 403:
                 refused.append(resource)
@@ -128,7 +132,9 @@ class Reader:
         selector = "involvedObject.kind=ImageStream" + (f",involvedObject.name={stream}" if stream else "")
         path = self.path("/api/v1", "events")
         try:
-            return AttemptHistory(read_all(self.client, path, decode_event, params={"fieldSelector": selector}))
+            return AttemptHistory(
+                read_all(self.client, path, decode_event, params={"fieldSelector": selector}, on_malformed=self._malformed("Event"))
+            )
         except ApiError as error:
             if error.status != 403:
                 raise
@@ -138,7 +144,7 @@ class Reader:
     def rules(self, controller_view: ControllerView) -> tuple[MirrorPolicy | None, Rules]:
         """The mirror sets and the Image config; no policy if a kind of mirror set may not be listed."""
         refused: list[str] = []
-        objects = self.rule_objects = list(_rule_sources(self.client, refused))
+        objects = self.rule_objects = list(_rule_sources(self.client, refused, self._malformed))
         policy = MirrorPolicy.from_objects(objects, tags_through_digest_mirrors=controller_view.tags_through_digest_mirrors)
         hidden = [resource for resource in refused if resource != IMAGE_CONFIG]
         if hidden:
@@ -152,8 +158,7 @@ class Reader:
     def controller_view(self) -> tuple[ControllerView, bool]:
         """The controller's configuration, and whether it is known: otherwise it is taken for the default."""
         try:
-            data = self.client.get(CONFIGURATION).get("data") or {}
-            settings = parse_settings(str(data.get("config.yaml") or ""), "ConfigMap mirrorstream-config")
+            settings = parse_settings(answers.configuration(self.client), "ConfigMap mirrorstream-config")
         except ApiError as error:
             if error.status not in (403, 404):
                 raise
@@ -169,20 +174,16 @@ class Reader:
     def is_hosted(self) -> bool:
         """Whether the control plane runs elsewhere, as the cluster's Infrastructure says; False where that may not be read."""
         try:
-            infrastructure = self.client.get(INFRASTRUCTURE)
+            return answers.is_hosted(self.client)
         except ApiError as error:
             if error.status not in (403, 404):
                 raise
             self.note("whether this is a hosted cluster, where nobody may create mirror sets, is not known")
             return False
-        return (infrastructure.get("status") or {}).get("controlPlaneTopology") == "External"
 
     def may_create(self, group: str, resource: str) -> bool:
         """Whether the user may create objects of a cluster-wide kind. Raises ClientError."""
-        spec = {"resourceAttributes": {"group": group, "resource": resource, "verb": "create"}}
-        body = {"apiVersion": "authorization.k8s.io/v1", "kind": "SelfSubjectAccessReview", "spec": spec}
-        answer = self.client.request("POST", "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews", body=body)
-        return bool((answer.get("status") or {}).get("allowed"))
+        return answers.may_create(self.client, group, resource)
 
     def origins(self, states: Iterable[TagState]) -> dict[Item, str]:
         """The mirrors' hosts by the items of tags that came through a mirror, as the annotations of their Images have it."""

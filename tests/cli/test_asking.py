@@ -34,7 +34,7 @@ class Mirrors:
             self.open.add(host)
             self.condition.notify_all()
 
-    def request(self, _method: str, _path: str, *, body: Object, timeout: float) -> Object:
+    def request(self, _method: str, _path: str, *, body: Object, timeout: float, **_: Any) -> Object:
         """A dry run."""
         assert timeout > 15, "the platform's own limit for a registry that drops packets"
         if self.error:

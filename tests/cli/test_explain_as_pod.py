@@ -122,7 +122,7 @@ class Answers:
     def request(self, method: str, path: str, **more: Any) -> Any:
         """Lists, whose further pages are at `PATH?TOKEN`, and access reviews."""
         if method == "GET":
-            token = more["params"].get("continue")
+            token = more.get("params", {}).get("continue")
             return more["decode"](json.dumps(self.get(f"{path}?{token}" if token else path)).encode())
         if isinstance(answer := self._answers.get(path, {"status": {"allowed": True}}), int):
             raise ApiError(answer, "Forbidden", f"{path} is refused")

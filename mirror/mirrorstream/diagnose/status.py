@@ -14,7 +14,7 @@ from mirrorstream.imagestream.messages import brief
 from mirrorstream.imagestream.outcomes import AttemptResult
 from mirrorstream.rules.policy import PolicyWarning
 from mirrorstream.text.sanitize import listed, shortened, shortened_inside
-from mirrorstream.text.terminal import Line, Span, Style, Text, blank, columns, line, period, table
+from mirrorstream.text.terminal import Line, Span, Style, Text, blank, columns, line, notes, period, table
 
 DETAILED = 20
 """How many broken tags are described in full; if there are more, each gets one line."""
@@ -123,11 +123,6 @@ def render_status(report: StatusReport, now: float) -> list[Text]:
         lines += [blank(), *pod_lines(pod_groups(report.pods))]
     lines += [blank(), *_rules(report.rules)]
     return [*lines, *notes(report.notes)]
-
-
-def notes(texts: Iterable[str]) -> list[Line]:
-    """What the asking user should know of the answer itself."""
-    return [line(Span("Note: ", Style.QUIET), Span(text, Style.QUIET), hang=6) for text in texts]
 
 
 def headline(report: StatusReport) -> Line:

@@ -6,6 +6,8 @@ and the proxy. The caller needs no credentials of a registry, and no connection 
 
 from typing import Any
 
+import msgspec
+
 from mirrorstream.imagestream.failures import Failure, classify
 from mirrorstream.rules.candidates import Candidate
 from mirrorstream.rules.references import written_name
@@ -52,6 +54,44 @@ def _import_policy(candidate: Candidate, import_mode: str) -> dict[str, Any]:
     if import_mode:
         policy["importMode"] = import_mode
     return policy
+
+
+class _Name(msgspec.Struct):
+    name: str
+
+
+class _Named(msgspec.Struct):
+    metadata: _Name
+
+
+class _Imported(msgspec.Struct):
+    status: dict[str, Any] | None = None
+    image: _Named | None = None
+
+
+class _Repository(msgspec.Struct):
+    status: dict[str, Any] | None = None
+    images: list[_Imported] | None = None
+
+
+class _ImportStatus(msgspec.Struct):
+    images: list[_Imported] | None = None
+    repository: _Repository | None = None
+
+
+class _Import(msgspec.Struct):
+    status: _ImportStatus | None = None
+
+
+# Made before any thread: see `Client.request`.
+_check_import = msgspec.json.Decoder(_Import).decode
+_decode_import = msgspec.json.Decoder(dict[str, Any]).decode
+
+
+def decode_import(data: bytes) -> dict[str, Any]:
+    """The API server's answer to an ImageStreamImport. Raises msgspec.MsgspecError if it is none."""
+    _check_import(data)
+    return _decode_import(data)
 
 
 def served_digest(answer: dict[str, Any], candidate: Candidate) -> str | Failure:

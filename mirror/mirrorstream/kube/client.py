@@ -18,6 +18,7 @@ import msgspec
 import urllib3
 from urllib3.connection import HTTPConnection
 
+from mirrorstream.kube.answers import UNREADABLE, decode_answer
 from mirrorstream.kube.credentials import find_credentials
 from mirrorstream.kube.errors import ApiError, ApiTimeout, ApiUnreachable, ClientError, ConfigurationError, EventTooLarge
 from mirrorstream.kube.proxy import connection_pools, connection_steps
@@ -44,8 +45,6 @@ THROTTLE_RETRIES = 3
 THROTTLE_LIMIT = 10.0
 EVENT_LIMIT = 32 * 1024 * 1024
 """No event of a watch is larger, in bytes: etcd stores no object over 1.5 MB, a few times that as JSON."""
-UNREADABLE = (msgspec.MsgspecError, RecursionError, UnicodeDecodeError)
-"""What decoding JSON raises; where msgspec skips a value it does not look whether its text is UTF-8."""
 JSON, JSON_PATCH, MERGE_PATCH = "application/json", "application/json-patch+json", "application/merge-patch+json"
 
 Observer = Callable[[str, int, float], None]
@@ -167,7 +166,8 @@ class Client:
         threads are the first to use a type. `accept` asks for another form of the answer. `timeout` bounds, in seconds, the wait
         for the answer's next bytes. Expired credentials are read again and a 429 is obeyed, both a bounded number of times.
         `answered` is told how long each answer took.
-        Raises ApiError for an error answer, ApiUnreachable when none came, as ApiTimeout if the request was sent.
+        Raises ApiError for an error answer, ApiUnreachable when none came that `decode` can read, as ApiTimeout if the request was
+        sent.
         """
         encoded = body if isinstance(body, bytes) else None if body is None else msgspec.json.encode(body)
         throttled = 0.0
@@ -187,7 +187,8 @@ class Client:
             else:
                 break
         try:
-            return decode(data) if data else None
+            # To a write that wants no form of answer, none is one.
+            return decode(data) if data or method == "GET" or decode is not msgspec.json.decode else None
         except UNREADABLE as error:
             raise ApiUnreachable(f"{self.server}: {method} {path}: the answer cannot be read: {error}") from error
 
@@ -267,9 +268,9 @@ class Client:
             self._observe(verb(method, path, params), code, time.monotonic() - started)
         return response
 
-    def get(self, path: str, params: Mapping[str, str] | None = None, *, timeout: float = REQUEST_TIMEOUT) -> Any:
-        """GET `path`; the answer as JSON values."""
-        return self.request("GET", path, params=params, timeout=timeout)
+    def get(self, path: str, params: Mapping[str, str] | None = None, *, timeout: float = REQUEST_TIMEOUT) -> dict[str, Any]:
+        """GET `path`; the answer as a JSON object. Raises as `request` does."""
+        return self.request("GET", path, decode=decode_answer, params=params, timeout=timeout)
 
     def watch(self, path: str, params: Mapping[str, str], *, read_timeout: float) -> "Watch":
         """Start a watch; no bytes for `read_timeout` seconds end it with ApiUnreachable. Raises as `request` does."""

@@ -17,7 +17,8 @@ from typing import Generic, TypeVar
 
 import structlog
 
-from mirrorstream.kube.client import UNREADABLE, ApiError, ApiUnreachable, Client, ClientError, EventTooLarge, Watch
+from mirrorstream.kube.answers import UNREADABLE
+from mirrorstream.kube.client import ApiError, ApiUnreachable, Client, ClientError, EventTooLarge, Watch
 from mirrorstream.kube.errors import retry_after_seconds
 from mirrorstream.kube.objects import (
     EVENT,

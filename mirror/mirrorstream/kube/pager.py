@@ -5,6 +5,7 @@ from typing import TypeVar
 
 import msgspec
 
+from mirrorstream.kube.answers import UNREADABLE
 from mirrorstream.kube.client import JSON, ApiError, Client
 
 T = TypeVar("T")
@@ -59,7 +60,7 @@ def _pages(
         for raw in page.items or ():
             try:
                 found.append(read(bytes(raw)))
-            except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+            except UNREADABLE as error:
                 on_malformed(str(error))
         if not page.metadata.continue_:
             return found

@@ -1,6 +1,5 @@
 """Lines of text for people: what they consist of, and how they fit a terminal. Plain and unbroken where there is none."""
 
-import unicodedata
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -62,6 +61,11 @@ def blank() -> Line:
     return Line()
 
 
+def notes(texts: Iterable[str]) -> list[Line]:
+    """What the asking user should know of the answer itself."""
+    return [line(Span("Note: ", Style.QUIET), Span(text, Style.QUIET), hang=6) for text in texts]
+
+
 def table(rows: Iterable[Sequence[str | Span]], indent: int = 0) -> Table:
     """A table of texts and spans; rows may have fewer cells than others."""
     return Table(tuple(tuple(_span(part) for part in row) for row in rows), indent)
@@ -96,6 +100,8 @@ def display_width(text: str) -> int:
     """How many columns of a terminal a text takes: East Asian characters take two, combining ones none."""
     if text.isascii():
         return len(text)
+    import unicodedata  # noqa: PLC0415  most texts are ASCII
+
     return sum(0 if unicodedata.combining(c) else 2 if unicodedata.east_asian_width(c) in "WF" else 1 for c in text)
 
 

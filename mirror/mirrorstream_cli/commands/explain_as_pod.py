@@ -5,14 +5,13 @@ the answer depends on it there is none.
 """
 
 import argparse
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, field
 from typing import Any
-from urllib.parse import quote
 
 import msgspec
-from mirrorstream.diagnose.status import notes
 from mirrorstream.imagestream.model import imagestream_from
+from mirrorstream.kube.answers import decode_object
 from mirrorstream.kube.client import ApiError, Client, ConfigurationError, load_client
 from mirrorstream.kube.credentials import own_namespace
 from mirrorstream.kube.errors import ClientError, UsageError
@@ -21,7 +20,7 @@ from mirrorstream.rules.policy import MirrorPolicy
 from mirrorstream.rules.references import parse_or_none
 from mirrorstream.rules.source import PATHS
 from mirrorstream.runtime.settings import Settings, SettingsError, parse_settings, read_settings
-from mirrorstream.text.terminal import Line, line
+from mirrorstream.text.terminal import Line, line, notes
 from mirrorstream_webhook.access import ask
 from mirrorstream_webhook.claims import stream_claims
 from mirrorstream_webhook.decider import Decider
@@ -30,10 +29,11 @@ from mirrorstream_webhook.index import Index
 from mirrorstream_webhook.patch import Result
 from mirrorstream_webhook.pods import DISABLED, REWRITE_LABEL, pod_from, pull_secret_prefix
 
+from mirrorstream_cli.answers import configuration, namespace_labels, pull_secrets
 from mirrorstream_cli.commands.explain import is_reference
 from mirrorstream_cli.object_files import read_files
 from mirrorstream_cli.output import print_document, print_lines
-from mirrorstream_cli.reader import CONFIGURATION, DEFAULTS_NOTE
+from mirrorstream_cli.reader import DEFAULTS_NOTE
 
 Object = dict[str, Any]
 SIGNATURE_KINDS = ("ClusterImagePolicy", "ImagePolicy")
@@ -75,6 +75,10 @@ class Known:
         if error.status != 403:
             raise error
         self.refused[what] = error.message
+
+    def malformed(self, kind: str) -> Callable[[str], None]:
+        """Takes why an object of a kind cannot be read."""
+        return lambda why: self.notes.append(f"an object of kind {kind} cannot be read and is left out: {why}")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -136,20 +140,20 @@ def _of_cluster(client: Client, args: argparse.Namespace) -> Known:
 def _configuration(client: Client, notes: list[str]) -> Settings:
     """The cluster's own configuration. Raises SettingsError."""
     try:
-        data = client.get(CONFIGURATION).get("data") or {}
+        text = configuration(client)
     except ApiError as error:
         if error.status not in (403, 404):
             raise
         notes.append(DEFAULTS_NOTE)
         return Settings()
-    return parse_settings(str(data.get("config.yaml") or ""), "ConfigMap mirrorstream-config")
+    return parse_settings(text, "ConfigMap mirrorstream-config")
 
 
 def _read(client: Client, resources: Iterable[tuple[str, str, str]], known: Known) -> Iterable[Object]:
     """All objects of some resources, each a name, a path and a kind; a kind that the cluster does not serve has none."""
     for resource, path, kind in resources:
         try:
-            items = read_all(client, path, msgspec.json.decode)
+            items = read_all(client, path, decode_object, on_malformed=known.malformed(kind))
         except ApiError as error:
             if error.status != 404:
                 known.refuse(f"list {resource}", error)
@@ -160,7 +164,7 @@ def _read(client: Client, resources: Iterable[tuple[str, str, str]], known: Know
 def _opted_out(client: Client, namespace: str, known: Known) -> bool:
     """Whether the namespace's label keeps the API server from asking the webhook. Raises ClientError, also if there is none."""
     try:
-        labels = client.get(f"/api/v1/namespaces/{namespace}")["metadata"].get("labels") or {}
+        labels = namespace_labels(client, namespace)
     except ApiError as error:
         known.refuse(f"get namespace {namespace}, whose label may opt out", error)
         return False
@@ -170,7 +174,7 @@ def _opted_out(client: Client, namespace: str, known: Known) -> bool:
 def _pull_secrets(client: Client, namespace: str, account: str, known: Known) -> list[str]:
     """The pull secrets that ServiceAccount admission would give the pod."""
     try:
-        found = client.get(f"/api/v1/namespaces/{namespace}/serviceaccounts/{quote(account, safe='')}")
+        return pull_secrets(client, namespace, account)
     except ApiError as error:
         if error.status not in (403, 404):
             raise
@@ -178,7 +182,6 @@ def _pull_secrets(client: Client, namespace: str, account: str, known: Known) ->
             f"whether service account {account} has its pull secret is not known, and taken for granted: {error.message}"
         )
         return [pull_secret_prefix(account)]
-    return [str(secret.get("name")) for secret in found.get("imagePullSecrets") or []]
 
 
 def _decider(known: Known, client: Client | None) -> Decider:

@@ -19,17 +19,20 @@ from mirrorstream.diagnose.retry import (
     render_outcomes,
     settled,
 )
-from mirrorstream.diagnose.status import many, notes
+from mirrorstream.diagnose.status import many
 from mirrorstream.diagnose.tag_status import tag_states, with_origins
+from mirrorstream.imagestream.dry_run import decode_import
 from mirrorstream.imagestream.model import RETRY_ANNOTATION
 from mirrorstream.kube.client import MERGE_PATCH, ApiError, Client, ConfigurationError
 from mirrorstream.kube.errors import ClientError, is_transient
+from mirrorstream.text.terminal import notes
 
+from mirrorstream_cli.answers import API
 from mirrorstream_cli.commands.status import FAILING, connect
 from mirrorstream_cli.output import print_document, print_lines
 from mirrorstream_cli.polling import Clock, poll_until
 from mirrorstream_cli.progress import Progress
-from mirrorstream_cli.reader import API, Reader
+from mirrorstream_cli.reader import Reader
 
 DEFAULT_SECONDS = 60.0
 POLL_SECONDS = 0.5
@@ -147,7 +150,9 @@ class _Retry:
             request = import_request(stream, tags, stream.metadata.resource_version)
             timeout = min(LONGEST_IMPORT, SECONDS_FOR_EACH * (len(tags) + 1))
             try:
-                answer = self._client.request("POST", f"{self._root}/imagestreamimports", body=request, timeout=timeout)
+                answer = self._client.request(
+                    "POST", f"{self._root}/imagestreamimports", body=request, decode=decode_import, timeout=timeout
+                )
             except ClientError as error:
                 if isinstance(error, ApiError) and error.status == 403:
                     why = f"you may not import images into {self._namespace}/{self._stream}"
