@@ -66,12 +66,10 @@ def _namespaces(_word: str, given: Mapping[str, str]) -> list[str]:
 
 def _streams(word: str, given: Mapping[str, str]) -> list[str]:
     """The streams of the namespace, or of that before a slash; behind a colon the stream's tags."""
-    from mirrorstream.kube.credentials import default_namespace  # noqa: PLC0415  only where it is asked for
-
-    from mirrorstream_cli.reader import API  # noqa: PLC0415
+    from mirrorstream_cli.answers import API  # noqa: PLC0415  only where it is asked for
 
     namespace, slash, rest = word.rpartition("/")
-    namespace = namespace or given.get("namespace") or default_namespace(given.get("kubeconfig"), given.get("context"))
+    namespace = namespace or given.get("namespace") or _default_namespace(given)
     stream, colon, _ = rest.partition(":")
     path = f"{API}/namespaces/{namespace}/imagestreams"
     before = word[: len(word) - len(rest)] if slash else ""
@@ -94,11 +92,23 @@ _ASK: dict[str, Callable[[str, Mapping[str, str]], Iterable[str]]] = {
 }
 
 
+def _default_namespace(given: Mapping[str, str]) -> str:
+    from mirrorstream.kube.credentials import default_namespace, find_static_context  # noqa: PLC0415  only where it is asked for
+
+    known = find_static_context(given.get("kubeconfig"), given.get("context"))
+    return known.namespace if known else default_namespace(given.get("kubeconfig"), given.get("context"))
+
+
 def _client(given: Mapping[str, str]) -> "Client":
-    from mirrorstream.kube.client import load_client  # noqa: PLC0415  only where it is asked for
+    """A client, where it can be without the kubernetes package, whose import alone may take longer than a shell waits."""
+    from mirrorstream.kube.client import Client, load_client  # noqa: PLC0415  only where it is asked for
+    from mirrorstream.kube.credentials import find_static_context  # noqa: PLC0415
 
-    from mirrorstream_cli.reader import USER_AGENT  # noqa: PLC0415
+    from mirrorstream_cli.answers import USER_AGENT  # noqa: PLC0415
 
+    known = find_static_context(given.get("kubeconfig"), given.get("context"))
+    if known:
+        return Client(known.load, user_agent=USER_AGENT)
     return load_client(given.get("kubeconfig"), given.get("context"), user_agent=USER_AGENT)
 
 

@@ -11,6 +11,7 @@ from mirrorstream.kube.rest_config import Loader, RestConfig
 
 if TYPE_CHECKING:
     from mirrorstream.kube.kubeconfig import Kubeconfig
+    from mirrorstream.kube.static_kubeconfig import StaticContext
 
 
 def find_credentials(kubeconfig: str | None, context: str | None, *, in_cluster: bool) -> Loader:
@@ -36,6 +37,15 @@ def find_kubeconfig(kubeconfig: str | None) -> "Kubeconfig":
     from mirrorstream.kube.kubeconfig import Kubeconfig  # noqa: PLC0415  see above
 
     return Kubeconfig(_kubeconfig_path(kubeconfig))
+
+
+def find_static_context(kubeconfig: str | None, context: str | None) -> "StaticContext | None":
+    """The context that kubectl would use, if it can be read without a slow import; None if not."""
+    if kubeconfig is None and service_account.available():
+        return None
+    from mirrorstream.kube.static_kubeconfig import static_context  # noqa: PLC0415  a pod does not need it
+
+    return static_context(_kubeconfig_path(kubeconfig), context)
 
 
 def default_namespace(kubeconfig: str | None, context: str | None) -> str:
