@@ -4,9 +4,9 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from mirrorstream.diagnose.check import CheckReport, Fate, Skipped, TagCheck, check_groups
-from mirrorstream.diagnose.status import label, many, notes
+from mirrorstream.diagnose.status import label, many
 from mirrorstream.text.sanitize import shortened
-from mirrorstream.text.terminal import Line, Span, Style, Text, blank, columns, line, table
+from mirrorstream.text.terminal import Line, Span, Style, Text, blank, columns, line, notes, table
 
 from mirrorstream_cli.groups import MOST_GROUPS, cut, fits, group_lines, one_screen
 

@@ -4,11 +4,9 @@ A shell runs it at each completion, so each subcommand imports what it needs whe
 """
 
 import argparse
-import atexit
 import io
 import os
 import sys
-import threading
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -26,69 +24,20 @@ COMPLETER = "kubectl_complete-"
 """kubectl and oc run a program of this name and the plugin's to complete the plugin's command line."""
 
 
-def build_parser(program: str = "mirrorstream") -> argparse.ArgumentParser:
-    """The command line of all subcommands."""
+def build_parser(program: str = "mirrorstream", only: str = "") -> argparse.ArgumentParser:
+    """The command line of all subcommands, or, as it takes a while to make, of none but `only`, if there is one of that name."""
     parser = argparse.ArgumentParser(
         prog=program, description="ImageStreams that keep working when the upstream registry cannot be reached."
     )
     parser.add_argument("--version", action=_Version, nargs=0, help="show program's version number and exit")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    common = argparse.ArgumentParser(add_help=False)
-    common.add_argument(
-        "--log-level", choices=options.LOG_LEVELS, default="info", help="least severe messages to log (default: info)"
-    )
-    common.add_argument(
-        "--log-format", choices=("json", "console"), help="how to log (default: console when stderr is a terminal, else json)"
-    )
-    daemon = argparse.ArgumentParser(add_help=False)
-    daemon.add_argument("--kubeconfig", metavar="F", help="credentials (default: the pod's, else as kubectl finds them)")
-    daemon.add_argument("--config", metavar="F", help="configuration file, reloaded when it changes (default: all defaults)")
-    daemon.add_argument(
-        "--metrics-port", type=_port, default=8080, metavar="PORT", help="/metrics, /healthz and /readyz (default: 8080)"
-    )
-    daemon.add_argument("--metrics-tls-cert-file", metavar="F", help="serve them over TLS, with --metrics-tls-key-file")
-    daemon.add_argument("--metrics-tls-key-file", metavar="F", help="the certificate's key")
-    controller = commands.add_parser(
-        "controller", parents=[common, daemon], help="import through the mirrors what the platform could not", allow_abbrev=False
-    )
-    controller.add_argument("--namespace", metavar="NS", help="where the Lease lives (default: the pod's own namespace)")
-    controller.add_argument("--no-leader-election", action="store_true", help="act at once, as the only replica")
-    controller.set_defaults(run=_controller)
-    webhook = commands.add_parser(
-        "webhook", parents=[common, daemon], help="point pods of Local tags at the internal registry", allow_abbrev=False
-    )
-    webhook.add_argument("--port", type=_port, default=8443, metavar="PORT", help="where the API server asks (default: 8443)")
-    webhook.add_argument("--tls-cert-file", metavar="F", help="certificate and chain, read again when they change")
-    webhook.add_argument("--tls-key-file", metavar="F", help="the certificate's key")
-    webhook.add_argument(
-        "--self-signed", action="store_true", help="certificates of its own, made known to API servers by --webhook-configuration"
-    )
-    webhook.add_argument(
-        "--webhook-configuration",
-        metavar="NAME",
-        help="with --self-signed: the configuration whose caBundle is kept up to date",
-    )
-    webhook.add_argument("--insecure", action="store_true", help="plain HTTP, for tests only: API servers ask over TLS")
-    webhook.set_defaults(run=_webhook)
-    for name, add, run, text in (
-        ("explain", options.add_explain, _explain, "which mirrors stand for an image, and why; what became of a stream's tag"),
-        ("status", options.add_status, _status, "which tags fail, what was tried, what healed"),
-        ("missing", options.add_missing, _missing, "images of failing tags that no mirror has"),
-        ("check", options.add_check, _check, "which tags would not survive without the upstream: ask the mirrors beforehand"),
-        ("suggest", options.add_suggest, _suggest, "an ImageTagMirrorSet for scheduled tags that the platform fails to import"),
-        ("retry", options.add_retry, _retry, "have a stream's tags imported again, and wait for the outcome"),
-    ):
-        command = commands.add_parser(
-            name, parents=[common], help=text, description=f"{text[0].upper()}{text[1:]}.", allow_abbrev=False
-        )
+    for name, (add, run, text) in _COMMANDS.items():
+        if only in _COMMANDS and name != only:
+            continue
+        description = f"{text[0].upper()}{text[1:]}."
+        command = commands.add_parser(name, help=text, description=description, allow_abbrev=False)
         add(command)
         command.set_defaults(run=run)
-    completion = commands.add_parser("completion", help="print a shell's completion script", allow_abbrev=False)
-    completion.add_argument("shell", choices=("bash", "zsh", "fish"), help="the shell")
-    completion.set_defaults(run=_completion)
-    certs = commands.add_parser("certs", parents=[common], help="make a certificate for the webhook's Service", allow_abbrev=False)
-    options.add_certs(certs)
-    certs.set_defaults(run=_certs)
     return parser
 
 
@@ -113,12 +62,6 @@ def _version() -> str:
     from importlib.metadata import version  # noqa: PLC0415
 
     return version("mirrorstream")
-
-
-def _port(text: str) -> int:
-    if not text.isdigit() or not 0 <= int(text) <= 65535:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a port")
-    return int(text)
 
 
 def _controller(args: argparse.Namespace) -> NoReturn:
@@ -177,6 +120,9 @@ def _run_to_the_end(run: Callable[[], int]) -> NoReturn:
     then takes these locks: a webhook that had stopped was seen to stay for 15 s. What libraries registered to be done at exit (the
     kubernetes package removes its files of a kubeconfig's keys) is done, but may not hold the process either.
     """
+    import atexit  # noqa: PLC0415  only the long-running programs need these
+    import threading  # noqa: PLC0415
+
     status = run()
     cleanup = threading.Thread(target=atexit._run_exitfuncs, daemon=True)  # noqa: SLF001  there is no other way
     cleanup.start()
@@ -254,7 +200,7 @@ def _completion(args: argparse.Namespace) -> int:
 def _complete(words: Sequence[str]) -> int:
     from mirrorstream_cli.cluster_names import is_asking, names  # noqa: PLC0415
 
-    sys.stdout.write(plugin_answer(complete(build_parser(), words, names)))
+    sys.stdout.write(plugin_answer(complete(build_parser(only=words[0] if len(words) > 1 else ""), words, names)))
     sys.stdout.flush()
     if is_asking():
         os._exit(0)
@@ -265,6 +211,22 @@ def _certs(args: argparse.Namespace) -> int:
     from mirrorstream_cli.commands import certs  # noqa: PLC0415
 
     return certs.run(args)
+
+
+_Command = tuple[Callable[[argparse.ArgumentParser], None], Callable[[argparse.Namespace], int], str]
+_COMMANDS: dict[str, _Command] = {
+    "controller": (options.add_controller, _controller, "import through the mirrors what the platform could not"),
+    "webhook": (options.add_webhook, _webhook, "point pods of Local tags at the internal registry"),
+    "explain": (options.add_explain, _explain, "which mirrors stand for an image, and why; what became of a stream's tag"),
+    "status": (options.add_status, _status, "which tags fail, what was tried, what healed"),
+    "missing": (options.add_missing, _missing, "images of failing tags that no mirror has"),
+    "check": (options.add_check, _check, "which tags would not survive without the upstream: ask the mirrors beforehand"),
+    "suggest": (options.add_suggest, _suggest, "an ImageTagMirrorSet for scheduled tags that the platform fails to import"),
+    "retry": (options.add_retry, _retry, "have a stream's tags imported again, and wait for the outcome"),
+    "completion": (options.add_completion, _completion, "print a shell's completion script"),
+    "certs": (options.add_certs, _certs, "make a certificate for the webhook's Service"),
+}
+"""Of each subcommand: what defines its arguments, what runs it, and what it is for."""
 
 
 def _both_or_none(args: argparse.Namespace, first: str, second: str) -> None:
@@ -287,7 +249,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if program.startswith(COMPLETER) or words[:1] == ["__complete"]:
         asked = words if program.startswith(COMPLETER) else words[1:]
         return _complete(asked)
-    args = build_parser("kubectl mirrorstream" if program.startswith("kubectl-") else "mirrorstream").parse_args(words)
+    name = "kubectl mirrorstream" if program.startswith("kubectl-") else "mirrorstream"
+    args = build_parser(name, only=words[0] if words else "").parse_args(words)
     try:
         status: int = args.run(args)
         sys.stdout.flush()

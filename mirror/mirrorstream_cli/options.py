@@ -41,6 +41,53 @@ def context_names(text: str) -> list[str]:
     return names
 
 
+def _add_logs(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--log-level", choices=LOG_LEVELS, default="info", help="least severe messages to log (default: info)")
+    parser.add_argument(
+        "--log-format", choices=("json", "console"), help="how to log (default: console when stderr is a terminal, else json)"
+    )
+
+
+def _add_program(parser: argparse.ArgumentParser) -> None:
+    _add_logs(parser)
+    parser.add_argument("--kubeconfig", metavar="F", help="credentials (default: the pod's, else as kubectl finds them)")
+    parser.add_argument("--config", metavar="F", help="configuration file, reloaded when it changes (default: all defaults)")
+    parser.add_argument(
+        "--metrics-port", type=_port, default=8080, metavar="PORT", help="/metrics, /healthz and /readyz (default: 8080)"
+    )
+    parser.add_argument("--metrics-tls-cert-file", metavar="F", help="serve them over TLS, with --metrics-tls-key-file")
+    parser.add_argument("--metrics-tls-key-file", metavar="F", help="the certificate's key")
+
+
+def add_controller(parser: argparse.ArgumentParser) -> None:
+    """`mirrorstream controller`."""
+    _add_program(parser)
+    parser.add_argument("--namespace", metavar="NS", help="where the Lease lives (default: the pod's own namespace)")
+    parser.add_argument("--no-leader-election", action="store_true", help="act at once, as the only replica")
+
+
+def add_webhook(parser: argparse.ArgumentParser) -> None:
+    """`mirrorstream webhook`."""
+    _add_program(parser)
+    parser.add_argument("--port", type=_port, default=8443, metavar="PORT", help="where the API server asks (default: 8443)")
+    parser.add_argument("--tls-cert-file", metavar="F", help="certificate and chain, read again when they change")
+    parser.add_argument("--tls-key-file", metavar="F", help="the certificate's key")
+    parser.add_argument(
+        "--self-signed", action="store_true", help="certificates of its own, made known to API servers by --webhook-configuration"
+    )
+    parser.add_argument(
+        "--webhook-configuration",
+        metavar="NAME",
+        help="with --self-signed: the configuration whose caBundle is kept up to date",
+    )
+    parser.add_argument("--insecure", action="store_true", help="plain HTTP, for tests only: API servers ask over TLS")
+
+
+def add_completion(parser: argparse.ArgumentParser) -> None:
+    """`mirrorstream completion`."""
+    parser.add_argument("shell", choices=("bash", "zsh", "fish"), help="the shell")
+
+
 def add_cluster(parser: argparse.ArgumentParser, *, several: bool = False) -> None:
     """Which cluster, or with `several` which clusters, and as whom."""
     parser.add_argument("--kubeconfig", metavar="F", help="credentials (default: as kubectl finds them)")
@@ -70,6 +117,7 @@ def _add_scope(parser: argparse.ArgumentParser) -> None:
 
 def add_status(parser: argparse.ArgumentParser) -> None:
     """`mirrorstream status`."""
+    _add_logs(parser)
     _add_scope(parser)
     _add_all(parser)
     parser.add_argument(
@@ -85,6 +133,7 @@ def _add_all(parser: argparse.ArgumentParser) -> None:
 
 def add_missing(parser: argparse.ArgumentParser) -> None:
     """`mirrorstream missing`."""
+    _add_logs(parser)
     _add_scope(parser)
     _add_imageset(parser)
     add_cluster(parser)
@@ -92,6 +141,7 @@ def add_missing(parser: argparse.ArgumentParser) -> None:
 
 def add_check(parser: argparse.ArgumentParser) -> None:
     """`mirrorstream check`."""
+    _add_logs(parser)
     _add_scope(parser)
     _add_all(parser)
     parser.add_argument(
@@ -110,6 +160,7 @@ def add_check(parser: argparse.ArgumentParser) -> None:
 
 def add_suggest(parser: argparse.ArgumentParser) -> None:
     """`mirrorstream suggest`."""
+    _add_logs(parser)
     _add_scope(parser)
     add_output(parser)
     add_cluster(parser)
@@ -126,6 +177,7 @@ def _add_imageset(parser: argparse.ArgumentParser) -> None:
 
 def add_retry(parser: argparse.ArgumentParser) -> None:
     """`mirrorstream retry`."""
+    _add_logs(parser)
     parser.add_argument("subject", metavar="STREAM[:TAG]", help="the stream, all of whose failing tags are tried again, or one tag")
     parser.add_argument(
         "-n", "--namespace", type=namespace, metavar="NS", help="the namespace (default: the context's, as for kubectl)"
@@ -142,6 +194,7 @@ def add_retry(parser: argparse.ArgumentParser) -> None:
 
 def add_explain(parser: argparse.ArgumentParser) -> None:
     """`mirrorstream explain`."""
+    _add_logs(parser)
     parser.add_argument("subject", metavar="REFERENCE | NAMESPACE/STREAM[:TAG]", help="an image, or a stream and perhaps its tag")
     parser.add_argument(
         "--file",
@@ -164,6 +217,7 @@ def add_explain(parser: argparse.ArgumentParser) -> None:
 
 def add_certs(parser: argparse.ArgumentParser) -> None:
     """`mirrorstream certs`."""
+    _add_logs(parser)
     parser.add_argument("--out", required=True, metavar="DIR", help="folder for tls.crt, tls.key and ca.crt")
     parser.add_argument("--service", required=True, metavar="NAME", type=_label, help="the webhook's Service")
     parser.add_argument("--namespace", required=True, metavar="NS", type=_label, help="the Service's namespace")
@@ -179,4 +233,10 @@ def _label(text: str) -> str:
 def _days(text: str) -> int:
     if not text.isdigit() or not 1 <= int(text) <= 3650:
         raise argparse.ArgumentTypeError(f"{text!r} is not a number of days between 1 and 3650")
+    return int(text)
+
+
+def _port(text: str) -> int:
+    if not text.isdigit() or not 0 <= int(text) <= 65535:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a port")
     return int(text)

@@ -12,7 +12,6 @@ from mirrorstream.diagnose.status import (
     label,
     lasting,
     many,
-    notes,
     pod_lines,
     rules_headline,
     scheduled_helps,
@@ -22,7 +21,7 @@ from mirrorstream.diagnose.status import (
 from mirrorstream.diagnose.tag_status import State, TagState
 from mirrorstream.rules.references import parse_or_none
 from mirrorstream.text.sanitize import shortened
-from mirrorstream.text.terminal import Line, Span, Style, Text, blank, columns, line
+from mirrorstream.text.terminal import Line, Span, Style, Text, blank, columns, line, notes
 
 from mirrorstream_cli.groups import MOST_GROUPS, cut, group_lines, one_screen
 

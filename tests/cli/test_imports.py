@@ -61,9 +61,22 @@ spec: {tags: [{name: v1, from: {kind: DockerImage, name: "registry.example.com/a
 """
 
 
-def imported(*arguments: str) -> set[str]:
-    """The modules that `mirrorstream ARGUMENTS` imports."""
-    ran = subprocess.run([sys.executable, "-c", COMMAND, *arguments], capture_output=True, text=True, timeout=300, check=False)
+KUBECONFIG = """
+clusters: [{{name: c, cluster: {{server: "{url}"}}}}]
+users: [{{name: u, user: {{token: secret}}}}]
+contexts: [{{name: x, context: {{cluster: c, user: u}}}}]
+current-context: x
+"""
+
+
+PATIENT = "from mirrorstream_cli import cluster_names; cluster_names.SECONDS = 60.0\n"
+"""A busy machine may take longer than a shell waits."""
+
+
+def imported(*arguments: str, first: str = "") -> set[str]:
+    """The modules that `mirrorstream ARGUMENTS` imports, after the statements of `first`."""
+    command = [sys.executable, "-c", first + COMMAND, *arguments]
+    ran = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
     assert ran.returncode == 0, ran.stderr
     return set(ran.stdout.splitlines()[-1].split())
 
@@ -101,6 +114,20 @@ def test_contexts_are_completed_without_a_client() -> None:
     assert packages(imported("__complete", "status", "--context", "x")) == {"mirrorstream", "mirrorstream_cli", "yaml"}
 
 
+def test_names_of_a_cluster_are_completed_without_the_kubernetes_package(tmp_path: Path) -> None:
+    """Where kubernetes-validate is installed, importing it takes longer than a shell waits."""
+    with Simulator() as simulator:
+        path = tmp_path / "kubeconfig"
+        path.write_text(KUBECONFIG.format(url=simulator.url))
+        asked = len(simulator.server.requests)
+        for words in (("-n", "x"), ("-n", "ns", "app:")):
+            modules = imported("__complete", "retry", "--kubeconfig", str(path), *words, first=PATIENT)
+            assert "urllib3" in modules
+            assert not packages(modules) & {"kubernetes", "kubernetes_validate", "requests", "jsonschema"}
+            assert not {module for module in modules if module.startswith("mirrorstream.diagnose")}
+        assert len(simulator.server.requests) > asked
+
+
 def test_the_version_needs_no_package(capsys: pytest.CaptureFixture[str]) -> None:
     """It is in the name of the installation's metadata, and printed on stdout."""
     modules = imported("--version")
@@ -115,10 +142,23 @@ def test_the_version_needs_no_package(capsys: pytest.CaptureFixture[str]) -> Non
 @pytest.mark.parametrize("subject", ["registry.example.com/app:v1", "team/app"])
 def test_files_are_explained_without_a_client(subject: str, tmp_path: Path) -> None:
     """Neither what talks to clusters nor what reads the configuration: YAML, and typed objects."""
-    path = tmp_path / "mirrors.yaml"
-    path.write_text(MIRRORS)
-    modules = imported("explain", subject, "--file", str(path))
+    modules = imported("explain", subject, "--file", str(_mirrors(tmp_path)))
     assert packages(modules) - {"typing_extensions"} == {"mirrorstream", "mirrorstream_cli", "msgspec", "yaml"}
+
+
+def test_a_reference_is_explained_from_files_with_the_rules_alone(tmp_path: Path) -> None:
+    """Without what knows streams, their failures and `status`, other forms of output, and Python's modules that take long."""
+    modules = imported("explain", "registry.example.com/app:v1", "--file", str(_mirrors(tmp_path)))
+    assert {module for module in modules if module.startswith("mirrorstream.diagnose.")} == {"mirrorstream.diagnose.explain"}
+    assert not {module for module in modules if module.startswith("mirrorstream.imagestream")}
+    assert "mirrorstream_cli.yaml_output" not in modules
+    assert not modules & {"json", "pathlib", "urllib.parse", "threading", "unicodedata", "logging"}
+
+
+def _mirrors(folder: Path) -> Path:
+    path = folder / "mirrors.yaml"
+    path.write_text(MIRRORS)
+    return path
 
 
 @pytest.mark.parametrize(

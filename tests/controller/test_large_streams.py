@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from mirrorstream.diagnose.explain import explain_stream
+from mirrorstream.diagnose.explain_stream import explain_stream
 from mirrorstream.diagnose.tag_status import ControllerView, tag_states
 from mirrorstream.imagestream.model import imagestream_from
 from mirrorstream.imagestream.outcomes import AttemptHistory

@@ -71,7 +71,7 @@ def _ask(policy: MirrorPolicy, reference: str) -> list[Any]:
         answers += [found.scope, found.objects, found.mirror_origins]
         explanation = explain_reference(policy, reference)
         answers.append(explanation.document())
-        render(ExplainReport((explanation,), policy.warnings), 0.0)
+        render(ExplainReport((explanation,), policy.warnings))
     answers.append(evaluate(policy, reference, classify("", "connection refused", (reference,))))
     return answers
 

@@ -1,18 +1,17 @@
 """Why an image comes from where it comes from: the mirror rules' answer to one reference, for people and for programs."""
 
 import dataclasses
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from mirrorstream.diagnose.status import failing_for, notes, story_lines
-from mirrorstream.diagnose.tag_status import BROKEN, OBSERVES, State, TagState
-from mirrorstream.imagestream.eligibility import recorded_name
-from mirrorstream.imagestream.model import WHOLE_REPOSITORY, ImageStream
 from mirrorstream.rules.candidates import Candidate, SkippedMirror
 from mirrorstream.rules.policy import MirrorPolicy, PolicyWarning
-from mirrorstream.rules.references import ReferenceError, has_registry_host, parse_or_none, parse_reference
-from mirrorstream.text.terminal import Line, Span, Style, blank, columns, line
+from mirrorstream.rules.references import has_registry_host, parse_or_none, parse_reference
+from mirrorstream.text.terminal import Line, Span, Style, blank, columns, line, notes
+
+if TYPE_CHECKING:
+    from mirrorstream.diagnose.tag_status import TagState
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +52,7 @@ class Explanation:
     importAllowed: bool | None  # noqa: N815
     stream: str | None = None
     state: str | None = None
-    tag: TagState | None = None
+    tag: "TagState | None" = None
 
     def document(self) -> dict[str, Any]:
         """The JSON and YAML form, with the fields' names as above; `stream`, `state` and `tag` only for a tag."""
@@ -93,16 +92,16 @@ def explain_reference(
     *,
     recorded_reference: str = "auto",
     insecure: bool = False,
-    stream: str | None = None,
-    state: str | None = None,
-    tag: TagState | None = None,
+    recorded_name: Callable[[Candidate], str] | None = None,
 ) -> Explanation:
-    """Explain one pull spec under `policy`; None where it may not be seen. Raises ReferenceError."""
+    """Explain one pull spec under `policy`; None where it may not be seen. Raises ReferenceError.
+
+    `recorded_name` tells which repository a candidate is recorded by, where more than the rules decide.
+    """
     if policy is None:
-        return Explanation(str(parse_reference(reference)), "", (), (), "", (), (), None, None, stream, state, tag)
+        return Explanation(str(parse_reference(reference)), "", (), (), "", (), (), None, None)
     found = policy.resolve(parse_reference(reference))
     normalised, origins = str(found.reference), found.mirror_origins
-    failure = tag.failure if tag else None
     return Explanation(
         reference=normalised,
         scope=found.scope,
@@ -114,7 +113,7 @@ def explain_reference(
         pullFailure=found.pull_failure,
         candidates=tuple(
             _candidate(
-                recorded_name(policy, reference, candidate, failure, insecure=insecure, recorded_reference=recorded_reference),
+                recorded_name(candidate) if recorded_name else found.recorded_name(reference, candidate, recorded_reference),
                 candidate,
             )
             for candidate in found.candidates
@@ -122,9 +121,6 @@ def explain_reference(
         skippedMirrors=found.skipped_mirrors,
         refused=found.refusal,
         importAllowed=policy.import_allowed(reference, insecure=insecure),
-        stream=stream,
-        state=state,
-        tag=tag,
     )
 
 
@@ -143,61 +139,17 @@ def _candidate(recorded: str, candidate: Candidate) -> ExplainedCandidate:
     return ExplainedCandidate(candidate.reference, candidate.insecure, candidate.mirror_set, f"{recorded}@DIGEST")
 
 
-def explain_stream(
-    policy: MirrorPolicy | None,
-    stream: ImageStream,
-    states: Mapping[str, TagState],
-    only_tag: str | None = None,
-    *,
-    recorded_reference: str = "auto",
-) -> tuple[list[Explanation], list[str]]:
-    """Explain every importable tag of `stream` (or `only_tag`), and its whole repository; and say which names no image, and why.
-
-    `states` has how the tags stand, by name.
-    """
-    name = f"{stream.metadata.namespace}/{stream.metadata.name}"
-    found: list[Explanation] = []
-    wrong: list[str] = []
-
-    def explain(subject: str, field: str, source: str, state: str, tag: TagState | None, *, insecure: bool) -> None:
-        try:
-            explanation = explain_reference(
-                policy, source, recorded_reference=recorded_reference, insecure=insecure, stream=subject, state=state, tag=tag
-            )
-        except ReferenceError as error:
-            wrong.append(f"{subject} is not explained, since its {field} names no image: {error}")
-        else:
-            found.append(explanation)
-
-    for tag in stream.spec_tags:
-        if only_tag in (None, tag.name) and tag.importable and tag.from_ is not None:
-            state, insecure = _state(stream, tag.name), tag.import_policy.insecure or stream.is_insecure
-            explain(f"{name}:{tag.name}", "from", tag.from_.name, state, states.get(tag.name), insecure=insecure)
-    if stream.spec.docker_image_repository and only_tag is None:
-        state = "imported" if stream.status.tags else "no tag was imported"
-        repository = stream.spec.docker_image_repository
-        whole = states.get(WHOLE_REPOSITORY)
-        explain(name, "spec.dockerImageRepository", repository, state, whole, insecure=stream.is_insecure)
-    return found, wrong
+def reference_heading(explanation: Explanation) -> Iterable[Line]:
+    """What stands above the answer to a reference."""
+    return [line(Span(explanation.reference, Style.TITLE))]
 
 
-def _state(stream: ImageStream, tag: str) -> str:
-    status = stream.status_tag(tag)
-    newest = status.newest if status else None
-    has = f"; it has {newest.docker_image_reference}" if newest else ""
-    if status and status.failure:
-        failure = status.failure
-        since = f" since {failure.last_transition_time}" if failure.last_transition_time else ""
-        return f"the import fails{since}: {failure.reason}: {failure.message}{has}"
-    return f"imported{has}" if newest else "not imported yet"
-
-
-def render(answer: ExplainReport, now: float) -> list[Line]:
-    """The text for people; `now` in seconds since the epoch."""
+def render(answer: ExplainReport, heading: Callable[[Explanation], Iterable[Line]] = reference_heading) -> list[Line]:
+    """The text for people; `heading` makes what stands above each explanation."""
     lines: list[Line] = []
     for explanation in answer.explanations:
         lines += [blank()] if lines else []
-        lines += _heading(explanation, now)
+        lines += heading(explanation)
         lines += _render(explanation) if answer.rules_known else [line("Mirror rules: not to be seen by you", indent=2)]
     if answer.events:
         lines += [blank(), line("Events of an older version say:"), *(line(text, indent=2) for text in answer.events)]
@@ -205,39 +157,6 @@ def render(answer: ExplainReport, now: float) -> list[Line]:
         lines += [blank(), line("Parts of the mirror rules that cannot be used:")]
         lines += [line(str(warning), indent=2) for warning in answer.warnings]
     return [*lines, *([blank()] if answer.notes else []), *notes(answer.notes)]
-
-
-def _heading(explanation: Explanation, now: float) -> Iterable[Line]:
-    if not explanation.stream:
-        yield line(Span(explanation.reference, Style.TITLE))
-        return
-    yield line(Span(explanation.stream, Style.TITLE), f"  from {explanation.reference}")
-    tag = explanation.tag
-    if tag:
-        yield from (line(Span("Warning: ", Style.WARNING), text, indent=2, hang=9) for text in tag.warnings)
-    if tag is None or tag.state in (State.PENDING, State.IMPORTED):
-        yield line(f"State: {explanation.state}", indent=2)
-        if tag and tag.followers:
-            yield line(f"Followed by: {', '.join(tag.followers)}", indent=2)
-        return
-    if tag.failure:
-        yield line("State: the import fails", f" since {tag.since}" if tag.since else "", indent=2)
-    else:
-        yield line(f"State: {explanation.state}", indent=2)
-    bad = Style.BAD if tag.state in BROKEN else Style.GOOD if tag.state is State.HEALED else Style.WARNING
-    standing = "only observes" if tag.why == OBSERVES else _STANDING[tag.state]
-    yield line("mirrorstream: ", Span(standing, bad), f" ({failing_for(tag, now)})" if tag.failure else "", indent=2)
-    yield from story_lines(tag, now, 4, source=False)
-
-
-_STANDING = {
-    State.FAILING: "finds it in no mirror yet, and retries",
-    State.REFUSED: "must not import it through a mirror",
-    State.HELD: "keeps the image of before for now",
-    State.UNMIRRORED: "has no mirror for it",
-    State.OPTED_OUT: "is kept away from it",
-    State.HEALED: "imported it through a mirror",
-}
 
 
 def _render(explanation: Explanation) -> Iterable[Line]:

@@ -5,10 +5,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from mirrorstream.diagnose.causes import Group, tag_groups
-from mirrorstream.diagnose.status import TITLES, StatusReport, many, notes
+from mirrorstream.diagnose.status import TITLES, StatusReport, many
 from mirrorstream.diagnose.tag_status import BROKEN, State
 from mirrorstream.text.sanitize import shortened
-from mirrorstream.text.terminal import Line, Span, Style, Text, blank, columns, line
+from mirrorstream.text.terminal import Line, Span, Style, Text, blank, columns, line, notes
 
 FAILING = 3
 """The exit status while something fails in one of the clusters."""

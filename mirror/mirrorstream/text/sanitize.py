@@ -1,25 +1,32 @@
 """Text from a cluster, made safe to show: a tenant may have written it."""
 
+import functools
 import re
 from collections.abc import Sequence
 from typing import Any
 
 # Whole escape sequences go, not only their first byte: what follows it would read as nonsense.
-_SEQUENCES = re.compile(
+_SEQUENCES = (
     r"(?:\x1b\[|\x9b)[0-?]*[ -/]*[@-~]?"  # CSI: colours, cursor, screen
     r"|(?:\x1b[\]PX^_]|[\x9d\x90\x98\x9e\x9f]).*?(?:\x07|\x1b\\|\x9c|$)"  # OSC, DCS, SOS, PM, APC: titles, links, clipboard
-    r"|\x1b[ -/]*[0-~]?",
-    re.DOTALL,
+    r"|\x1b[ -/]*[0-~]?"
 )
 # Control characters, and those that reorder or hide text.
-_UNSEEN = re.compile(r"[\x00-\x1f\x7f-\x9f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff\ufff9-\ufffb\ud800-\udfff]")
+_UNSEEN = r"[\x00-\x1f\x7f-\x9f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff\ufff9-\ufffb\ud800-\udfff]"
+
+
+@functools.cache
+def _patterns() -> tuple[re.Pattern[str], re.Pattern[str]]:
+    """Escape sequences, and unseen characters; compiled where a text may have some: it takes half of a bare interpreter's start."""
+    return re.compile(_SEQUENCES, re.DOTALL), re.compile(_UNSEEN)
 
 
 def clean(text: str) -> str:
     """`text` without escape sequences, control characters and characters that reorder or hide others; line breaks become spaces."""
     if text.isascii() and text.isprintable():
         return text
-    return _UNSEEN.sub("", re.sub(r"[\n\r\t\v\f\x85]", " ", _SEQUENCES.sub("", text)))
+    sequences, unseen = _patterns()
+    return unseen.sub("", re.sub(r"[\n\r\t\v\f\x85]", " ", sequences.sub("", text)))
 
 
 def one_line(text: str) -> str:
@@ -30,7 +37,10 @@ def one_line(text: str) -> str:
 def harmless(value: Any) -> Any:
     """`value`, as JSON has it, with every text in it harmless; line breaks stay. Tuples become lists."""
     if isinstance(value, str):
-        return "\n".join(_UNSEEN.sub("", line.replace("\t", " ")) for line in _SEQUENCES.sub("", value).split("\n"))
+        if value.isascii() and value.isprintable():
+            return value
+        sequences, unseen = _patterns()
+        return "\n".join(unseen.sub("", line.replace("\t", " ")) for line in sequences.sub("", value).split("\n"))
     if isinstance(value, dict):
         return {harmless(str(key)): harmless(item) for key, item in value.items()}
     return [harmless(item) for item in value] if isinstance(value, list | tuple) else value

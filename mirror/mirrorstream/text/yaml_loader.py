@@ -5,7 +5,6 @@ dates of what Go's YAML takes for text, and refuses tabs where JSON has them.
 """
 
 import contextlib
-import json
 import re
 from collections.abc import Iterator
 from typing import Any
@@ -155,6 +154,8 @@ def documents(text: str) -> Iterator[Any]:
 
 def _json_documents(text: str) -> list[Any]:
     """Raises ValueError, RecursionError."""
+    import json  # noqa: PLC0415  most files are YAML
+
     decoder, found, place = json.JSONDecoder(), [], _after_blanks(text, 0)
     while place < len(text):
         value, place = decoder.raw_decode(text, place)

@@ -1,10 +1,8 @@
 """`mirrorstream explain`: on a cluster, or offline on files with mirror sets."""
 
 import argparse
-import time
 
-from mirrorstream.diagnose.explain import ExplainReport, Explanation, explain_reference, explain_stream, render, searched
-from mirrorstream.imagestream.model import importing_tag
+from mirrorstream.diagnose.explain import ExplainReport, Explanation, explain_reference, reference_heading, render, searched
 from mirrorstream.kube.errors import ClientError, ConfigurationError
 from mirrorstream.rules.references import ReferenceError, has_registry_host
 
@@ -22,18 +20,22 @@ def run(args: argparse.Namespace) -> int:
     """Explain `args.subject`; the exit status. Raises ConfigurationError with one clear line."""
     try:
         source = FileSource(args.file) if args.file else _cluster(args)
+        heading = reference_heading
         if is_reference(args.subject):
             source.load()
             explanations = _explain_image(source, args.subject)
         else:
-            explanations = _explain_stream(source, args.subject)
+            from mirrorstream_cli.commands import explain_tags  # noqa: PLC0415  a reference needs nothing of it
+
+            explanations = explain_tags.explain(source, args.subject)
+            heading = explain_tags.heading
     except (ReferenceError, ClientError) as error:
         raise ConfigurationError(str(error)) from error
     warnings = source.policy.warnings if source.policy else ()
     known = source.policy is not None
     answer = ExplainReport(tuple(explanations), warnings, tuple(source.notes), tuple(source.events), rules_known=known)
     if args.output == "text":
-        print_lines(render(answer, time.time()))
+        print_lines(render(answer, heading))
     else:
         print_document(answer.document(), args.output)
     return 0
@@ -47,7 +49,7 @@ def _cluster(args: argparse.Namespace) -> Source:
 
 def _explain_image(source: Source, subject: str) -> list[Explanation]:
     """Explain an image; one without a registry in each place where nodes look for it. Raises ReferenceError."""
-    recorded = source.controller_view.recorded_reference
+    recorded = source.recorded_reference
     places = searched(source.policy, subject)
     if places:
         setting = "containerRuntimeSearchRegistries of the Image config"
@@ -56,27 +58,3 @@ def _explain_image(source: Source, subject: str) -> list[Explanation]:
         taken = "a name without a registry" if places else "an image of docker.io"
         source.notes.append(f"{subject} was taken for {taken}; a stream's tag is NAMESPACE/{subject}")
     return [explain_reference(source.policy, place, recorded_reference=recorded) for place in places or [subject]]
-
-
-def _explain_stream(source: Source, subject: str) -> list[Explanation]:
-    namespace, slash, rest = subject.partition("/")
-    name, colon, tag = rest.partition(":")
-    if not slash or not namespace or not name or "/" in name or (colon and not tag):
-        raise ConfigurationError(f"{subject!r} is neither an image (with its registry's host) nor NAMESPACE/STREAM[:TAG]")
-    stream, states = source.stream(namespace, name)
-    if tag and tag in {t.name for t in stream.spec_tags}:
-        importing = importing_tag(stream, tag)
-        if importing and importing.name != tag:
-            source.notes.append(f"{tag} follows {importing.name}, which is explained here")
-            tag = importing.name
-    by_name = {state.tag: state for state in states}
-    recorded = source.controller_view.recorded_reference
-    found, wrong = explain_stream(source.policy, stream, by_name, tag or None, recorded_reference=recorded)
-    if wrong and not found:
-        raise ConfigurationError("; ".join(wrong))
-    source.notes += wrong
-    if tag and not found:
-        raise ConfigurationError(f"ImageStream {namespace}/{name} has no tag {tag!r} that imports an image")
-    if not found:
-        raise ConfigurationError(f"ImageStream {namespace}/{name} has no tag that imports an image")
-    return found

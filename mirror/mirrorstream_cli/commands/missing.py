@@ -5,10 +5,10 @@ import sys
 from collections.abc import Iterable
 
 from mirrorstream.diagnose.missing import MissingImage, imageset, missing_images, render_missing
-from mirrorstream.diagnose.status import notes
 from mirrorstream.kube.client import ConfigurationError
 from mirrorstream.kube.errors import ClientError
 from mirrorstream.text.sanitize import one_line
+from mirrorstream.text.terminal import notes
 
 from mirrorstream_cli.commands.status import FAILING, connect, read_report
 from mirrorstream_cli.output import print_document, print_lines
