@@ -255,7 +255,8 @@ def alone() -> Iterator[Builder]:
         fcntl.flock(lock, fcntl.LOCK_EX)
         try:
             _clear(folder)
-            folder.mkdir()
+            # Where apt's own user can read its files, as in some homes, apt works as that user, and leaves folders of it.
+            folder.mkdir(mode=0o700)
             yield Builder(folder, lock.fileno())
         finally:
             _clear(folder)
