@@ -10,8 +10,8 @@ from pathlib import Path
 from config.image.debian import ROOT, digest_of
 from e2e.testbed.node.product import Object, copy_image
 
-STEPS = 30
-"""How many commits it is back, where nothing was released yet."""
+UNRELEASED = "4afb08c5124a3e521e1150a85d445170d4dc0597"
+"""Stands for it where nothing was released yet. One commit for all runs, so that they can be compared."""
 
 
 class NoEarlierError(Exception):
@@ -19,13 +19,12 @@ class NoEarlierError(Exception):
 
 
 def earlier_revision() -> str:
-    """The last release's tag before the commit that is checked out, or a commit some way back. Raises NoEarlierError."""
+    """The last release's tag before the commit that is checked out, or the commit that stands for it. Raises NoEarlierError."""
     if (tag := _git("describe", "--tags", "--abbrev=0", "--match", "v[0-9]*", "HEAD^")).returncode == 0:
         return tag.stdout.strip()
-    found = _git("rev-parse", "--verify", f"HEAD~{STEPS}^{{commit}}")
-    if found.returncode:
-        raise NoEarlierError(f"needs a clone with at least {STEPS} commits before the one that is checked out")
-    return found.stdout.strip()
+    if _git("merge-base", "--is-ancestor", UNRELEASED, "HEAD").returncode:
+        raise NoEarlierError(f"needs a clone with all commits: {UNRELEASED} is not before the one that is checked out")
+    return UNRELEASED
 
 
 def _git(*arguments: str) -> subprocess.CompletedProcess[str]:

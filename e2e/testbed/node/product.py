@@ -27,7 +27,8 @@ HOOK = f"{HOOKS}/mirrorstream"
 SERVICE = f"/api/v1/namespaces/{NAMESPACE}/services/mirrorstream-webhook"
 DEPLOYMENTS = f"/apis/apps/v1/namespaces/{NAMESPACE}/deployments"
 PODS = f"/api/v1/namespaces/{NAMESPACE}/pods"
-AVAILABLE_SECONDS = 90
+AVAILABLE_SECONDS = 240
+"""For a rollout, which pulls the image: 68 s were seen on a machine with much else to do."""
 PROGRAMS = (*NEEDED, "skopeo")
 
 
@@ -91,7 +92,7 @@ class Product:
 
     def _kubectl_run(self, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
         folder = str(self._folder / "kubectl")
-        return _run([self._kubectl, "--kubeconfig", self._kubeconfig, "--cache-dir", folder, *arguments], 120)
+        return _run([self._kubectl, "--kubeconfig", self._kubeconfig, "--cache-dir", folder, *arguments], AVAILABLE_SECONDS + 60)
 
     def apply(self) -> str:
         """`kubectl apply -k`; what kubectl printed, warnings included."""
