@@ -275,7 +275,7 @@ def run(demo: Demo, stack: ExitStack) -> list[Row]:
     demo.mirror_set(demo.mirror.host, demo.second.host)
     demo.watch(all_are("healed"))
 
-    demo.say("4. A new stream, and `oc import-image jenkins:2`: both fail at the source, and heal at once")
+    demo.say("4. A new stream, and `oc import-image jenkins:2`: both fail, and heal at once")
     demo.create("php", {"8.3-ubi9": "ubi9/php-83:latest", "latest": "->8.3-ubi9"})
     before = _generation(demo, "jenkins", "2")
     demo.import_image("jenkins", "2", JENKINS)
@@ -284,7 +284,7 @@ def run(demo: Demo, stack: ExitStack) -> list[Row]:
 
 def show_pods(demo: Demo, stack: ExitStack) -> bool:
     """The webhook starts, and pods are made; whether each came back as it should."""
-    demo.say("5. The webhook starts: pods that name the upstream come back with the internal registry's reference")
+    demo.say("5. The webhook starts: pods get the internal registry's reference")
     webhook = Webhook(demo.kubeconfig, demo.folder, {})
     stack.callback(webhook.stop)
     webhook.wait_ready()
@@ -347,9 +347,9 @@ def summary(demo: Demo, rows: list[Row], *, pods: bool, keep: bool) -> bool:
     demo.say("Look further" if keep else "Look further: `make demo KEEP=1` leaves the cluster up for")
     for command in (
         *([f"export KUBECONFIG={demo.kubeconfig}"] if keep else []),
-        ".venv/bin/mirrorstream status            # how the tags of the context's namespace stand",
+        ".venv/bin/mirrorstream status            # the context's namespace",
         ".venv/bin/mirrorstream missing -A        # what no mirror has: nothing by now",
-        ".venv/bin/mirrorstream retry jenkins:2   # import it again, at the source and then through the mirror",
+        ".venv/bin/mirrorstream retry jenkins:2   # import it again",
         f".venv/bin/mirrorstream explain {NAMESPACE}/jenkins:2",
         f".venv/bin/mirrorstream explain {demo.source(JENKINS)} --as-pod -n guests",
         "kubectl get imagestream jenkins -o yaml",

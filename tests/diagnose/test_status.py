@@ -36,7 +36,7 @@ def test_the_whole_answer() -> None:
     assert text(report(failing, refused, healed, state(), notes=("you see little",))) == (
         "Namespace ns: 1 failing, 1 refused, 1 pending, 1 healed; 4 tags in 1 stream\n"
         "\n"
-        "Failing (no mirror has served it yet; mirrorstream retries)\n"
+        "Failing (mirrorstream imports it as soon as a mirror serves it)\n"
         "  ns/app:v1  for 1h, unreachable\n"
         "    from:         src.io/team/app:v1\n"
         "    failure:      dial tcp 10.0.0.1:443: connect: connection refused\n"

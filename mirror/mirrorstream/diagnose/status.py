@@ -24,7 +24,7 @@ MESSAGE_WIDTH = 200
 LABEL_WIDTH = len("followed by:")
 
 TITLES = {
-    State.FAILING: ("no mirror has served it yet; mirrorstream retries", Style.BAD),
+    State.FAILING: ("mirrorstream imports it as soon as a mirror serves it", Style.BAD),
     State.REFUSED: ("no mirror may stand in here, so somebody has to act", Style.BAD),
     State.HELD: ("keeps its image until the source has failed for long enough: a mirror has another one", Style.WARNING),
     State.UNMIRRORED: ("its import fails, and no rule covers the source", Style.WARNING),
