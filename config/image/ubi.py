@@ -26,7 +26,7 @@ def pinned_base() -> str:
         return base
     if not shutil.which("skopeo"):
         raise BuildError(f"needs skopeo to find the digest of {base}, or BASE_IMAGE=NAME@sha256:DIGEST")
-    ask = ["skopeo", "inspect", "--no-tags", "--format", "{{.Digest}}", f"docker://{base}"]  # tags are asked of no mirror
+    ask = ["skopeo", "inspect", "--no-tags", "--format", "{{.Digest}}", f"docker://{base}"]  # skopeo lists tags without mirrors
     try:
         done = subprocess.run(ask, capture_output=True, text=True, check=False, timeout=_SECONDS)  # noqa: S603  no shell, known programs
         problem = "" if done.returncode == 0 else (done.stderr.strip().splitlines() or ["no answer"])[-1]

@@ -100,10 +100,11 @@ def note_use(folder: Path) -> None:
 def unused(cache: Path) -> "list[Path]":
     """Versions that nobody has used for a day, and what is left of a run that was killed while it unpacked."""
     found = []
-    for path in cache.iterdir():
-        with contextlib.suppress(OSError):  # somebody else was faster
-            if time.time() - path.stat().st_mtime > UNUSED_SECONDS:
-                found.append(path)
+    with contextlib.suppress(OSError):  # a folder that cannot be listed keeps what it has
+        for path in cache.iterdir():
+            with contextlib.suppress(OSError):  # somebody else was faster
+                if time.time() - path.stat().st_mtime > UNUSED_SECONDS:
+                    found.append(path)
     return found
 
 

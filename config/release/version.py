@@ -14,7 +14,7 @@ ROOT = Path(__file__).resolve().parents[2]
 PLACES = ("pyproject.toml", "Containerfile", "README.md", "docs/**/*.md", "config/**/*.yaml")
 MEASURED = ("docs/benchmarks.md", "docs/reliability.md")
 """Reports name the version that was measured."""
-_NUMBER = r"(?:0|[1-9]\d*)"
+_NUMBER = r"(?:0|[1-9][0-9]*)"
 VERSION = re.compile(rf"{_NUMBER}\.{_NUMBER}\.{_NUMBER}")
 FORMS = re.compile(
     r"(?P<before>^version = \"|^ARG VERSION=|\bnewTag: |\bmirrorstream(?:-bundle|-catalog)?[-:]v?|\?ref=v|/version=v)"

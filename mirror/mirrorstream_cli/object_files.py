@@ -94,6 +94,8 @@ def _objects(file: str) -> Iterator[tuple[Object, str]]:
 
 
 def _files(name: str) -> list[str]:
+    if name == "-":
+        return [name]
     try:
         with os.scandir(name) as entries:
             return sorted(entry.path for entry in entries if entry.name.endswith(SUFFIXES) and entry.is_file())

@@ -64,7 +64,7 @@ def _rule_sources(
 ) -> Iterator[dict[str, Any]]:
     """Every object that mirror rules come from; the kinds that may not be listed are added to `refused`.
 
-    `malformed` makes of a kind what is told of its objects that cannot be read.
+    `malformed(kind)` returns the function that is called with the error of each object that cannot be read.
     """
     for resource, (path, kind) in PATHS.items():
         try:

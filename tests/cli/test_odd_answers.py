@@ -61,7 +61,7 @@ def answering(body: str) -> Iterator[str]:
     """The URL of a server that answers so."""
     handler = type("Handler", (_Odd,), {"body": body.encode()})
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
+        threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
         yield f"http://127.0.0.1:{server.server_port}"
         server.shutdown()
 

@@ -35,6 +35,7 @@ def write(path: Path, cluster: dict[str, Any], user: dict[str, Any], **more: Any
         pytest.param(
             {"certificate-authority-data": DATA, "certificate-authority": "ca.crt"}, {"token": "secret"}, id="data-counts-more"
         ),
+        pytest.param({"certificate-authority-data": "\n".join(DATA)}, {"token": "secret"}, id="data-in-lines"),
         pytest.param({"insecure-skip-tls-verify": True, "tls-server-name": "api"}, {}, id="nobody-unverified"),
         pytest.param({"proxy-url": "http://proxy.example.com:3128"}, {"token": "secret"}, id="proxy"),
     ],
@@ -78,12 +79,21 @@ def test_what_is_of_another_form_is_left_to_the_package(cluster: dict[str, Any],
         assert static_context(str(path), None) is None
 
 
+def test_a_context_without_a_user_sends_no_token(tmp_path: Path) -> None:
+    """Nor does an entry without a name stand for one that nobody names."""
+    path = write(tmp_path / "config", {}, {"token": "secret"})
+    document = yaml.safe_load(path.read_text())
+    del document["users"][0]["name"], document["contexts"][0]["context"]["user"]
+    path.write_text(yaml.safe_dump(document))
+    assert static_context(str(path), None) is None
+
+
 def test_files_are_merged_as_kubectl_does(tmp_path: Path) -> None:
-    """The first of a name counts; paths are relative to their file."""
+    """The first of a name counts; paths are relative to their file, and a file that is not there counts for nothing."""
     (tmp_path / "sub").mkdir()
     first = write(tmp_path / "sub" / "first", {"certificate-authority": "ca.crt"}, {"token": "first"})
     second = write(tmp_path / "second", {"server": "https://other.example.com"}, {"token": "second"})
-    known = static_context(os.pathsep.join([str(first), str(second)]), "x")
+    known = static_context(os.pathsep.join([str(tmp_path / "none"), str(first), str(second)]), "x")
     assert known
     found = known.load()
     assert (found.host, found.authorization()) == ("https://api.example.com:6443", "Bearer first")

@@ -40,6 +40,7 @@ from mirrorstream.runtime.settings import (
             id="a-section-twice",
         ),
         pytest.param('{"mode": "active", "mode": "observe"}', "'mode' is given twice", id="a-field-twice-in-json"),
+        pytest.param("<<: {mode: observe}\n<<: {mode: active}", "'<<' is given twice", id="a-merge-twice"),
         pytest.param("mode: x\nextra: 1", "mode: input should be 'active' or 'observe', found 'x'; extra: unknown", id="both"),
     ],
 )

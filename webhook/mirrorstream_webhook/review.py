@@ -7,6 +7,7 @@ import time
 
 import msgspec
 import structlog
+from mirrorstream.kube.answers import UNREADABLE
 from mirrorstream.text.projection import decoder
 from mirrorstream.text.sanitize import one_line
 
@@ -19,8 +20,6 @@ from mirrorstream_webhook.pods import decode_pod
 
 log = structlog.get_logger(__name__)
 
-UNREADABLE = (msgspec.MsgspecError, RecursionError, UnicodeDecodeError)
-"""What decoding raises; where it skips a value it does not look whether its text is UTF-8."""
 API_VERSION, KIND = "admission.k8s.io/v1", "AdmissionReview"
 
 

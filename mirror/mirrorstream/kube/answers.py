@@ -1,7 +1,7 @@
 """Answers of an API server in the form that is expected of them.
 
-What answers may be no API server but a proxy, a sign-in page or something broken: each answer is checked as it is decoded, so that
-the client tells of one that cannot be read in a line, as of a server that cannot be reached.
+The server may be a proxy or a sign-in page, not an API server. Each answer is checked as it is decoded, so that one that cannot be
+read is an error with one clear line, as a server that cannot be reached is.
 """
 
 from typing import Any

@@ -20,6 +20,8 @@ from mirrorstream.kube.proxy import environment_proxy, parse_proxy
 from mirrorstream.kube.rest_config import RestConfig, check_server
 
 Entry = Mapping[str, Any]
+_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+"""In C where that is installed: a kubeconfig with the certificates of 150 clusters is 1 MB."""
 _FILES = frozenset({"certificate-authority", "client-certificate", "client-key"})
 _DATA = frozenset(f"{name}-data" for name in _FILES)
 _OF_CLUSTER = (
@@ -57,7 +59,9 @@ def static_context(path: str, context: str | None) -> StaticContext | None:
     """A context of the files of `path`, names as in $KUBECONFIG, by default the current one; None if it is not of this form."""
     try:
         files = [
-            (yaml.safe_load(Path(name).read_text(encoding="utf-8")), Path(name).parent) for name in path.split(os.pathsep) if name
+            (yaml.load(Path(name).read_text(encoding="utf-8"), _LOADER), Path(name).parent)  # noqa: S506  a safe one
+            for name in path.split(os.pathsep)
+            if name and Path(name).exists()
         ]
     except (OSError, UnicodeError, yaml.YAMLError):
         return None
@@ -76,6 +80,8 @@ def static_context(path: str, context: str | None) -> StaticContext | None:
 
 def _entry(files: list[tuple[dict[str, Any], Path]], plural: str, singular: str, name: object) -> Entry | None:
     """The first entry of a name, as kubectl merges files; names of files in it are relative to the file that has it."""
+    if not name:
+        return None
     for found, folder in files:
         listed = found.get(plural)
         for each in listed if isinstance(listed, list) else ():
@@ -94,7 +100,7 @@ def _file(entry: Entry, name: str) -> str | None:
     if not data:
         return entry.get(name) or None
     try:
-        content = base64.b64decode(str(data), validate=True)
+        content = base64.b64decode("".join(str(data).split()), validate=True)
     except (binascii.Error, ValueError) as error:
         raise ConfigurationError(f"{name}-data: not base64") from error
     number = os.memfd_create(name)  # open as long as the program: connections read it again

@@ -12,8 +12,8 @@ def decoder(kind: type[T], *, places: bool = False) -> Callable[[bytes | msgspec
     """What reads the JSON of an object as a `kind`, and raises msgspec.MsgspecError if it cannot.
 
     Make it before any thread: see `Client.request`. A field that is null is unset, as for the API (`encoding/json` of Go). API
-    servers leave out what is unset, so nulls are removed only after the object could not be read with them. With `places` those in
-    lists are not: for who names the places of what is in the list.
+    servers leave out what is unset, so nulls are removed only after the object could not be read with them. With `places`, nulls
+    in lists stay, for callers that count positions.
     """
     decode = msgspec.json.Decoder(kind).decode
 

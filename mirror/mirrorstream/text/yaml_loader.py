@@ -124,7 +124,7 @@ class _UniqueLoader(_Loader):
         node = super().compose_mapping_node(anchor)
         seen = set()
         for key, _ in node.value:
-            if isinstance(key, yaml.ScalarNode) and key.tag != _MERGE:
+            if isinstance(key, yaml.ScalarNode):
                 if key.value in seen:
                     raise yaml.composer.ComposerError(None, None, f"{key.value!r} is given twice", key.start_mark)
                 seen.add(key.value)

@@ -77,7 +77,7 @@ class Known:
         self.refused[what] = error.message
 
     def malformed(self, kind: str) -> Callable[[str], None]:
-        """Takes why an object of a kind cannot be read."""
+        """What is called with the error of each object of `kind` that cannot be read."""
         return lambda why: self.notes.append(f"an object of kind {kind} cannot be read and is left out: {why}")
 
 
