@@ -13,7 +13,7 @@ from mirrorstream.rules.candidates import Candidate
 from mirrorstream.text.sanitize import one_line
 from mirrorstream_controller.import_queue import ImportQueue
 
-from mirrorstream_cli.answers import API
+from mirrorstream_cli.single_objects import API
 
 CONCURRENCY = 16
 """As many dry runs at once as the controller makes by default."""

@@ -66,7 +66,7 @@ def _namespaces(_word: str, given: Mapping[str, str]) -> list[str]:
 
 def _streams(word: str, given: Mapping[str, str]) -> list[str]:
     """The streams of the namespace, or of that before a slash; behind a colon the stream's tags."""
-    from mirrorstream_cli.answers import API  # noqa: PLC0415  only where it is asked for
+    from mirrorstream_cli.single_objects import API  # noqa: PLC0415  only where it is asked for
 
     namespace, slash, rest = word.rpartition("/")
     namespace = namespace or given.get("namespace") or _default_namespace(given)
@@ -104,7 +104,7 @@ def _client(given: Mapping[str, str]) -> "Client":
     from mirrorstream.kube.client import Client, load_client  # noqa: PLC0415  only where it is asked for
     from mirrorstream.kube.credentials import find_static_context  # noqa: PLC0415
 
-    from mirrorstream_cli.answers import USER_AGENT  # noqa: PLC0415
+    from mirrorstream_cli.single_objects import USER_AGENT  # noqa: PLC0415
 
     known = find_static_context(given.get("kubeconfig"), given.get("context"))
     if known:

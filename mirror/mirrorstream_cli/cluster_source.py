@@ -4,9 +4,9 @@ from mirrorstream.diagnose.tag_status import ControllerView, TagState, tag_state
 from mirrorstream.imagestream.model import ImageStream
 from mirrorstream.kube.client import Client, load_client
 
-from mirrorstream_cli.answers import USER_AGENT
 from mirrorstream_cli.file_source import Source
 from mirrorstream_cli.reader import DEFAULTS_NOTE, Reader
+from mirrorstream_cli.single_objects import USER_AGENT
 
 
 def load(kubeconfig: str | None, context: str | None) -> "ClusterSource":

@@ -21,8 +21,8 @@ from mirrorstream.kube.client import ApiError
 from mirrorstream.kube.errors import ClientError, is_transient
 from mirrorstream.kube.pager import read_all
 
-from mirrorstream_cli.answers import namespace_labels
 from mirrorstream_cli.reader import Reader
+from mirrorstream_cli.single_objects import namespace_labels
 
 if TYPE_CHECKING:
     from mirrorstream_webhook.guards import SignaturePolicies

@@ -21,8 +21,8 @@ from mirrorstream.rules.policy import MirrorPolicy
 from mirrorstream.rules.source import IMAGE_CONFIG, PATHS
 from mirrorstream.runtime.settings import Settings, SettingsError, parse_settings
 
-from mirrorstream_cli import answers
-from mirrorstream_cli.answers import API
+from mirrorstream_cli import single_objects
+from mirrorstream_cli.single_objects import API
 
 DEFAULTS_NOTE = "decided with the default configuration, since ConfigMap mirrorstream/mirrorstream-config cannot be read"
 MAX_SINGLE_IMAGES = 32
@@ -158,7 +158,7 @@ class Reader:
     def controller_view(self) -> tuple[ControllerView, bool]:
         """The controller's configuration, and whether it is known: otherwise it is taken for the default."""
         try:
-            settings = parse_settings(answers.configuration(self.client), "ConfigMap mirrorstream-config")
+            settings = parse_settings(single_objects.configuration(self.client), "ConfigMap mirrorstream-config")
         except ApiError as error:
             if error.status not in (403, 404):
                 raise
@@ -174,7 +174,7 @@ class Reader:
     def is_hosted(self) -> bool:
         """Whether the control plane runs elsewhere, as the cluster's Infrastructure says; False where that may not be read."""
         try:
-            return answers.is_hosted(self.client)
+            return single_objects.is_hosted(self.client)
         except ApiError as error:
             if error.status not in (403, 404):
                 raise
@@ -183,7 +183,7 @@ class Reader:
 
     def may_create(self, group: str, resource: str) -> bool:
         """Whether the user may create objects of a cluster-wide kind. Raises ClientError."""
-        return answers.may_create(self.client, group, resource)
+        return single_objects.may_create(self.client, group, resource)
 
     def origins(self, states: Iterable[TagState]) -> dict[Item, str]:
         """The mirrors' hosts by the items of tags that came through a mirror, as the annotations of their Images have it."""

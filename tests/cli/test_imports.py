@@ -119,13 +119,13 @@ def test_names_of_a_cluster_are_completed_without_the_kubernetes_package(tmp_pat
     with Simulator() as simulator:
         path = tmp_path / "kubeconfig"
         path.write_text(KUBECONFIG.format(url=simulator.url))
-        asked = len(simulator.server.requests)
         for words in (("-n", "x"), ("-n", "ns", "app:")):
+            asked = len(simulator.server.requests)
             modules = imported("__complete", "retry", "--kubeconfig", str(path), *words, first=PATIENT)
             assert "urllib3" in modules
             assert not packages(modules) & {"kubernetes", "kubernetes_validate", "requests", "jsonschema"}
             assert not {module for module in modules if module.startswith("mirrorstream.diagnose")}
-        assert len(simulator.server.requests) > asked
+            assert len(simulator.server.requests) > asked
 
 
 def test_the_version_needs_no_package(capsys: pytest.CaptureFixture[str]) -> None:

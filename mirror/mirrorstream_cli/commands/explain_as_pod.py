@@ -29,11 +29,11 @@ from mirrorstream_webhook.index import Index
 from mirrorstream_webhook.patch import Result
 from mirrorstream_webhook.pods import DISABLED, REWRITE_LABEL, pod_from, pull_secret_prefix
 
-from mirrorstream_cli.answers import configuration, namespace_labels, pull_secrets
 from mirrorstream_cli.commands.explain import is_reference
 from mirrorstream_cli.object_files import read_files
 from mirrorstream_cli.output import print_document, print_lines
 from mirrorstream_cli.reader import DEFAULTS_NOTE
+from mirrorstream_cli.single_objects import configuration, namespace_labels, pull_secrets
 
 Object = dict[str, Any]
 SIGNATURE_KINDS = ("ClusterImagePolicy", "ImagePolicy")

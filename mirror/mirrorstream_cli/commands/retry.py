@@ -27,12 +27,12 @@ from mirrorstream.kube.client import MERGE_PATCH, ApiError, Client, Configuratio
 from mirrorstream.kube.errors import ClientError, is_transient
 from mirrorstream.text.terminal import notes
 
-from mirrorstream_cli.answers import API
 from mirrorstream_cli.commands.status import FAILING, connect
 from mirrorstream_cli.output import print_document, print_lines
 from mirrorstream_cli.polling import Clock, poll_until
 from mirrorstream_cli.progress import Progress
 from mirrorstream_cli.reader import Reader
+from mirrorstream_cli.single_objects import API
 
 DEFAULT_SECONDS = 60.0
 POLL_SECONDS = 0.5

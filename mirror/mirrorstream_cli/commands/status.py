@@ -11,13 +11,13 @@ from mirrorstream.kube.credentials import default_namespace
 from mirrorstream.kube.errors import ClientError
 from mirrorstream.text.terminal import Text
 
-from mirrorstream_cli.answers import USER_AGENT
 from mirrorstream_cli.groups import fits
 from mirrorstream_cli.output import print_document, print_lines, terminal_width
 from mirrorstream_cli.pod_reader import read_hanging
 from mirrorstream_cli.polling import Clock, poll_until
 from mirrorstream_cli.progress import Healing, Progress
 from mirrorstream_cli.reader import DEFAULTS_NOTE, Reader
+from mirrorstream_cli.single_objects import USER_AGENT
 from mirrorstream_cli.status_summary import render_summary
 
 FAILING = 3

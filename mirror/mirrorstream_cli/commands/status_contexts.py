@@ -13,10 +13,10 @@ from mirrorstream.kube.credentials import find_kubeconfig
 from mirrorstream.kube.errors import ClientError, UsageError
 from mirrorstream.kube.kubeconfig import Kubeconfig
 
-from mirrorstream_cli.answers import USER_AGENT
 from mirrorstream_cli.commands.status import read_report, with_details
 from mirrorstream_cli.output import print_document, print_lines
 from mirrorstream_cli.progress import Progress
+from mirrorstream_cli.single_objects import USER_AGENT
 
 SECONDS = 60.0
 """For all clusters, which are asked at the same time."""
