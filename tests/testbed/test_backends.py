@@ -24,7 +24,13 @@ def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]
     """Pytest on one scenario."""
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", ONE, *arguments]
     return subprocess.run(
-        command, cwd=ROOT, env={**os.environ, **environment}, capture_output=True, text=True, check=False, timeout=300
+        command,
+        cwd=ROOT,
+        env={**os.environ, "PYTEST_ADDOPTS": "", **environment},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
     )
 
 
