@@ -10,6 +10,7 @@ from mirrorstream_cli import cluster_names
 from mirrorstream_cli.main import main
 
 from e2e.testbed.simulator.simulator import Simulator
+from e2e.testbed.support.waiting import wait_for
 from tests.cli.simulated import fail
 
 Complete = Callable[..., list[str]]
@@ -52,7 +53,8 @@ def test_who_may_not_list_namespaces_gets_their_projects(complete: Complete, sim
     """An ordinary user of OpenShift; and nothing, silently, where that is refused as well."""
     fail(simulator, 403, "/api/v1/namespaces$")
     assert complete("status", "-n", "n") == [":4"]
-    assert [r["path"] for r in simulator.server.requests if r["path"].endswith("/projects")]
+    # A request is in the log once it has been answered.
+    wait_for("a request for projects", lambda: any(r["path"].endswith("/projects") for r in list(simulator.server.requests)))
 
 
 @pytest.mark.parametrize("status", [403, 503, "reset"])
