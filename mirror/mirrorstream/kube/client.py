@@ -152,7 +152,7 @@ class Client:
         method: str,
         path: str,
         *,
-        decode: Callable[[bytes], Any] = msgspec.json.decode,
+        decode: Callable[[bytes], Any] | None = None,
         params: Mapping[str, str] | None = None,
         body: Any = None,
         content_type: str = JSON,
@@ -160,7 +160,7 @@ class Client:
         timeout: float = REQUEST_TIMEOUT,
         answered: Timer | None = None,
     ) -> Any:
-        """Send one request and decode its answer, as JSON values by default.
+        """Send one request and decode its answer; without `decode` as JSON values, or None if a write has an empty answer.
 
         `decode` is the method of a msgspec Decoder that was made before any thread: msgspec 0.22 crashes the interpreter when two
         threads are the first to use a type. `accept` asks for another form of the answer. `timeout` bounds, in seconds, the wait
@@ -187,8 +187,9 @@ class Client:
             else:
                 break
         try:
-            # To a write that wants no form of answer, none is one.
-            return decode(data) if data or method == "GET" or decode is not msgspec.json.decode else None
+            if decode is None:
+                return msgspec.json.decode(data) if data or method == "GET" else None
+            return decode(data)
         except UNREADABLE as error:
             raise ApiUnreachable(f"{self.server}: {method} {path}: the answer cannot be read: {error}") from error
 
