@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from mirrorstream.kube.client import Client
+    from mirrorstream.kube.static_kubeconfig import StaticContext
 
 SECONDS = 0.9
 """With the start of the program, a second."""
@@ -55,7 +56,7 @@ def _contexts(word: str, given: Mapping[str, str]) -> Iterable[str]:
 def _namespaces(_word: str, given: Mapping[str, str]) -> list[str]:
     from mirrorstream.kube.client import ApiError  # noqa: PLC0415  only where it is asked for
 
-    client = _client(given)
+    client = _client(given, _known(given))
     try:
         return _listed(client, "/api/v1/namespaces")
     except ApiError as error:
@@ -69,13 +70,14 @@ def _streams(word: str, given: Mapping[str, str]) -> list[str]:
     from mirrorstream_cli.single_objects import API  # noqa: PLC0415  only where it is asked for
 
     namespace, slash, rest = word.rpartition("/")
-    namespace = namespace or given.get("namespace") or _default_namespace(given)
+    known = _known(given)
+    namespace = namespace or given.get("namespace") or _default_namespace(given, known)
     stream, colon, _ = rest.partition(":")
     path = f"{API}/namespaces/{namespace}/imagestreams"
     before = word[: len(word) - len(rest)] if slash else ""
     if not colon:
-        return [before + name for name in _listed(_client(given), path)]
-    tags = (_client(given).get(f"{path}/{stream}").get("spec") or {}).get("tags") or []
+        return [before + name for name in _listed(_client(given, known), path)]
+    tags = (_client(given, known).get(f"{path}/{stream}").get("spec") or {}).get("tags") or []
     return [f"{before}{stream}:{tag['name']}" for tag in tags]
 
 
@@ -92,21 +94,24 @@ _ASK: dict[str, Callable[[str, Mapping[str, str]], Iterable[str]]] = {
 }
 
 
-def _default_namespace(given: Mapping[str, str]) -> str:
-    from mirrorstream.kube.credentials import default_namespace, find_static_context  # noqa: PLC0415  only where it is asked for
+def _known(given: Mapping[str, str]) -> "StaticContext | None":
+    """The context, where it can be read without the kubernetes package, whose import alone may take longer than a shell waits."""
+    from mirrorstream.kube.credentials import find_static_context  # noqa: PLC0415  only where it is asked for
 
-    known = find_static_context(given.get("kubeconfig"), given.get("context"))
+    return find_static_context(given.get("kubeconfig"), given.get("context"))
+
+
+def _default_namespace(given: Mapping[str, str], known: "StaticContext | None") -> str:
+    from mirrorstream.kube.credentials import default_namespace  # noqa: PLC0415  only where it is asked for
+
     return known.namespace if known else default_namespace(given.get("kubeconfig"), given.get("context"))
 
 
-def _client(given: Mapping[str, str]) -> "Client":
-    """A client, where it can be without the kubernetes package, whose import alone may take longer than a shell waits."""
+def _client(given: Mapping[str, str], known: "StaticContext | None") -> "Client":
     from mirrorstream.kube.client import Client, load_client  # noqa: PLC0415  only where it is asked for
-    from mirrorstream.kube.credentials import find_static_context  # noqa: PLC0415
 
     from mirrorstream_cli.single_objects import USER_AGENT  # noqa: PLC0415
 
-    known = find_static_context(given.get("kubeconfig"), given.get("context"))
     if known:
         return Client(known.load, user_agent=USER_AGENT)
     return load_client(given.get("kubeconfig"), given.get("context"), user_agent=USER_AGENT)

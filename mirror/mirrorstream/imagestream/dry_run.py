@@ -84,14 +84,14 @@ class _Import(msgspec.Struct):
 
 
 # Made before any thread: see `Client.request`.
-_check_import = msgspec.json.Decoder(_Import).decode
 _decode_import = msgspec.json.Decoder(dict[str, Any]).decode
 
 
 def decode_import(data: bytes) -> dict[str, Any]:
     """The API server's answer to an ImageStreamImport. Raises msgspec.MsgspecError if it is none."""
-    _check_import(data)
-    return _decode_import(data)
+    found = _decode_import(data)
+    msgspec.convert(found, _Import)
+    return found
 
 
 def served_digest(answer: dict[str, Any], candidate: Candidate) -> str | Failure:
