@@ -1,4 +1,4 @@
-"""What answers the commands may be no API server: a proxy, a sign-in page, something broken. Each says so in a line."""
+"""A proxy, a sign-in page or a broken server may answer instead of an API server. Each command reports this in one line."""
 
 import http.server
 import threading

@@ -26,7 +26,7 @@ BUILDS_KEPT = 3
 PASSING_KEPT = 3
 SETTLE_SECONDS = 300.0
 OURS = {"mirrorstream", "mirrorstream_controller", "mirrorstream_webhook"}
-"""The packages whose memory is looked at."""
+"""The packages whose memory is measured."""
 OUTAGE = Failure(status=503)
 
 

@@ -53,9 +53,9 @@ def statuses(user: Namespace, names: Iterable[str]) -> dict[str, object]:
 
 @pytest.mark.timeout(1800)
 def test_upgrade_and_rollback(earlier: Earlier, bed: Bed, digest: str, user: Namespace, tmp_path: Path) -> None:
-    """Every pod that is created meanwhile gets its tag's image, no tag changes but those that heal, and each version heals.
+    """During the upgrade and the rollback every new pod gets its tag's image, and only tags that heal change.
 
-    It heals what is created under it, and what failed under the other and the mirror has got now.
+    Each version heals new streams, and streams that failed under the other version once the mirror has their image.
     """
     assert bed.node
     before = earlier.push(bed.node.registry, Path(bed.node.authority), tmp_path / "push")
