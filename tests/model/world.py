@@ -41,6 +41,7 @@ def remembering(policy: MirrorPolicy) -> MirrorPolicy:
     """The same policy, which works each of its answers out once."""
     changed: Any = policy
     changed.resolve = functools.cache(policy.resolve)
+    changed.import_candidates = functools.cache(policy.import_candidates)
     return policy
 
 
