@@ -84,8 +84,8 @@ class Reader:
         """Namespaces, mirrors with images, and streams that fail."""
         for namespace in ("web", "shop"):
             self.client.request("POST", "/api/v1/namespaces", body={"metadata": {"name": namespace}})
-        # As on OpenShift: everybody may pull from the shared namespace.
-        grant(self.client, "openshift", "shared-resource-viewer", [PULL], group("system:authenticated"))
+        # As on OpenShift, whose own role of this kind has another name: everybody may pull from the shared namespace.
+        grant(self.client, "openshift", "everybody-pulls", [PULL], group("system:authenticated"))
         samples = {"apiVersion": "samples.operator.openshift.io/v1", "kind": "Config", "spec": {"managementState": "Removed"}}
         self.client.request("POST", SAMPLES, body={**samples, "metadata": {"name": "cluster"}})
         for repository, tags in IN_THE_MIRROR.items():
