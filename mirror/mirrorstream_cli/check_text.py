@@ -57,7 +57,7 @@ def _each(report: CheckReport, where: str) -> list[Text]:
 
 def _summary(report: CheckReport, where: str, limit: int) -> list[Text]:
     lines: list[Text] = [_headline(report, where)]
-    lines += group_lines(check_groups(report.tags), _STYLES, limit, namespaces=report.namespace is None)
+    lines += group_lines(check_groups(report.tags, hosted=report.hosted), _STYLES, limit, namespaces=report.namespace is None)
     if remarked := _remarked(report):
         lines += [blank(), line(Span(f"{many(len(remarked), 'tag')} with a remark: ", Style.WARNING), "`--all` lists them")]
         lines.append(table([(tag.name, tag.remark) for tag in remarked[:limit]], 2))

@@ -42,7 +42,8 @@ def read_hanging(reader: Reader, streams: Sequence[ImageStream], tags: Iterable[
             return None if pods is None else ()
         shared, states = _shared(reader)
         opted_out = frozenset(_opted_out(reader, pods))
-        known = Known(reader.settings, opted_out, reader.policy, _told(reader), _signature_policies(reader).guard)
+        guard = _signature_policies(reader).guard
+        known = Known(reader.settings, opted_out, reader.policy, _told(reader), guard, reader.is_hosted)
     except ClientError as error:
         if not is_transient(error):
             raise

@@ -91,6 +91,7 @@ class Reader:
     """The mirror rules, once `rules` has read them all."""
     rule_objects: list[dict[str, Any]] = field(default_factory=list)
     """The objects that `rules` has read."""
+    _hosted: bool | None = None
 
     def note(self, text: str) -> None:
         """Say something about the answer, once."""
@@ -172,11 +173,19 @@ class Reader:
         return ControllerView.of(settings), True
 
     def is_hosted(self) -> bool:
-        """Whether the control plane runs elsewhere, as the cluster's Infrastructure says; False where that may not be read."""
+        """Whether the control plane runs elsewhere, as the cluster's Infrastructure says; False where that cannot be read.
+
+        It is asked for once.
+        """
+        if self._hosted is None:
+            self._hosted = self._read_hosted()
+        return self._hosted
+
+    def _read_hosted(self) -> bool:
         try:
             return single_objects.is_hosted(self.client)
-        except ApiError as error:
-            if error.status not in (403, 404):
+        except ClientError as error:
+            if not (is_transient(error) or (isinstance(error, ApiError) and error.status in (403, 404))):
                 raise
             self.note("whether this is a hosted cluster, where nobody may create mirror sets, is not known")
             return False

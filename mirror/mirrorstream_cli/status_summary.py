@@ -3,7 +3,7 @@
 import dataclasses
 from collections.abc import Sequence
 
-from mirrorstream.diagnose.causes import EXAMPLES, IMAGESET, NO_RULE, Group, tag_groups
+from mirrorstream.diagnose.causes import EXAMPLES, IMAGESET, Group, tag_groups
 from mirrorstream.diagnose.hanging_pods import pod_groups
 from mirrorstream.diagnose.status import (
     TITLES,
@@ -33,7 +33,7 @@ POD_GROUPS = 3
 
 def render_summary(report: StatusReport, now: float, width: int | None) -> list[Text]:
     """Totals, groups by cause, what else is to be known, a sentence that sums up, and what tells more; at most a screen."""
-    groups, pods = tag_groups(report.tags), pod_groups(report.pods or ())
+    groups, pods = tag_groups(report.tags, hosted=report.hosted), pod_groups(report.pods or ())
     warned = list(warnings_of(_without_repository(tag) for tag in report.tags if tag.warnings).items())
     scheduled = [tag for tag in report.tags if tag.heals_on_schedule]
 
@@ -110,7 +110,7 @@ def _lists(failing: list[Group], command: str) -> list[tuple[str, str]]:
     """The list for oc-mirror, if there is something in it: repositories without a tag are not, and not all is without more."""
     if any(group.cause.helps == IMAGESET.format("missing") for group in failing):
         return [(command, "what the mirrors lack")]
-    uncovered = (subject for group in failing if group.cause.helps == NO_RULE[1] for subject in group.subjects)
+    uncovered = (subject for group in failing if group.cause.state == State.UNMIRRORED for subject in group.subjects)
     return [(f"{command} --unmirrored", "what no rule covers")] if any(":" in subject.name for subject in uncovered) else []
 
 

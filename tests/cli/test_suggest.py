@@ -10,7 +10,7 @@ from mirrorstream.kube.client import Client
 from mirrorstream_cli.reader import Reader
 
 from e2e.testbed.simulator.simulator import Simulator
-from tests.cli.simulated import STREAMS, Run, cover, fail, heal
+from tests.cli.simulated import STREAMS, Run, cover, fail, heal, infrastructure
 
 ITMS = "/apis/config.openshift.io/v1/imagetagmirrorsets"
 
@@ -23,13 +23,6 @@ def scheduled(client: Client) -> None:
     stream["spec"]["tags"][0]["importPolicy"] = {"scheduled": True}
     client.request("PUT", f"{STREAMS}/app", body=stream)
     heal(client)
-
-
-def infrastructure(client: Client, topology: str) -> None:
-    """Say where the control plane runs."""
-    path = "/apis/config.openshift.io/v1/infrastructures"
-    made = client.request("POST", path, body={"metadata": {"name": "cluster"}})
-    client.request("PUT", f"{path}/cluster/status", body={**made, "status": {"controlPlaneTopology": topology}})
 
 
 @pytest.mark.usefixtures("scheduled")

@@ -45,7 +45,11 @@ _ANSWERS: dict[str, tuple[str, str]] = {
 }
 _PLAIN_TLS = "{}: TLS fails"
 _OTHER = ("{} does not serve it", EXPLAIN)
-NO_RULE = ("no rule covers it", "a mirror set that covers the source; until then it is the platform's")
+NO_RULE = "no rule covers it"
+_RULE = "a mirror set that covers the source"
+_HOSTED_RULE = (
+    "the source in imageContentSources of the HostedCluster, in the management cluster (ROSA: `rosa create image-mirror`)"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,20 +110,28 @@ def grouped(found: Iterable[tuple[Cause, Subject]]) -> list[Group]:
     return sorted(made, key=lambda group: (-len(group.subjects), group.cause.state, group.cause.text))
 
 
-def tag_groups(tags: Iterable[TagState]) -> list[Group]:
-    """The tags that have no image of their own import, by cause."""
+def rule_helps(*, hosted: bool) -> str:
+    """Where a rule for a source can be added: in a hosted cluster only the platform may create mirror sets."""
+    return _HOSTED_RULE if hosted else _RULE
+
+
+def tag_groups(tags: Iterable[TagState], *, hosted: bool = False) -> list[Group]:
+    """The tags that have no image of their own import, by cause; `hosted` as for `cause_of`."""
     return grouped(
-        (cause_of(tag), Subject(tag.name, tag.namespace, tag.since or ""))
+        (cause_of(tag, hosted=hosted), Subject(tag.name, tag.namespace, tag.since or ""))
         for tag in tags
         if tag.state not in (State.HEALED, State.IMPORTED)
     )
 
 
-def cause_of(tag: TagState) -> Cause:
-    """Why a tag that is not well is not; the same for tags for which the same is to be done."""
+def cause_of(tag: TagState, *, hosted: bool = False) -> Cause:
+    """Why a tag that is not well is not; the same for tags for which the same is to be done.
+
+    `hosted`: whether it is in a hosted cluster, see `rule_helps`.
+    """
     match tag.state:
         case State.UNMIRRORED:
-            text, helps = NO_RULE
+            text, helps = NO_RULE, f"{rule_helps(hosted=hosted)}; until then it is the platform's"
         case State.OPTED_OUT:
             text, helps = tag.why, "nothing, if it is meant so"
         case State.PENDING:

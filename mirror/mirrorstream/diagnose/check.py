@@ -18,6 +18,7 @@ from mirrorstream.diagnose.causes import (
     as_cause,
     grouped,
     refusal_cause,
+    rule_helps,
 )
 from mirrorstream.diagnose.missing import Absence, MissingImage, full_name, merged
 from mirrorstream.diagnose.tag_status import OBSERVES, ControllerView
@@ -105,6 +106,11 @@ class TagCheck:
         return self.answers[-1].reference if self.served else ""
 
     @property
+    def lacks_rule(self) -> bool:
+        """Whether no mirror was asked, since no rule covers it."""
+        return self.why == NO_RULE
+
+    @property
     def next_candidate(self) -> Candidate | None:
         """The candidate to be asked now; None if nothing is left to ask."""
         asked = len(self.answers)
@@ -182,6 +188,8 @@ class CheckReport:
     tags: tuple[TagCheck, ...]
     skipped: Mapping[Skipped, int]
     notes: tuple[str, ...] = ()
+    hosted: bool = False
+    """Whether it is a hosted cluster, in which nobody may create mirror sets."""
 
     @property
     def counts(self) -> dict[Fate, int]:
@@ -222,7 +230,7 @@ def _check(
     candidates, why, idle = evaluation.candidates, "", frozenset[str]()
     kept_away = view.kept_away(stream)
     if evaluation.eligibility is not Eligibility.IMPORT:
-        why = NO_RULE[0] if evaluation.why == UNCOVERED else evaluation.why
+        why = NO_RULE if evaluation.why == UNCOVERED else evaluation.why
     elif kept_away:
         candidates = _native(tag, platform, policy)
         why = "" if candidates else f"mirrorstream leaves it to the platform: {kept_away}"
@@ -281,24 +289,24 @@ def _skipped(stream: ImageStream, tag: SpecTag, following: set[str]) -> Skipped 
     return None if tag.name in following else Skipped.NOTHING
 
 
-def check_groups(checks: Iterable[TagCheck]) -> list[Group]:
-    """The tags that would not survive, or of which that is not known, by cause."""
+def check_groups(checks: Iterable[TagCheck], *, hosted: bool = False) -> list[Group]:
+    """The tags that would not survive, or of which that is not known, by cause; `hosted` as for `rule_helps`."""
     return grouped(
-        (as_cause(str(check.fate), *_cause(check)), Subject(check.name, check.namespace))
+        (as_cause(str(check.fate), *_cause(check, hosted=hosted)), Subject(check.name, check.namespace))
         for check in checks
         if check.fate is not Fate.SURVIVES
     )
 
 
-def _cause(check: TagCheck) -> tuple[str, str]:
+def _cause(check: TagCheck, *, hosted: bool) -> tuple[str, str]:
     if check.served:
         return f"a mirror serves it, but {OBSERVES}", "mode: active"
     if check.unknown:
         return check.why, "run `mirrorstream check` again, as somebody who may, or when it answers"
     if check.answers:
         return answers_cause(check.answers, check.tag, "check")
-    if check.why == NO_RULE[0]:
-        return NO_RULE[0], "a mirror set that covers the source"
+    if check.lacks_rule:
+        return NO_RULE, rule_helps(hosted=hosted)
     return refusal_cause(check.why)
 
 

@@ -100,7 +100,7 @@ class FleetReport:
 
 def cluster_status(context: str, report: StatusReport) -> ClusterStatus:
     """What a line tells of a cluster's whole answer. What a mirror covers is worse than what none does."""
-    groups = [group for group in tag_groups(report.tags) if group.cause.state != State.PENDING]
+    groups = [group for group in tag_groups(report.tags, hosted=report.hosted) if group.cause.state != State.PENDING]
     broken = [group for group in groups if group.cause.state in BROKEN]
     worst = next(iter([*broken, *groups]), None)
     pods = None if report.pods is None else len({pod.name for pod in report.pods})

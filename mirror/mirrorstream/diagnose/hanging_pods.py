@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from mirrorstream.diagnose.causes import cause_of
+from mirrorstream.diagnose.causes import cause_of, rule_helps
 from mirrorstream.diagnose.tag_status import State, TagState
 from mirrorstream.imagestream.eligibility import normalised
 from mirrorstream.imagestream.model import ImageStream
@@ -256,6 +256,8 @@ class Known:
     """What the webhook's Events say of pods that it did not change, by the pod's uid."""
     guard: Callable[[str, str, str], str] = lambda image, namespace, digest: ""
     """The signature policy that keeps an image of a pod of a namespace from being served by a digest; empty if none does."""
+    is_hosted: Callable[[], bool] = lambda: False
+    """Whether it is a hosted cluster, in which nobody may create mirror sets; called where that counts only."""
 
 
 def hanging_pods(pods: Iterable[Pod], claims: Claims, tags: Iterable[TagState], known: Known) -> tuple[HangingPod, ...]:
@@ -310,7 +312,7 @@ def _judge(pod: Pod, hang: _Hang, claim: tuple[str, str, str], tag: TagState | N
     if hang.started_before and not hang.is_changed:
         return WaitsFor.OWNER, "the container has started before, so mirrorstream does not change its image", CREATE_AGAIN
     if tag is not None and tag.state not in SERVED:
-        cause = cause_of(tag)
+        cause = cause_of(tag, hosted=tag.state is State.UNMIRRORED and known.is_hosted())
         return WaitsFor.IMPORT, cause.text, cause.helps
     if told := known.told.get(pod.metadata.uid):
         return WaitsFor.OWNER, told, CREATE_AGAIN
@@ -324,7 +326,8 @@ def _judge(pod: Pod, hang: _Hang, claim: tuple[str, str, str], tag: TagState | N
     if settings.mode == "observe":
         return WaitsFor.OWNER, "mirrorstream observes only (mode: observe)", "mode: active"
     if settings.webhook.scope == "mirrored" and tag and known.policy and not _is_mirrored(known.policy, tag.source):
-        return WaitsFor.OWNER, f"no mirror set covers {tag.source} (webhook.scope: mirrored)", "a mirror set that covers it"
+        why = f"no mirror set covers {tag.source} (webhook.scope: mirrored)"
+        return WaitsFor.OWNER, why, rule_helps(hosted=known.is_hosted())
     if guard := known.guard(hang.image, pod.metadata.namespace, tag.digest if tag else ""):
         return WaitsFor.OWNER, f"{guard} guards its image", "an image that the node can pull, and that the policy accepts"
     if settings.webhook.pendingPods == "report":

@@ -100,7 +100,7 @@ class StatusReport:
         return {
             "namespace": self.namespace,
             "summary": {"streams": self.streams, "tags": {str(state): count for state, count in self.counts.items()}},
-            "groups": [group.document() for group in tag_groups(self.tags)],
+            "groups": [group.document() for group in tag_groups(self.tags, hosted=self.hosted)],
             "tags": [state.document() for state in self.tags if state.state is not State.IMPORTED or state.warnings],
             "pods": None if self.pods is None else [pod.document() for pod in self.pods],
             "rules": self.rules.document(),

@@ -54,6 +54,7 @@ def run(args: argparse.Namespace) -> int:
             limiter = RateLimiter(reader.settings.controller.apiRequestsPerSecond * SHARE)
             asking = Asking(client, lambda count: progress.count(count, len(checks), "tags"), limiter)
             answered = asking.ask(checks)
+        hosted = args.output == "text" and any(check.lacks_rule for check in answered) and reader.is_hosted()
     except ClientError as error:
         raise ConfigurationError(str(error)) from error
     stopped = len(answered) < len(checks)
@@ -62,7 +63,7 @@ def run(args: argparse.Namespace) -> int:
     if why := nobody_could_ask(answered, asking.refused):
         raise ConfigurationError(why)
     skipped: Counter[Skipped] = sum((skipped_tags(stream) for stream in streams), Counter())
-    report = CheckReport(reader.namespace, len(streams), tuple(answered), skipped, tuple(reader.notes))
+    report = CheckReport(reader.namespace, len(streams), tuple(answered), skipped, tuple(reader.notes), hosted)
     if args.output == "text":
         print_lines(
             render_check(report, _where(args, namespace), width=terminal_width(), each=not args.all_namespaces, everything=args.all)

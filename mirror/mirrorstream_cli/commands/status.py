@@ -45,10 +45,8 @@ def run(args: argparse.Namespace, clock: Clock | None = None) -> int:
         if polled.note:
             reader.note(polled.note)
         report = with_details(report, reader, streams)
-        hosted = any(tag.heals_on_schedule for tag in report.tags) and reader.is_hosted()
     except ClientError as error:
         raise ConfigurationError(str(error)) from error
-    report = dataclasses.replace(report, hosted=hosted, notes=tuple(reader.notes))
     if args.output == "text":
         print_lines(text_lines(report, clock.now(), terminal_width(), everything=args.all))
     else:
@@ -90,7 +88,11 @@ def read_report(client: Client, namespace: str | None) -> tuple[StatusReport, Re
 
 
 def with_details(report: StatusReport, reader: Reader, streams: list[ImageStream]) -> StatusReport:
-    """The answer of `read_report` with what came through a mirror, the pods that hang, and the notes so far. Raises ClientError."""
+    """The answer of `read_report` with what came through a mirror, the pods that hang, and the notes so far.
+
+    Whether it is a hosted cluster is asked only where advice depends on it. Raises ClientError.
+    """
     tags = tuple(with_origins(report.tags, reader.origins(report.tags)))
+    hosted = any(tag.heals_on_schedule or tag.state is State.UNMIRRORED for tag in tags) and reader.is_hosted()
     pods = read_hanging(reader, streams, tags)
-    return dataclasses.replace(report, tags=tags, pods=pods, notes=tuple(reader.notes))
+    return dataclasses.replace(report, tags=tags, pods=pods, hosted=hosted, notes=tuple(reader.notes))
