@@ -1,9 +1,11 @@
 """What `status` shows first: one screen, whatever the cluster."""
 
 import dataclasses
+import itertools
 from collections.abc import Sequence
 
-from mirrorstream.diagnose.causes import EXAMPLES, IMAGESET, Group, tag_groups
+from mirrorstream.diagnose.causes import IMAGESET, Group, tag_groups
+from mirrorstream.diagnose.detail import FULL, Detail
 from mirrorstream.diagnose.hanging_pods import pod_groups
 from mirrorstream.diagnose.status import (
     TITLES,
@@ -15,20 +17,19 @@ from mirrorstream.diagnose.status import (
     pod_lines,
     rules_headline,
     scheduled_helps,
-    some,
     warnings_of,
 )
 from mirrorstream.diagnose.tag_status import State, TagState
 from mirrorstream.rules.references import parse_or_none
-from mirrorstream.text.sanitize import shortened
 from mirrorstream.text.terminal import Line, Span, Style, Text, blank, columns, line, notes
 
 from mirrorstream_cli.groups import MOST_GROUPS, cut, group_lines, one_screen
 
 _STYLES = {str(state): style for state, (_, style) in TITLES.items()}
-TEXT_LENGTH = 300
 POD_GROUPS = 3
 """At most; there are fewer before groups of tags are left out, since most pods wait for tags."""
+BRIEF, TERSE = Detail(1, 40, 160), Detail(1, 24, 80)
+"""For narrow terminals and long names: less of each group, before groups are left out; and what fits in any case."""
 
 
 def render_summary(report: StatusReport, now: float, width: int | None) -> list[Text]:
@@ -37,45 +38,51 @@ def render_summary(report: StatusReport, now: float, width: int | None) -> list[
     warned = list(warnings_of(_without_repository(tag) for tag in report.tags if tag.warnings).items())
     scheduled = [tag for tag in report.tags if tag.heals_on_schedule]
 
-    def draft(limit: int, most_pods: int) -> list[Text]:
+    def draft(limit: int, detail: Detail, most_pods: int, most_others: int) -> list[Text]:
         lines: list[Text] = [headline(report)]
-        lines += group_lines(groups, _STYLES, limit, now=now, namespaces=report.namespace is None)
-        lines += [blank(), *pod_lines(pods, most_pods)] if pods else []
-        if others := [*_warned(warned, limit), *_scheduled(scheduled, hosted=report.hosted)]:
+        lines += group_lines(groups, _STYLES, limit, detail=detail, now=now, namespaces=report.namespace is None)
+        lines += [blank(), *pod_lines(pods, most_pods, detail)] if pods else []
+        if others := [*_warned(warned, most_others, detail), *_scheduled(scheduled, most_others, detail, hosted=report.hosted)]:
             lines += [blank(), *others]
-        return [*lines, *_rules(report, limit), *_end(report, groups, now)]
+        return [*lines, *_rules(report, most_others, detail), *_end(report, groups, now)]
 
-    limits = ((limit, most_pods) for limit in range(MOST_GROUPS, 0, -1) for most_pods in range(POD_GROUPS, 0, -1))
-    return one_screen((draft(*each) for each in limits), width)
+    drafts = (
+        draft(limit, detail, most_pods, limit)
+        for limit in range(MOST_GROUPS, 0, -1)
+        for detail in (FULL, BRIEF)
+        for most_pods in range(POD_GROUPS, 0, -1)
+    )
+    last = (draft(1, TERSE, 0, most_others) for most_others in (1, 0))
+    return one_screen(itertools.chain(drafts, last), width)
 
 
-def _rules(report: StatusReport, limit: int) -> list[Text]:
-    warnings = [line(Span(shortened(str(w), TEXT_LENGTH), Style.WARNING), indent=2) for w in report.rules.warnings]
-    remarks = notes(shortened(note, TEXT_LENGTH) for note in report.notes)
+def _rules(report: StatusReport, limit: int, detail: Detail) -> list[Text]:
+    warnings = [line(Span(detail.text(str(w)), Style.WARNING), indent=2) for w in report.rules.warnings]
+    remarks = notes(map(detail.text, report.notes))
     return [blank(), rules_headline(report.rules), *cut(warnings, limit), *cut(remarks, limit)]
 
 
-def _warned(warnings: Sequence[tuple[str, list[str]]], limit: int) -> list[Line]:
+def _warned(warnings: Sequence[tuple[str, list[str]]], limit: int, detail: Detail) -> list[Line]:
     """Tags whose image pods may be unable to run, by the reason."""
     lines: list[Line] = []
     for text, names in warnings[:limit]:
         lines.append(line(Span(f"Pods may be unable to run the images of {many(len(names), 'tag')}", Style.WARNING)))
-        lines += columns([(label("why"), shortened(text, TEXT_LENGTH)), (label("examples"), some(names))], 2)
+        lines += columns([(label("why"), detail.text(text)), (label("examples"), detail.some(names))], 2)
     if rest := warnings[limit:]:
         left = len({name for _, names in rest for name in names})
         lines.append(line(Span(f"and {many(left, 'tag')} for {many(len(rest), 'more reason')}: --all lists all", Style.QUIET)))
     return lines
 
 
-def _scheduled(tags: Sequence[TagState], *, hosted: bool) -> list[Line]:
-    """Scheduled tags that only mirrorstream imports."""
+def _scheduled(tags: Sequence[TagState], limit: int, detail: Detail, *, hosted: bool) -> list[Line]:
+    """Scheduled tags that only mirrorstream imports; with a limit of 0, only how many."""
     if not tags:
         return []
     fails, them = ("fails", "it") if len(tags) == 1 else ("fail", "them")
     count = f"{many(len(tags), 'tag')} {fails} at each scheduled import"
-    helps = scheduled_helps(tags, hosted=hosted, named=EXAMPLES)
-    rows = columns([(label("examples"), some([tag.name for tag in tags])), *helps], 2)
-    return [line(Span(count, Style.WARNING), f", and mirrorstream imports {them} each time"), *rows]
+    helps = scheduled_helps(tags, hosted=hosted, named=detail.examples)
+    rows = columns([(label("examples"), detail.some([tag.name for tag in tags])), *helps], 2)
+    return [line(Span(count, Style.WARNING), f", and mirrorstream imports {them} each time"), *(rows if limit else [])]
 
 
 def _without_repository(tag: TagState) -> TagState:

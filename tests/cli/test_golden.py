@@ -56,6 +56,16 @@ def test_the_text_is_as_it_was_read(command: str, size: str, width: int) -> None
     assert painted != text or size == "none"
 
 
+@pytest.mark.parametrize("width", [40, 60])
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("command", ["status", "check"])
+def test_a_narrow_terminal_has_a_screen_as_well(command: str, size: str, width: int) -> None:
+    """With no line that is wider."""
+    text = layout(_lines(command, size, width), width=width)
+    assert text.count("\n") <= SCREEN
+    assert max(map(len, text.splitlines())) <= width
+
+
 @pytest.mark.parametrize("command", ["status", "check"])
 def test_a_pipe_gets_a_screen_as_well(command: str) -> None:
     """Nobody's log is flooded; no line is broken there."""

@@ -1,13 +1,15 @@
 """The first screen of `status`: what it says of tags that are well, what it offers, and how long it may be."""
 
 import dataclasses
+from collections.abc import Callable
 
 import pytest
 from mirrorstream.diagnose.missing import imageset, missing_images
 from mirrorstream.diagnose.status import StatusReport
 from mirrorstream.diagnose.tag_status import State, TagState
 from mirrorstream.imagestream.model import ImportPolicy
-from mirrorstream.text.terminal import layout
+from mirrorstream.rules.policy import PolicyWarning
+from mirrorstream.text.terminal import LEAST_WIDTH, layout
 from mirrorstream_cli.commands.status import text_lines
 from mirrorstream_cli.groups import SCREEN
 from mirrorstream_cli.status_summary import render_summary
@@ -56,9 +58,11 @@ def test_many_scheduled_samples_leave_room_for_what_fails() -> None:
     assert f"add {', '.join(tag.stream for tag in samples)} to spec.skippedImagestreams" in whole
 
 
-@pytest.mark.parametrize("width", [80, 100, 160])
-def test_the_longest_names_fit_one_screen(width: int) -> None:
-    """A tenant chooses them."""
+WIDTHS = [20, 40, 45, 50, 60, 80, 100, 160]
+
+
+def longest_names() -> StatusReport:
+    """A bad day on which tenants chose the longest names that they may."""
     day = status_report("many")
     names = {"namespace": "n" * 63, "stream": "s" * 103, "tag": "t" * 60}
     tags = tuple(
@@ -67,9 +71,42 @@ def test_the_longest_names_fit_one_screen(width: int) -> None:
     )
     whole = f"{names['namespace']}/{names['stream']}:{names['tag']}"
     pods = tuple(dataclasses.replace(pod, namespace=names["namespace"], pod=f"{pod.pod}{'p' * 50}", tag=whole) for pod in day.pods)
-    found = layout(render_summary(dataclasses.replace(day, tags=tags, pods=pods), NOW, width), width=width)
+    return dataclasses.replace(day, tags=tags, pods=pods)
+
+
+def everything() -> StatusReport:
+    """Longest names, and all else that may be told, with the longest texts."""
+    day = longest_names()
+    scheduled = tuple(
+        dataclasses.replace(SCHEDULED, stream=f"{n:03}{'s' * 100}", is_sample=True, warnings=(f"reason {n} {'w ' * 200}",))
+        for n in range(200)
+    )
+    out = tuple(TagState("o" * 63, "s" * 103, f"v{n}", State.OPTED_OUT, "src.io/b:v1", why=f"{n} {'why ' * 90}") for n in range(9))
+    rules = dataclasses.replace(RULES, warnings=tuple(PolicyWarning("Kind/n", "spec", "m " * 300) for _ in range(20)))
+    remarks = tuple(f"note {n} {'text ' * 100}" for n in range(12))
+    return dataclasses.replace(day, tags=(*day.tags, *scheduled, *out), rules=rules, notes=remarks)
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+@pytest.mark.parametrize("made", [longest_names, everything])
+def test_whatever_the_cluster_it_is_one_screen(made: Callable[[], StatusReport], width: int) -> None:
+    """The commands at the end are whole, since people copy them."""
+    report = made()
+    lines = render_summary(report, NOW, width)
+    found = layout(lines, width=width)
     assert found.count("\n") <= SCREEN
-    assert max(map(len, found.splitlines())) <= width
+    assert max(map(len, found.splitlines())) <= max(width, LEAST_WIDTH)
+    plain = layout(lines)
+    assert "mirrorstream missing -A -o imageset  " in plain
+    assert any(f"mirrorstream explain {tag.name}  " in plain for tag in report.tags)
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+def test_a_narrow_terminal_has_more_than_one_group(width: int) -> None:
+    """Less of each group comes before fewer groups."""
+    found = layout(render_summary(status_report("many"), NOW, width), width=width)
+    assert found.count("\n") <= SCREEN
+    assert found.count("\n  helps: ") >= 2
 
 
 FAILS = TagState("web", "app", "v1", State.UNMIRRORED, "src.io/b:v1")

@@ -6,20 +6,19 @@ from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any
 
-from mirrorstream.diagnose.causes import EXAMPLES, tag_groups
+from mirrorstream.diagnose.causes import tag_groups
+from mirrorstream.diagnose.detail import FULL, Detail
 from mirrorstream.diagnose.hanging_pods import HangingPod, WaitsFor, pod_groups
 from mirrorstream.diagnose.suggest import HOSTED, skipping
 from mirrorstream.diagnose.tag_status import BROKEN, OBSERVES, State, TagState
 from mirrorstream.imagestream.messages import brief
 from mirrorstream.imagestream.outcomes import AttemptResult
 from mirrorstream.rules.policy import PolicyWarning
-from mirrorstream.text.sanitize import listed, shortened, shortened_inside
+from mirrorstream.text.sanitize import shortened
 from mirrorstream.text.terminal import Line, Span, Style, Text, blank, columns, line, notes, period, table
 
 DETAILED = 20
 """How many broken tags are described in full; if there are more, each gets one line."""
-NAME_LENGTH = 60
-"""Of a name in a list of examples."""
 MESSAGE_WIDTH = 200
 LABEL_WIDTH = len("followed by:")
 
@@ -284,7 +283,7 @@ _WAITING = {
 """What one pod does, and several."""
 
 
-def pod_lines(groups: Sequence[Sequence[HangingPod]], limit: int | None = None) -> list[Line]:
+def pod_lines(groups: Sequence[Sequence[HangingPod]], limit: int | None = None, detail: Detail = FULL) -> list[Line]:
     """Pods that hang, by what would help (`pod_groups`), in at most `limit` groups."""
     lines = [line(Span("Pods that hang", Style.BAD), Span(" (on the image of a Local tag)", Style.QUIET))]
     for group in groups[:limit]:
@@ -292,25 +291,15 @@ def pod_lines(groups: Sequence[Sequence[HangingPod]], limit: int | None = None) 
         tags = list(dict.fromkeys(pod.tag for pod in group))
         first = group[0]
         what = _WAITING[first.waits_for][len(names) > 1].format(
-            short(tags[0]) if len(tags) == 1 else many(len(tags), "tag"), first.why
+            detail.name(tags[0]) if len(tags) == 1 else many(len(tags), "tag"), detail.text(first.why)
         )
         lines.append(line(Span(f"{many(len(names), 'pod')} ", Style.TITLE), what, indent=2))
-        why = [] if first.waits_for is WaitsFor.IMPORT else [(label("why"), first.why)]
-        lines += columns([(label("pods"), some(names)), *why, (label("helps"), first.helps)], 4)
-    if rest := groups[limit:] if limit else []:
+        why = [] if first.waits_for is WaitsFor.IMPORT else [(label("why"), detail.text(first.why))]
+        lines += columns([(label("pods"), detail.some(names)), *why, (label("helps"), first.helps)], 4)
+    if rest := [] if limit is None else groups[limit:]:
         count = len({pod.name for group in rest for pod in group})
         lines.append(line(Span(f"and {many(count, 'pod')} in {many(len(rest), 'more group')}", Style.QUIET), indent=2))
     return lines
-
-
-def short(name: str) -> str:
-    """A name that a tenant chose, for a text that has a screen's room for all."""
-    return shortened_inside(name, NAME_LENGTH)
-
-
-def some(names: Sequence[str]) -> str:
-    """A few names, the long ones shortened, and how many more there are."""
-    return listed([short(name) for name in names], EXAMPLES)
 
 
 def _scheduled(tags: Sequence[TagState], *, hosted: bool) -> list[Text]:
