@@ -13,10 +13,11 @@ from e2e.testbed.backends import EXISTING, Choice
 from e2e.testbed.cluster import Cluster, Namespace
 from e2e.testbed.controllers.pull_secrets import token_for
 from e2e.testbed.controllers.scc import OWN_RIGHT, SCC, SUBJECT
-from e2e.testbed.streams import tag
+from e2e.testbed.streams import IMAGE_API, tag
 from e2e.testbed.support.waiting import wait_for
 
 Object = dict[str, Any]
+NO_IMAGE = f"sha256:{0:064}"
 
 
 def test_the_internal_registry_comes_and_goes_without_any_change_of_a_stream(own_cluster: Callable[..., Cluster]) -> None:
@@ -45,6 +46,32 @@ def test_the_internal_registry_comes_and_goes_without_any_change_of_a_stream(own
 
 def _checked(stream: dict[str, dict[str, dict[str, str]]]) -> bool:
     return "openshift.io/image.dockerRepositoryCheck" in (stream["metadata"].get("annotations") or {})
+
+
+def test_an_image_of_a_stream_is_shown_as_it_is_stored(ns: Namespace) -> None:
+    """Whoever asks for an ImageStreamImage sees the reference of the first importer; a tag shows its own stream's."""
+    digest = ns.put("good", "first:v1", seed=ns.name)
+    assert ns.put("good", "second:v1", seed=ns.name) == digest
+    for name in ("first", "second"):
+        ns.create(name, tag("v1", f"{ns.mirror()}/{name}:v1", referencePolicy={"type": "Source"}))
+        ns.wait_healed(name, "v1", digest)
+
+    def shown(kind: str, name: str) -> Object:
+        found: Object = ns.client.get(f"{IMAGE_API}/namespaces/{ns.name}/{kind}/{name}")
+        return found
+
+    stored = shown("imagestreamimages", f"second@{digest}")
+    assert stored["image"]["dockerImageReference"] == f"{ns.mirror()}/first@{digest}"
+    assert shown("imagestreamtags", "second:v1")["image"]["dockerImageReference"] == f"{ns.mirror()}/second@{digest}"
+    assert stored["metadata"]["creationTimestamp"] == stored["image"]["metadata"]["creationTimestamp"]
+    assert shown("imagestreamimages", f"second@{digest[7:20]}")["image"] == stored["image"]
+    for name, said in (
+        (f"second@{NO_IMAGE}", f'imagestreamimage.image.openshift.io "second@{NO_IMAGE}" not found'),
+        (f"none@{NO_IMAGE}", 'imagestreamimages.image.openshift.io "none" not found'),
+        ("second", "ImageStreamImages must be retrieved with <name>@<id>"),
+    ):
+        with pytest.raises(ApiError, match=re.escape(said)):
+            shown("imagestreamimages", name)
 
 
 def test_a_pod_gets_the_pull_secret_that_its_account_has_at_that_moment(cluster: Cluster, chosen: Choice) -> None:

@@ -6,7 +6,6 @@ from e2e.testbed.simulator import errors
 from e2e.testbed.simulator.images.imports import IMAGES
 from e2e.testbed.simulator.images.streams import GROUP, STREAMS, StreamStrategy, canonical, spec_tags, status_tags
 from e2e.testbed.simulator.resources import Context
-from e2e.testbed.simulator.store import timestamp
 
 Object = dict[str, Any]
 CONFIG_TYPES = {
@@ -90,21 +89,23 @@ class Views:
         return {"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success"}
 
     def get_image(self, context: Context, name: str, body: Any) -> Object:
-        """GET an ImageStreamImage: an image of a stream by its digest."""
-        stream_name, _, digest = name.partition("@")
-        stream = self._stream(context, "imagestreamimages", stream_name, name)
-        for entry in status_tags(stream).values():
-            for event in entry.get("items") or []:
-                if event["image"].removeprefix("sha256:").startswith(digest.removeprefix("sha256:")) and digest:
-                    metadata = {
-                        "name": name,
-                        "namespace": context.namespace,
-                        "creationTimestamp": timestamp(),
-                        "annotations": stream["metadata"].get("annotations"),
-                    }
-                    image = self._image(context, stream, event, None)
-                    return {"kind": "ImageStreamImage", "apiVersion": f"{GROUP}/v1", "metadata": metadata, "image": image}
-        raise errors.not_found(GROUP, "imagestreamimages", name)
+        """GET an ImageStreamImage: the Image as it is stored, for everyone in whose stream it is, itself or as a part of a list."""
+        stream, _, digest = name.partition("@")
+        if not stream or not digest or "@" in digest:
+            raise errors.bad_request("ImageStreamImages must be retrieved with <name>@<id>")
+        annotations = self._stream(context, "imagestreamimages", stream, stream)["metadata"].get("annotations")
+        layers = self.layers(context, stream, body)
+        found = [image for image in layers["images"] if digest in (image[: len(digest)], image.partition(":")[2][: len(digest)])]
+        if not found:
+            raise errors.not_found(GROUP, "imagestreamimage", name)
+        image = context.store.get(IMAGES, "", found[-1])
+        metadata = {
+            "name": name,
+            "namespace": context.namespace,
+            "creationTimestamp": image["metadata"]["creationTimestamp"],
+            "annotations": annotations,
+        }
+        return {"kind": "ImageStreamImage", "apiVersion": f"{GROUP}/v1", "metadata": metadata, "image": image}
 
     def layers(self, context: Context, name: str, body: Any) -> Object:
         """GET a stream's layers: every blob that its images consist of."""
