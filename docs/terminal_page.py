@@ -3,12 +3,10 @@
 import re
 from html import escape
 
+from mirrorstream.text.terminal import Style
+
 WIDTH, LINE, MARGIN = 900, 17, 14
-COLOURS = {
-    "31": "#ff7b72", "32": "#56d364", "33": "#e3b341", "34": "#79c0ff", "35": "#d2a8ff", "36": "#76e3ea",
-    "91": "#ffa198", "92": "#7ee787", "93": "#f2cc60", "94": "#a5d6ff", "95": "#e2c5ff", "96": "#b3f0ff",
-}  # fmt: skip
-"""Of a dark terminal, by the numbers of ECMA-48's SGR."""
+_LEVELS = (0, 95, 135, 175, 215, 255)
 _STYLE = f"""
 body {{ margin: 0; background: #0d1117; color: #c9d1d9; width: {WIDTH}px }}
 pre {{ font: 13px/{LINE}px "DejaVu Sans Mono", monospace; margin: {MARGIN}px {MARGIN + 4}px }}
@@ -26,22 +24,23 @@ def terminal_page(command: str, text: str) -> str:
     return f"<!doctype html><meta charset=utf-8><style>{_STYLE}</style><pre>$ {escape(command)}\n{_coloured(text)}</pre>\n"
 
 
+def colour(style: Style) -> tuple[int, int, int]:
+    """Red, green and blue (0 to 255) of a style's colour: one of the 216 of the cube, or of the 24 greys, of the 256 colours."""
+    number = int(style.removeprefix("38;5;")) - 16
+    if number >= len(_LEVELS) ** 3:
+        grey = 8 + 10 * (number - len(_LEVELS) ** 3)
+        return grey, grey, grey
+    return _LEVELS[number // 36], _LEVELS[number // 6 % 6], _LEVELS[number % 6]
+
+
+def _css(style: Style) -> str:
+    return "font-weight: bold" if style is Style.TITLE else "color: #{:02x}{:02x}{:02x}".format(*colour(style))
+
+
 def _coloured(text: str) -> str:
-    """Escape sequences as spans."""
-    parts, styles = [], set[str]()
-    pieces = _SGR.split(text)
-    for number, piece in enumerate(pieces):
-        if number % 2 == 0:
-            style = ";".join(sorted(styles))
-            parts.append(f'<span style="{style}">{escape(piece)}</span>' if style and piece else escape(piece))
-            continue
-        for code in piece.split(";"):
-            if code in ("", "0"):
-                styles.clear()
-            elif code == "1":
-                styles.add("font-weight: bold")
-            elif code == "2":
-                styles.add("opacity: 0.7")
-            elif code in COLOURS:
-                styles.add(f"color: {COLOURS[code]}")
+    """Escape sequences as spans: each style ends before the next one begins."""
+    plain, *pieces = _SGR.split(text)
+    parts = [escape(plain)]
+    for code, piece in zip(pieces[::2], pieces[1::2], strict=True):
+        parts.append(escape(piece) if code == "0" else f'<span style="{_css(Style(code))}">{escape(piece)}</span>')
     return "".join(parts)

@@ -23,6 +23,7 @@ from typing import Any
 
 from mirrorstream.imagestream.failures import classify
 from mirrorstream.kube.client import ApiError, Client, load_client
+from mirrorstream.text.terminal import Style
 from rich.console import Console
 from rich.live import Live
 from rich.table import Table
@@ -54,6 +55,10 @@ SAMPLES: dict[str, dict[str, str]] = {
     "jenkins-agent-base": {"latest": AGENT},
 }
 """Streams of the shape of the shipped samples: tags that import, and tags that follow."""
+BAD, WARNING, GOOD, QUIET = (
+    f"color({style.removeprefix('38;5;')})" for style in (Style.BAD, Style.WARNING, Style.GOOD, Style.QUIET)
+)
+"""The commands' colours, as rich names them."""
 
 
 @dataclass(frozen=True)
@@ -188,7 +193,7 @@ class Demo:
             table.add_column(title, no_wrap=True)
         # Where the terminal is narrow, this is cut, and not a tag's state: of columns that may wrap rich takes first.
         table.add_column("", ratio=1)
-        styles = {"failed": "red", "healed": "green", "waiting": "yellow"}
+        styles = {"failed": BAD, "healed": GOOD, "waiting": WARNING}
         for row in rows:
             table.add_row(row.name, Text(row.state, styles[row.state]), Text(row.detail, no_wrap=True, overflow="ellipsis"))
         return table
@@ -256,7 +261,7 @@ def run(demo: Demo, stack: ExitStack) -> list[Row]:
     demo.create("python", {"3.12-ubi9": "ubi9/python-312:latest"})
     rows = demo.watch(failing)
     importing = [row for row in rows if not row.detail.startswith("follows")]
-    console.print(f"\n  0 of {len(importing)} tags imported.", style="red", highlight=False, soft_wrap=True)
+    console.print(f"\n  0 of {len(importing)} tags imported.", style=BAD, highlight=False, soft_wrap=True)
 
     demo.say("2. The controller starts: what the mirror has, heals")
     controller = Controller(demo.kubeconfig, demo.folder, {"controller": {"retry": {"initialSeconds": 1}}}, "--no-leader-election")
@@ -267,7 +272,7 @@ def run(demo: Demo, stack: ExitStack) -> list[Row]:
     healed = sum(row.state == "healed" for row in rows)
     console.print(
         f"\n  {healed} of {len(rows)} tags in {time.monotonic() - began:.1f} s. Not in this mirror: python.",
-        style="green",
+        style=GOOD,
         highlight=False,
     )
 
@@ -304,10 +309,10 @@ def show_pods(demo: Demo, stack: ExitStack) -> bool:
     with ThreadPoolExecutor() as pool:
         reasons = list(pool.map(lambda row: demo.why(row[1], row[0]), made))
     for (namespace, source, image), why in zip(made, reasons, strict=True):
-        style, text = ("green", f"becomes {image}") if image != source else ("yellow", "stays as it is")
+        style, text = (GOOD, f"becomes {image}") if image != source else (WARNING, "stays as it is")
         demo.console.print(f"  {namespace:<7} {source}", highlight=False, soft_wrap=True)
         demo.console.print(f"          {text}", style=style, highlight=False, soft_wrap=True)
-        demo.console.print(f"          {why}", style="dim", highlight=False, soft_wrap=True)
+        demo.console.print(f"          {why}", style=QUIET, highlight=False, soft_wrap=True)
     return [image != source for _, source, image in made] == [True, True, False, False]
 
 
@@ -325,7 +330,7 @@ def summary(demo: Demo, rows: list[Row], *, pods: bool, keep: bool) -> bool:
     if failed:
         console.print(
             f"\n{len(failed)} of {len(rows)} tags did not heal in {seconds:.0f} s:",
-            style="bold red",
+            style=f"bold {BAD}",
             highlight=False,
             soft_wrap=True,
         )
@@ -333,7 +338,7 @@ def summary(demo: Demo, rows: list[Row], *, pods: bool, keep: bool) -> bool:
     else:
         console.print(
             f"\nAll {len(rows)} tags healed, {seconds:.0f} s from the first stream.",
-            style="bold green",
+            style=f"bold {GOOD}",
             highlight=False,
             soft_wrap=True,
         )
@@ -341,9 +346,9 @@ def summary(demo: Demo, rows: list[Row], *, pods: bool, keep: bool) -> bool:
     if untouched:
         console.print("Their specs are as they were written; only the status changed.", highlight=False, soft_wrap=True)
     else:
-        console.print("A spec is not as it was written!", style="bold red", highlight=False, soft_wrap=True)
+        console.print("A spec is not as it was written!", style=f"bold {BAD}", highlight=False, soft_wrap=True)
     if not pods:
-        console.print("A pod did not come back as it should!", style="bold red", highlight=False, soft_wrap=True)
+        console.print("A pod did not come back as it should!", style=f"bold {BAD}", highlight=False, soft_wrap=True)
     demo.say("Look further" if keep else "Look further: `make demo KEEP=1` leaves the cluster up for")
     for command in (
         *([f"export KUBECONFIG={demo.kubeconfig}"] if keep else []),

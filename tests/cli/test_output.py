@@ -54,7 +54,7 @@ def test_colour_and_width(
         monkeypatch.setenv(name, value)
     print_lines(LINES)
     text = out.getvalue()
-    assert ("\x1b[31m" in text) is colour
+    assert ("\x1b[38;5;196m" in text) is colour
     assert (text.count("\n") > 1) is broken
 
 

@@ -5,6 +5,8 @@ import re
 import pytest
 from mirrorstream.text.terminal import Span, Style, blank, columns, layout, line, period
 
+from docs.terminal_page import colour
+
 ROWS = [("a", Span("long word", Style.BAD), "said something rather long about it"), ("bbb", "x", ""), ("c",)]
 
 
@@ -48,8 +50,22 @@ def test_a_word_that_fits_further_left_goes_there() -> None:
 def test_colours_are_the_only_escape_sequences() -> None:
     """Whatever a tenant writes into an Event."""
     lines = [line(Span("\x1b[5mbad\x1b]0;t\x07", Style.BAD), "\x1b[2J ok\n"), blank()]
-    assert layout(lines, colour=True) == "\x1b[31mbad\x1b[0m ok\n\n"
+    assert layout(lines, colour=True) == "\x1b[38;5;196mbad\x1b[0m ok\n\n"
     assert layout(lines) == "bad ok\n\n"
+
+
+def luminance(colour: tuple[int, int, int]) -> float:
+    """The relative luminance of WCAG 2, from 0 (black) to 1 (white)."""
+    linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in (part / 255 for part in colour)]
+    return sum(weight * part for weight, part in zip((0.2126, 0.7152, 0.0722), linear, strict=True))
+
+
+@pytest.mark.parametrize("background", [(255, 255, 255), (0, 0, 0)], ids=["white", "black"])
+@pytest.mark.parametrize("style", [Style.BAD, Style.WARNING, Style.GOOD, Style.QUIET])
+def test_colours_can_be_read_on_white_and_on_black(style: Style, background: tuple[int, int, int]) -> None:
+    """By the contrast ratio of WCAG 2: of one colour, it cannot be more than 4.6 on both. Yellow has 1.7 on xterm's white."""
+    lighter, darker = sorted((luminance(colour(style)), luminance(background)), reverse=True)
+    assert (lighter + 0.05) / (darker + 0.05) > 3.7
 
 
 @pytest.mark.parametrize("width", [1, 20, 80])
@@ -58,7 +74,7 @@ def test_nothing_gets_lost(width: int) -> None:
     lines = [line(Span("some words", Style.TITLE), "  and ", Span("more of them", Style.QUIET), indent=3), *columns(ROWS)]
     words = layout(lines).split()
     assert layout(lines, width=width).split() == words
-    assert re.sub(r"\x1b\[\d+m", "", layout(lines, width=width, colour=True)).split() == words
+    assert re.sub(r"\x1b\[[\d;]+m", "", layout(lines, width=width, colour=True)).split() == words
 
 
 @pytest.mark.parametrize(

@@ -13,14 +13,19 @@ LEAST_CELL = 8
 
 
 class Style(StrEnum):
-    """What a piece of text is; the values are the parameters of its terminal colour."""
+    """What a piece of text is; the values are the parameters of its terminal colour.
+
+    Nobody can tell whether a terminal is dark or light. The basic yellow and green (33, 32) are hard to read on white, faint text
+    (2) on black. So the colours are of those of the 256 that terminals do not redefine, about as far from black as from white:
+    red, orange, green and grey.
+    """
 
     PLAIN = ""
     TITLE = "1"
-    BAD = "31"
-    WARNING = "33"
-    GOOD = "32"
-    QUIET = "2"
+    BAD = "38;5;196"
+    WARNING = "38;5;166"
+    GOOD = "38;5;28"
+    QUIET = "38;5;244"
 
 
 @dataclass(frozen=True, slots=True)
