@@ -30,12 +30,16 @@ class Progress:
     def __enter__(self) -> Self:
         return self
 
-    def show(self, text: str) -> None:
-        """Show it, with the time that has passed; without a terminal at most every EVERY_SECONDS."""
+    def show(self, text: str, bar: str = "") -> None:
+        """Show it, with the time that has passed; without a terminal at most every EVERY_SECONDS.
+
+        `bar` stands before it where there is a terminal with room for both.
+        """
         now = self._now()
         self._text = f"{one_line(text)}, {period(now - self._began)}"
         if self._terminal:
-            sys.stderr.write(f"\r\x1b[K{shortened(self._text, self._room())}")
+            shown = bar + self._text if len(bar + self._text) <= self._room() else self._text
+            sys.stderr.write(f"\r\x1b[K{shortened(shown, self._room())}")
             self._drawn = True
             sys.stderr.flush()
         elif now - self._told >= EVERY_SECONDS:
@@ -45,9 +49,7 @@ class Progress:
     def count(self, done: int, total: int, what: str) -> None:
         """Tell how many are done, on a terminal with a bar: `[####----] 5 of 10 tags`."""
         full = BAR * done // total if total else BAR
-        bar, text = f"[{'#' * full}{'-' * (BAR - full)}] ", f"{done} of {total} {what}"
-        passed = f", {period(self._now() - self._began)}"
-        self.show((bar if self._terminal and len(bar + text + passed) <= self._room() else "") + text)
+        self.show(f"{done} of {total} {what}", f"[{'#' * full}{'-' * (BAR - full)}] ")
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         if self._drawn:

@@ -305,6 +305,7 @@ def test_ctrl_c_tells_what_is_known_and_how_to_go_on(
         assert run("check", "-A", "-o", "json") == 130
     document = json.loads(capsys.readouterr().out)
     assert 1 <= len(document["tags"]) < 101
+    assert document["summary"]["streams"] == len(document["tags"]), "of what was checked: each stream has one tag"
     first = "zz" if "ns" in {one["namespace"] for one in document["tags"]} else "ns"
     again = f"`mirrorstream check -A --from {first} --kubeconfig {tmp_path / 'kubeconfig'}` goes on"
     assert f"stopped: {len(document['tags'])} of 101 tags were checked; {again}" in document["notes"]

@@ -60,6 +60,10 @@ def run(args: argparse.Namespace) -> int:
     stopped = len(answered) < len(checks)
     if stopped:
         reader.note(stopped_note(checks, answered, args))
+        # The totals are of what was checked. A stream of a file is asked for in the namespace of -n.
+        known = {(check.namespace, check.stream) for check in answered}
+        instead = args.namespace if args.file else None
+        streams = [each for each in streams if (instead or each.metadata.namespace, each.metadata.name) in known]
     if why := nobody_could_ask(answered, asking.refused):
         raise ConfigurationError(why)
     skipped: Counter[Skipped] = sum((skipped_tags(stream) for stream in streams), Counter())
