@@ -11,7 +11,7 @@ from mirrorstream.kube.client import JSON_PATCH, ApiError, Client
 from e2e.scenarios.conftest import Kubelet
 from e2e.testbed.backends import EXISTING, Choice
 from e2e.testbed.cluster import Cluster, Namespace
-from e2e.testbed.controllers.pull_secrets import token_for
+from e2e.testbed.controllers.pull_secrets import name_now, token_for
 from e2e.testbed.controllers.scc import OWN_RIGHT, SCC, SUBJECT
 from e2e.testbed.streams import IMAGE_API, tag
 from e2e.testbed.support.waiting import wait_for
@@ -75,12 +75,13 @@ def test_an_image_of_a_stream_is_shown_as_it_is_stored(ns: Namespace) -> None:
 
 
 def test_a_pod_gets_the_pull_secret_that_its_account_has_at_that_moment(cluster: Cluster, chosen: Choice) -> None:
-    """A new account has none at first, then one without a token, and 50 ms later a usable one."""
+    """A new account has none at first, then one without a token, and a moment later a usable one."""
     if chosen.platform:
         pytest.skip("the platform's own controllers take as long as they take")
-    with cluster.namespace(secrets_after=(0.5, 0.5)) as ns:
+    with cluster.namespace(secrets_after=(3600, 0.5)) as ns:
         early = ns.pod("early", "example.com/app:v1", early=True)
         assert not early["spec"].get("imagePullSecrets")
+        name_now(ns.client, ns.name)
         pod = ns.pod("late", "example.com/app:v1")
         (entry,) = pod["spec"]["imagePullSecrets"]
         assert entry["name"].startswith("default-dockercfg-")

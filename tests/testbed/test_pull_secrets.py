@@ -15,6 +15,7 @@ from e2e.testbed.controllers.pull_secrets import (
     fnv1a,
     has_pull_secret,
     is_filled,
+    name_now,
     named_secret,
     secret_prefix,
     token_for,
@@ -55,9 +56,14 @@ def account(client: Client, namespace: str, name: str = "default") -> Object:
 
 
 def named(client: Client, namespace: str) -> Object:
-    """The account's secret, once the account names it."""
+    """The account's secret, once the account names it and it is there."""
     secret = wait_for("the secret is named", lambda: named_secret(account(client, namespace, "default")))
-    found: Object = client.get(f"/api/v1/namespaces/{namespace}/secrets/{secret}")
+
+    def there() -> Object | None:
+        secrets = client.get(f"/api/v1/namespaces/{namespace}/secrets")["items"]
+        return next((found for found in secrets if found["metadata"]["name"] == secret), None)
+
+    found: Object = wait_for("the secret is there", there)
     return found
 
 
@@ -89,7 +95,7 @@ def test_the_hash(text: str, value: int) -> None:
 
 def test_an_account_names_its_secret_before_it_is_filled(client: Client) -> None:
     """A pod of that moment has the name; the content is for the registry, with a token of the account."""
-    make(client, "team", **{NAMED_AFTER: "0", FILLED_AFTER: "1"})
+    make(client, "team", **{NAMED_AFTER: "0", FILLED_AFTER: "5"})
     secret = named(client, "team")
     assert secret["type"] == "kubernetes.io/dockercfg"
     assert not is_filled(secret)
@@ -105,11 +111,12 @@ def test_an_account_names_its_secret_before_it_is_filled(client: Client) -> None
 
 def test_a_pod_before_the_secret_is_named_never_gets_it(client: Client) -> None:
     """Admission copies the list of that moment; what a pod names itself it keeps."""
-    make(client, "team", **{NAMED_AFTER: "0.5"})
+    make(client, "team", **{NAMED_AFTER: "3600"})
     account(client, "team")
     early = pod(client, "team")
     assert "imagePullSecrets" not in early["spec"]
     assert early["spec"]["serviceAccountName"] == "default"
+    name_now(client, "team")
     named(client, "team")
     assert "imagePullSecrets" not in client.get(f"/api/v1/namespaces/team/pods/{early['metadata']['name']}")["spec"]
     assert pod(client, "team")["spec"]["imagePullSecrets"]
