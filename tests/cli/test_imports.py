@@ -123,7 +123,7 @@ def test_names_of_a_cluster_are_completed_without_the_kubernetes_package(tmp_pat
             asked = len(simulator.server.requests)
             modules = imported("__complete", "retry", "--kubeconfig", str(path), *words, first=PATIENT)
             assert "urllib3" in modules
-            assert not packages(modules) & {"kubernetes", "kubernetes_validate", "requests", "jsonschema"}
+            assert not packages(modules) & {"kubernetes", "kubernetes_validate", "requests", "jsonschema", "structlog", "rich"}
             assert not {module for module in modules if module.startswith("mirrorstream.diagnose")}
             assert len(simulator.server.requests) > asked
 

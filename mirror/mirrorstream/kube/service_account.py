@@ -8,13 +8,9 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-import structlog
-
 from mirrorstream.kube.errors import ConfigurationError
 from mirrorstream.kube.proxy import environment_proxy
 from mirrorstream.kube.rest_config import RestConfig, check_server
-
-log = structlog.get_logger(__name__)
 
 FOLDER = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 HOST, PORT = "KUBERNETES_SERVICE_HOST", "KUBERNETES_SERVICE_PORT"
@@ -39,7 +35,11 @@ class TokenFile:
             try:
                 self._token = _content(self._path)
             except ConfigurationError as error:
-                log.warning("cannot read the service account token, using the previous one", error=str(error))
+                import structlog  # noqa: PLC0415  rare, and a shell that completes a name waits for each import
+
+                structlog.get_logger(__name__).warning(
+                    "cannot read the service account token, using the previous one", error=str(error)
+                )
         return f"Bearer {self._token}"
 
 
