@@ -20,6 +20,7 @@ OCI = (
 LISTS = {
     "list": ("application/vnd.docker.distribution.manifest.list.v2+json", "docker"),
     "index": ("application/vnd.oci.image.index.v1+json", "oci"),
+    "bare-index": ("application/vnd.oci.image.index.v1+json", "oci"),
 }
 ARCHITECTURES = ("amd64", "arm64")
 
@@ -48,7 +49,10 @@ class Store:
         self.tags: dict[str, dict[str, str]] = {}
 
     def put(self, repository: str, tag: str | None, kind: str = "docker", seed: str = "") -> str:
-        """Put an image: `docker` (schema 2), `oci`, `list` (of docker images) or `index` (of OCI images); its digest."""
+        """Put an image: `docker` (schema 2), `oci`, `list` (of docker images) or `index` (of OCI images); its digest.
+
+        In a `bare-index` the last entry has no platform, as that of an artifact.
+        """
         if kind in LISTS:
             media, part = LISTS[kind]
             parts = [(architecture, *self._image(seed, architecture, part)) for architecture in ARCHITECTURES]
@@ -58,6 +62,8 @@ class Store:
                 {"mediaType": m, "size": len(d), "digest": digest_of(d), "platform": {"architecture": a, "os": "linux"}}
                 for a, m, d in parts
             ]
+            if kind == "bare-index":
+                del entries[-1]["platform"]
             data = json.dumps({"schemaVersion": 2, "mediaType": media, "manifests": entries}).encode()
         else:
             media, data = self._image(seed, "amd64", kind)

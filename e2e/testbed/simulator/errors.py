@@ -46,7 +46,7 @@ class Cause:
 
 def required(field: str, message: str) -> Cause:
     """A field that must have a value."""
-    return Cause("FieldValueRequired", field, f"Required value: {message}")
+    return Cause("FieldValueRequired", field, f"Required value: {message}" if message else "Required value")
 
 
 def invalid_value(field: str, value: str, message: str) -> Cause:

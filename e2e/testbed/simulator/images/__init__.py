@@ -5,22 +5,12 @@ from collections.abc import Callable
 
 from e2e.testbed.simulator.images.allowed import AllowedRegistries
 from e2e.testbed.simulator.images.controller import ImportController
-from e2e.testbed.simulator.images.imports import Imports
+from e2e.testbed.simulator.images.imports import IMAGES, Imports
 from e2e.testbed.simulator.images.streams import GROUP, StreamStrategy
 from e2e.testbed.simulator.images.tags import Views
-from e2e.testbed.simulator.resources import Context, Registry, Resource, Strategy
+from e2e.testbed.simulator.resources import Registry, Resource
 from e2e.testbed.simulator.settings import Settings
 from e2e.testbed.simulator.store import Store
-
-
-class _ImageStrategy(Strategy):
-    """Images have no generation."""
-
-    def prepare_create(self, item: dict[str, object], context: Context) -> None:
-        """Nothing to complete."""
-
-    def prepare_update(self, new: dict[str, object], old: dict[str, object], context: Context) -> None:
-        """Nothing to complete."""
 
 
 def register(
@@ -49,7 +39,7 @@ def register(
             subresources={"layers": views.layers},
         )
     )
-    registry.add(Resource(GROUP, "v1", "images", "Image", False, strategy=_ImageStrategy()))
+    registry.add(IMAGES)
     registry.add(Resource(GROUP, "v1", "imagestreamimports", "ImageStreamImport", stored=False, create=imports.create))
     registry.add(
         Resource(

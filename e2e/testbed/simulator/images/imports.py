@@ -9,6 +9,7 @@ from mirrorstream.rules.references import ReferenceError, parse_reference, writt
 from e2e.testbed.simulator import errors
 from e2e.testbed.simulator.images.convert import without_manifest
 from e2e.testbed.simulator.images.fetch import Fetcher
+from e2e.testbed.simulator.images.image_strategy import ImageStrategy
 from e2e.testbed.simulator.images.importer import Fetched, ImportSession
 from e2e.testbed.simulator.images.pace import Pace
 from e2e.testbed.simulator.images.registry_errors import RegistryError
@@ -32,7 +33,9 @@ PREFER_ARCH = "importer.image.openshift.io/prefer-arch"
 PREFER_OS = "importer.image.openshift.io/prefer-os"
 MAXIMUM_TAGS = 50
 SUCCESS: Object = {"metadata": {}, "status": "Success"}
-IMAGES = Resource(GROUP, "v1", "images", "Image", False)
+IMAGE_STRATEGY = ImageStrategy()
+IMAGES = Resource(GROUP, "v1", "images", "Image", False, strategy=IMAGE_STRATEGY)
+"""As it is served, too."""
 
 
 class Imports:
@@ -206,7 +209,9 @@ class Imports:
         with context.store.lock:
             for image in images:
                 if not _exists(context, image):
-                    context.store.create(IMAGES, "", without_manifest(image))
+                    stored = without_manifest(image)
+                    IMAGE_STRATEGY.prepare_create(stored, context)
+                    context.store.create(IMAGES, "", stored)
             return self._store(context, stream, changed, found)
 
     def _store(self, context: Context, stream: Object, changed: Object, found: bool) -> Object:
