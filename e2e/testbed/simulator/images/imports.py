@@ -11,6 +11,7 @@ from e2e.testbed.simulator.images.convert import without_manifest
 from e2e.testbed.simulator.images.fetch import Fetcher
 from e2e.testbed.simulator.images.image_strategy import ImageStrategy
 from e2e.testbed.simulator.images.importer import Fetched, ImportSession
+from e2e.testbed.simulator.images.limits import EXCEEDED
 from e2e.testbed.simulator.images.pace import Pace
 from e2e.testbed.simulator.images.registry_errors import RegistryError
 from e2e.testbed.simulator.images.streams import (
@@ -22,6 +23,7 @@ from e2e.testbed.simulator.images.streams import (
     set_spec_tag,
     spec_tags,
     status_tag,
+    status_tags,
 )
 from e2e.testbed.simulator.resources import Context, Resource
 from e2e.testbed.simulator.settings import Settings
@@ -234,7 +236,25 @@ class Imports:
             self._strategy.prepare_internal_update(changed, old, context)
             return changed
 
-        return context.store.update(STREAMS, context.namespace, stream["metadata"]["name"], update)
+        try:
+            return context.store.update(STREAMS, context.namespace, stream["metadata"]["name"], update)
+        except errors.StatusError as error:
+            if EXCEEDED in error.message:
+                self._record_exceeded(context, before, changed, error)
+            raise
+
+    def _record_exceeded(self, context: Context, before: Object, changed: Object, error: errors.StatusError) -> None:
+        """Tell of a limit, at the tags that had no status; nothing is told of those that had one."""
+        over = copy.deepcopy(before)
+        generation = before["metadata"]["generation"] + 1
+        for tag in set(status_tags(changed)) - set(status_tags(before)):
+            status_tag(over, tag)["conditions"] = [_condition(error.reason, error.message, generation)]
+
+        def update(old: Object) -> Object:
+            self._strategy.prepare_internal_update(over, old, context)
+            return over
+
+        context.store.update(STREAMS, context.namespace, before["metadata"]["name"], update)
 
 
 def _preferred(stream: Object, spec: Object) -> tuple[str, str]:
@@ -329,14 +349,7 @@ def _spec_tag(tag: str, reference: str, source: Object, known: Object | None) ->
 
 
 def _fail(stream: Object, tag: str, status: Object, generation: int) -> None:
-    condition = {
-        "type": "ImportSuccess",
-        "status": "False",
-        "lastTransitionTime": timestamp(),
-        "reason": status.get("reason", ""),
-        "message": status.get("message") or "unknown error prevented import",
-        "generation": generation,
-    }
+    condition = _condition(status.get("reason", ""), status.get("message") or "unknown error prevented import", generation)
     entry = status_tag(stream, tag)
     same = ("type", "status", "reason", "message")
     if any(all(existing.get(key) == condition[key] for key in same) for existing in entry.get("conditions") or []):
@@ -344,3 +357,14 @@ def _fail(stream: Object, tag: str, status: Object, generation: int) -> None:
     entry["conditions"] = [condition]
     if known := spec_tags(stream).get(tag):
         known["generation"] = 0
+
+
+def _condition(reason: str, message: str, generation: int) -> Object:
+    return {
+        "type": "ImportSuccess",
+        "status": "False",
+        "lastTransitionTime": timestamp(),
+        "reason": reason,
+        "message": message,
+        "generation": generation,
+    }

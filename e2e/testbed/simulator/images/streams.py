@@ -258,6 +258,8 @@ class StreamStrategy(Strategy):
         if changed:
             inner = errors.invalid("", "imagestreams", name, changed).message
             causes.append(Cause("InternalError", "[]", f"Internal error: {inner}"))
+        elif limit := check_limits(context, old, item):
+            causes.append(Cause("InternalError", "[]", f"Internal error: {limit}"))
         if not _NAME.fullmatch(name):
             causes.append(errors.invalid_value("metadata.name", f'"{name}"', f'must match "{_NAME.pattern}"'))
         repository = item["spec"].get("dockerImageRepository")
@@ -267,8 +269,6 @@ class StreamStrategy(Strategy):
         for tag in item["spec"].get("tags") or []:
             causes += self._tag(tag, insecure)
         causes += self._references(item)
-        if not causes and (limit := check_limits(context, old, item)):
-            causes.append(Cause("InternalError", "[]", f"Internal error: {limit}"))
         if causes:
             raise errors.invalid(GROUP, "ImageStream", name, causes)
 
