@@ -179,6 +179,30 @@ def test_who_may_import_may_check(ns: Namespace, authorized: Cluster, tmp_path: 
         assert told.err.count("\n") == 1
 
 
+def test_a_mirror_outside_the_allow_list_is_asked_by_who_may_create_images(
+    ns: Namespace, authorized: Cluster, tmp_path: Path, run: Commands
+) -> None:
+    """The platform does not ask it for anybody else; mirrorstream may, so the tag heals, and `check` says that it cannot tell."""
+    ns.put("disallowed", "app:v1")
+    ns.digest_mirrors(ns.mirror("disallowed"))
+    ns.create("app", tag("v1", ns.source("app:v1")))
+    ns.create("whole", dockerImageRepository=ns.source("app"))
+    ns.wait_failed("app", "v1")
+    editor = [{"apiGroups": ["image.openshift.io"], "resources": ["imagestreamimports"], "verbs": ["create"]}]
+    token = account_with(ns.client, ns.name, "editor", [*VIEW, *editor])
+    by_editor = Commands(with_token(tmp_path / "editor.kubeconfig", authorized.kubeconfig, token), tmp_path)
+    host = ns.cluster.host("disallowed")
+    why = f"{host} is not in spec.allowedRegistriesForImport of the Image config: only an account that may create images"
+    with rules_shown_to(ns, "editor"):
+        told = wait_for(
+            "the editor's roles are in force",
+            lambda: ran if why in (ran := by_editor("check", "-n", ns.name, "-o", "json")).out else None,
+        )
+    assert fates(told) == {"app:v1": "unknown", "whole:": "unknown"}
+    assert told.out.count(why) == 2, "the tag's and the repository's"
+    assert fates(run("check", "-n", ns.name, "-o", "json")) == {"app:v1": "survives", "whole:": "survives"}
+
+
 def apply(ns: Namespace, documents: list[Object]) -> None:
     """Create mirror sets, as `oc apply` does where there are none of the name."""
     for document in documents:

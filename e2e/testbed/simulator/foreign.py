@@ -35,6 +35,16 @@ class ReadThroughStore(Store):
         found = self._read(resource, _path(resource, namespace)) or {}
         return self.version, found.get("items") or []
 
+    def may_create(self, resource: Kind, user: str, groups: tuple[str, ...]) -> bool:
+        """What kube-apiserver says. Raises a 503 when it cannot be asked."""
+        attributes = {"verb": "create", "group": resource.group, "resource": resource.plural}
+        body = {"spec": {"user": user, "groups": list(groups), "resourceAttributes": attributes}}
+        try:
+            answer = self._client.request("POST", "/apis/authorization.k8s.io/v1/subjectaccessreviews", body=body)
+        except ClientError as error:
+            raise errors.StatusError(503, "ServiceUnavailable", f"rights cannot be asked for: {error}") from error
+        return bool(answer["status"].get("allowed"))
+
     def _read(self, resource: Kind, path: str) -> Any:
         try:
             return self._client.get(path)

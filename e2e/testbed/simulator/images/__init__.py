@@ -26,7 +26,7 @@ def register(
     """
     allowed = AllowedRegistries(settings.image_config.get("allowedRegistriesForImport") or [], settings.internal_registry)
     strategy = StreamStrategy(registry_host, allowed)
-    imports, views = Imports(settings, strategy), Views(strategy)
+    imports, views = Imports(settings, strategy, allowed), Views(strategy)
     registry.add(
         Resource(
             GROUP,

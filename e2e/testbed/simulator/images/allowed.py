@@ -3,7 +3,7 @@
 from fnmatch import fnmatchcase
 from typing import Any
 
-from mirrorstream.rules.references import has_registry_host
+from mirrorstream.rules.references import has_registry_host, parse_reference
 
 SHOWN = 5
 
@@ -21,13 +21,21 @@ class AllowedRegistries:
             self._entries.insert(0, (host, port or "443"))
 
     def refusal(self, reference: str, insecure: bool) -> str | None:
-        """Why `reference` is refused, None if it is allowed."""
-        if not self._entries:
-            return None
+        """Why `reference` is refused in a stream, None if it is allowed."""
         registry = reference.partition("/")[0] if has_registry_host(reference) else "docker.io"
         host, _, port = registry.partition(":")
-        if not port and not insecure:
-            port = "443"
+        return self._refusal(registry, host, port or ("" if insecure else "443"))
+
+    def import_refusal(self, reference: str, insecure: bool) -> str | None:
+        """The same in an import by one who may not create images: an insecure registry without a port is one at port 80."""
+        host, _, port = parse_reference(reference).host.partition(":")
+        port = port or ("80" if insecure else "443")
+        refused = self._refusal(f"{host}:{port}", host, port)
+        return f'importing images from registry "{host}:{port}" is forbidden: {refused}' if refused else None
+
+    def _refusal(self, registry: str, host: str, port: str) -> str | None:
+        if not self._entries:
+            return None
         for allowed_host, allowed_port in self._entries:
             if not fnmatchcase(host, allowed_host):
                 continue

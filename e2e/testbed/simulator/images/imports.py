@@ -7,6 +7,7 @@ from typing import Any
 from mirrorstream.rules.references import ReferenceError, parse_reference, written_name
 
 from e2e.testbed.simulator import errors
+from e2e.testbed.simulator.images.allowed import AllowedRegistries
 from e2e.testbed.simulator.images.convert import without_manifest
 from e2e.testbed.simulator.images.fetch import Fetcher
 from e2e.testbed.simulator.images.image_strategy import ImageStrategy
@@ -43,9 +44,8 @@ IMAGES = Resource(GROUP, "v1", "images", "Image", False, strategy=IMAGE_STRATEGY
 class Imports:
     """Carries out imports."""
 
-    def __init__(self, settings: Settings, strategy: StreamStrategy) -> None:
-        self._settings = settings
-        self._strategy = strategy
+    def __init__(self, settings: Settings, strategy: StreamStrategy, allowed: AllowedRegistries) -> None:
+        self._settings, self._strategy, self._allowed = settings, strategy, allowed
         self._fetcher = Fetcher(settings.importer.timeout_seconds)
 
     def create(self, context: Context, name: str, body: Any) -> Object:
@@ -53,6 +53,8 @@ class Imports:
         request = self._checked(context, body)
         metadata, spec = request["metadata"], request["spec"]
         store = context.store
+        if not store.may_create(IMAGES, context.user, context.groups):
+            self._check_allowed(metadata["name"], spec)
         stream, found = self._stream(context, metadata)
         session = ImportSession(store, self._settings, self._fetcher, context.namespace)
         pace = Pace(self._settings.importer.images_per_second)
@@ -111,6 +113,18 @@ class Imports:
             raise errors.invalid(GROUP, "ImageStreamImport", name, causes)
         spec.setdefault("import", False)
         return request
+
+    def _check_allowed(self, name: str, spec: Object) -> None:
+        """The allow-list. Who may create images could store any image, and is let through."""
+        sources = [("spec.repository", spec["repository"])] if spec.get("repository") else []
+        sources += [(f"spec.images[{number}]", image) for number, image in enumerate(spec.get("images") or [])]
+        causes = []
+        for path, item in sources:
+            insecure = bool(item["importPolicy"].get("insecure"))
+            if refused := self._allowed.import_refusal(item["from"]["name"], insecure):
+                causes.append(errors.forbidden_value(f"{path}.from.name", refused))
+        if causes:
+            raise errors.invalid(GROUP, "ImageStreamImport", name, causes)
 
     def _stream(self, context: Context, metadata: Object) -> tuple[Object, bool]:
         """The stream that the import is named after, and whether it exists."""
