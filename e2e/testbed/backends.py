@@ -12,9 +12,8 @@ from mirrorstream.kube.client import Client, load_client
 from e2e.testbed.controllers.scc import SecurityContextConstraints
 from e2e.testbed.controlplane.arguments import OWN_NAMESPACE, SERVICES
 from e2e.testbed.controlplane.build import components
-from e2e.testbed.controlplane.definitions import INFRASTRUCTURES, definitions
 from e2e.testbed.controlplane.openshift import missing_programs
-from e2e.testbed.controlplane.plane import MASTERS, ControlPlane, define
+from e2e.testbed.controlplane.plane import MASTERS, ControlPlane
 from e2e.testbed.controlplane.registry_program import RegistryProgram
 from e2e.testbed.hosted import PLATFORM, WATCH_LIST, set_up
 from e2e.testbed.installation import CONTROLLER, PENDING_PODS, WEBHOOK, Installation
@@ -243,9 +242,7 @@ def start_plane(
 
 
 def platform_of(plane: ControlPlane) -> Path:
-    """A kubeconfig of the account that writes the mirror rules of a hosted cluster; Infrastructures are served from now on."""
-    client = load_client(str(plane.kubeconfig), in_cluster=False, user_agent="test")
-    define(client, [path for path in definitions() if path.name == INFRASTRUCTURES])
+    """A kubeconfig of the account that writes the mirror rules of a hosted cluster."""
     return plane.user(PLATFORM, MASTERS)
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from mirrorstream.kube.client import ApiError, Client
 
-from e2e.testbed.controlplane.openshift import served
+from e2e.testbed.infrastructure import ELSEWHERE, ON_ITS_OWN_NODES, set_topology
 from e2e.testbed.installation import POLICIES, delete
 from e2e.testbed.mirrorsets import CONTENT_SOURCES, MIRROR_SETS
 from e2e.testbed.simulator.settings import Settings
@@ -23,7 +23,6 @@ PLATFORM = "system:hosted-cluster-config"
 """The account of HyperShift's operator for the objects inside a hosted cluster."""
 NAME = "mirrorstream-test-hosted"
 REFUSAL = "only the platform of a hosted cluster writes this"
-INFRASTRUCTURES = "/apis/config.openshift.io/v1/infrastructures"
 WATCH_LIST = {"WatchList": False}
 """Feature gates of a kube-apiserver that cannot send a list as a watch."""
 
@@ -57,18 +56,14 @@ def settings_from_outside(settings: Settings, authorities: str) -> Settings:
 
 
 def set_up(client: Client, platform: Client, *, refusing: bool) -> None:
-    """Make a cluster that serves Infrastructures one with a hosted control plane.
+    """Make a cluster one with a hosted control plane.
 
     `client` is an administrator's, `platform` uses the account PLATFORM. `refusing`: a kube-apiserver evaluates policies.
     """
     config = {"apiVersion": "config.openshift.io/v1", "metadata": {"name": "cluster"}}
     rules = {**config, "kind": "ImageDigestMirrorSet", "spec": {"imageDigestMirrors": []}}
     platform.request("POST", CONTENT_SOURCES.rpartition("/")[0], body=rules)
-    # A kind that was defined just now is not served at once by all that answer.
-    wait_for("Infrastructures are served", lambda: served(client, INFRASTRUCTURES))
-    made = client.request("POST", INFRASTRUCTURES, body={**config, "kind": "Infrastructure", "spec": {}})
-    status = {"controlPlaneTopology": "External", "infrastructureTopology": "HighlyAvailable"}
-    client.request("PUT", f"{INFRASTRUCTURES}/cluster/status", body={**made, "status": status})
+    set_topology(client, ELSEWHERE)
     if refusing:
         for path, body in zip(POLICIES.values(), policy(), strict=True):
             client.request("POST", path, body=body)
@@ -85,7 +80,7 @@ def hosted(client: Client, platform: Client) -> Iterator[None]:
         for path in reversed(POLICIES.values()):
             delete(client, f"{path}/{NAME}")
         wait_for("mirror sets of administrators are accepted", lambda: not refusal(client))
-        delete(client, f"{INFRASTRUCTURES}/cluster")
+        set_topology(client, ON_ITS_OWN_NODES)
         delete(platform, CONTENT_SOURCES)
 
 

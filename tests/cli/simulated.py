@@ -94,13 +94,6 @@ def fail(simulator: Simulator, status: int | str, path: str = "", verb: str | No
     simulator.server.faults.add(fault)
 
 
-def infrastructure(client: Client, topology: str) -> None:
-    """Say where the control plane runs."""
-    path = "/apis/config.openshift.io/v1/infrastructures"
-    made = client.request("POST", path, body={"metadata": {"name": "cluster"}})
-    client.request("PUT", f"{path}/cluster/status", body={**made, "status": {"controlPlaneTopology": topology}})
-
-
 def configure(client: Client, text: str) -> None:
     """Write the controller's configuration."""
     client.request("POST", "/api/v1/namespaces", body={"metadata": {"name": "mirrorstream"}})

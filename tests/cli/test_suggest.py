@@ -9,8 +9,9 @@ from mirrorstream.diagnose.suggest import NAME
 from mirrorstream.kube.client import Client
 from mirrorstream_cli.reader import Reader
 
+from e2e.testbed.infrastructure import ELSEWHERE, set_topology
 from e2e.testbed.simulator.simulator import Simulator
-from tests.cli.simulated import STREAMS, Run, cover, fail, heal, infrastructure
+from tests.cli.simulated import STREAMS, Run, cover, fail, heal
 
 ITMS = "/apis/config.openshift.io/v1/imagetagmirrorsets"
 
@@ -26,9 +27,8 @@ def scheduled(client: Client) -> None:
 
 
 @pytest.mark.usefixtures("scheduled")
-def test_the_answer_can_be_applied(run: Run, client: Client, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_answer_can_be_applied(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
     """Comments, then the objects; nothing on stderr."""
-    infrastructure(client, "HighlyAvailable")
     assert run("suggest", "-n", "ns") == 0
     captured = capsys.readouterr()
     assert captured.err == ""
@@ -44,8 +44,9 @@ def test_the_answer_can_be_applied(run: Run, client: Client, capsys: pytest.Capt
 
 @pytest.mark.usefixtures("scheduled")
 @pytest.mark.parametrize(("output", "read"), [("json", json.loads), ("yaml", yaml.safe_load)])
-def test_as_a_list(run: Run, capsys: pytest.CaptureFixture[str], output: str, read: Any) -> None:
+def test_as_a_list(run: Run, simulator: Simulator, capsys: pytest.CaptureFixture[str], output: str, read: Any) -> None:
     """For programs, and for `oc apply`, too; the rest goes to stderr."""
+    fail(simulator, 403, "infrastructures")
     assert run("suggest", "-n", "ns", "-o", output) == 0
     captured = capsys.readouterr()
     document = read(captured.out)
@@ -66,7 +67,7 @@ def test_nothing_to_suggest(run: Run, client: Client, capsys: pytest.CaptureFixt
 @pytest.mark.usefixtures("scheduled")
 def test_not_in_a_hosted_cluster(run: Run, client: Client, capsys: pytest.CaptureFixture[str]) -> None:
     """Nobody may create one there."""
-    infrastructure(client, "External")
+    set_topology(client, ELSEWHERE)
     assert run("suggest", "-n", "ns") == 0
     out = capsys.readouterr().out
     assert "# Nothing to suggest for these scheduled tags: in a hosted cluster" in out
@@ -78,7 +79,7 @@ def test_who_may_not_see_where_the_control_plane_runs_is_told_so(
     run: Run, simulator: Simulator, client: Client, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """The objects are printed with a note: what may not be read is neither a hosted cluster nor another one."""
-    infrastructure(client, "External")
+    set_topology(client, ELSEWHERE)
     fail(simulator, 403, "infrastructures")
     assert run("suggest", "-n", "ns") == 0
     out = capsys.readouterr().out

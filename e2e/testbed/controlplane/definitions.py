@@ -8,7 +8,7 @@ from pathlib import Path
 from e2e.testbed.support.gobuild import BuildError, built_once, cache_folder, go, version
 
 HERE = Path(__file__).parent
-INFRASTRUCTURES = "0000_10_config-operator_01_infrastructures-Default.crd.yaml"
+INFRASTRUCTURE = "0000_10_config-operator_01_infrastructures-Default.crd.yaml"
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ MODULES = (
     Module(
         "github.com/openshift/api@v0.0.0-20260213204242-d34f11c515b3",
         "h1:SZ8+jxtkMvpb4HDTjSAbaOyhFsw5PiWhjBog+XLY7jc=",
-        (f"config/v1/zz_generated.crd-manifests/{INFRASTRUCTURES}",),
+        (f"config/v1/zz_generated.crd-manifests/{INFRASTRUCTURE}",),
     ),
     Module(
         "github.com/operator-framework/api@v0.45.0",

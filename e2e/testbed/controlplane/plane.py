@@ -33,6 +33,8 @@ from e2e.testbed.controlplane.arguments import (
     kube_controller_manager,
     simulator,
 )
+from e2e.testbed.controlplane.definitions import INFRASTRUCTURE, definitions
+from e2e.testbed.infrastructure import INFRASTRUCTURES, infrastructure
 from e2e.testbed.registries.internal import SERVICE_NAME
 from e2e.testbed.simulator.registry_host import image_config
 from e2e.testbed.simulator.settings import Settings
@@ -247,18 +249,22 @@ class ControlPlane:
         self.run("kube-controller-manager")
 
     def _configure(self, client: Client) -> None:
-        """Custom resources, the Image config and the namespaces that a cluster has."""
+        """Custom resources, the Image config, the Infrastructure and the namespaces that a cluster has."""
         for name in NAMESPACES:
             client.request("POST", "/api/v1/namespaces", body={"metadata": {"name": name}})
-        define(client, [path for path in self._components.glob("*.yaml") if path.stem not in self._without])
-        api_server = self.processes["kube-apiserver"]
-        # Established, and yet 404 until the handler has seen it too.
-        path = "/apis/config.openshift.io/v1/images"
-        api_server.wait_until(f"{path} is served", lambda: openshift.served(client, path))
+        kinds = [path for path in self._components.glob("*.yaml") if path.stem not in self._without]
+        define(client, [*kinds, *(path for path in definitions() if path.name == INFRASTRUCTURE)])
         config = image_config(self._settings.image_config, self._settings.internal_registry)
-        made = client.request("POST", path, body=config)
+        self._create(client, "/apis/config.openshift.io/v1/images", config)
+        self._create(client, INFRASTRUCTURES, infrastructure())
+
+    def _create(self, client: Client, path: str, body: dict[str, Any]) -> None:
+        """Create an object with its status, as soon as its kind is served."""
+        # Established, and yet 404 until the handler has seen it too.
+        self.processes["kube-apiserver"].wait_until(f"{path} is served", lambda: openshift.served(client, path))
+        made = client.request("POST", path, body=body)
         # A subresource: what a POST says of the status is dropped.
-        client.request("PUT", f"{path}/cluster/status", body={**made, "status": config.get("status", {})})
+        client.request("PUT", f"{path}/{made['metadata']['name']}/status", body={**made, "status": body.get("status", {})})
 
     def _start_images(self, client: Client) -> None:
         settings = self.folder / "settings.json"

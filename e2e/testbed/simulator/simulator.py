@@ -14,6 +14,7 @@ from mirrorstream.kube.client import Client
 from mirrorstream.kube.rest_config import RestConfig
 
 from e2e.testbed.controllers.pull_secrets import PullSecrets
+from e2e.testbed.infrastructure import infrastructure
 from e2e.testbed.simulator import images, service_accounts
 from e2e.testbed.simulator.api import Api, Target
 from e2e.testbed.simulator.foreign import ReadThroughStore
@@ -88,12 +89,13 @@ class Simulator:
         self.server.controls["signature-policies"] = lambda body: signature_policies(registry, body["version"])
 
     def _configure(self, registry: Registry) -> None:
-        """Create the Image config."""
-        kind = registry.find("config.openshift.io", "v1", "images")
-        assert kind, "a core kind"
-        target = Target(kind, "")
+        """Create what the platform configures."""
         config = image_config(self.settings.image_config, self.settings.internal_registry)
-        self.api.create(target, config, self.api.context(target))
+        for plural, made in (("images", config), ("infrastructures", infrastructure())):
+            kind = registry.find("config.openshift.io", "v1", plural)
+            assert kind, "a core kind"
+            target = Target(kind, "")
+            self.api.create(target, made, self.api.context(target))
 
     def _fill(self, body: Any) -> None:
         """Store the streams in `{"items": […]}` whole, status included, as if they had been there for long."""
