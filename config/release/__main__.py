@@ -109,7 +109,7 @@ def main() -> int:
     """Make it, and list it; 1 if that cannot be, with one line that says why."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     os.umask(0o022)
-    made = Path(tempfile.mkdtemp(prefix="dist.", dir=ROOT))
+    made = Path(tempfile.mkdtemp(prefix="dist.", dir=DIST.parent))
     try:
         commit = checked_out()
         if commit.dirty:
