@@ -4,7 +4,7 @@ import pytest
 
 from e2e.scenarios.conftest import Start
 from e2e.testbed.cluster import Namespace
-from e2e.testbed.streams import following, tag
+from e2e.testbed.streams import IMAGE_API, following, tag
 from e2e.testbed.support.waiting import wait_for
 
 RETRY = "mirrorstream.github.io/retry"
@@ -268,6 +268,18 @@ def test_a_whole_repository_is_listed_through_the_mirrors(ns: Namespace, start: 
     generation = stream["metadata"]["generation"]
     assert {t["items"][0]["generation"] for t in ns.get("app")["status"]["tags"]} == {generation}
     assert not ns.get("app")["spec"].get("tags"), "in the status only"
+
+
+def test_the_platform_takes_the_tags_of_a_repository_in_its_own_order(ns: Namespace) -> None:
+    """By which those are chosen that an import of a whole repository brings, also through a mirror: the newest versions first."""
+    order = ["latest", "2.10", "v2.9-rc1", "1.0", "v1.0", "v2.1.0", "2.1.0-rc.1", "01.2", "9", "a"]
+    for name in order:
+        ns.put("good", f"app:{name}")
+    repository = {"from": {"kind": "DockerImage", "name": f"{ns.mirror()}/app"}}
+    body = {"metadata": {"name": "none"}, "spec": {"import": False, "repository": repository}}
+    path = f"{IMAGE_API}/namespaces/{ns.name}/imagestreamimports"
+    answer = ns.client.request("POST", path, body=body, timeout=60)
+    assert [image["tag"] for image in answer["status"]["repository"]["images"]] == order
 
 
 def test_a_whole_repository_that_the_platform_imports_is_left_alone(ns: Namespace, start: Start) -> None:

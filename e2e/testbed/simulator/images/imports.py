@@ -26,6 +26,7 @@ from e2e.testbed.simulator.images.streams import (
     status_tag,
     status_tags,
 )
+from e2e.testbed.simulator.images.tag_order import prioritized
 from e2e.testbed.simulator.resources import Context, Resource
 from e2e.testbed.simulator.settings import Settings
 from e2e.testbed.simulator.store import timestamp
@@ -183,7 +184,7 @@ class Imports:
             return {"status": blocked.status()}
         insecure = bool(policy.get("insecure"))
         try:
-            tags = sorted(session.tags(reference, insecure=insecure), key=lambda tag: (tag != "latest", tag))
+            tags = prioritized(session.tags(reference, insecure=insecure))
         except (errors.StatusError, RegistryError) as error:
             return {"status": _status(error)}
         images, failures = [], 0
