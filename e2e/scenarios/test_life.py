@@ -277,6 +277,24 @@ def test_an_import_that_hangs_and_leaves_no_condition(ns: Namespace, simulated: 
     assert len(ns.tag_status("app", "v1")["items"]) == 1, after
 
 
+def test_a_source_that_greets_and_then_hangs(ns: Namespace, start: Start) -> None:
+    """The platform waits for it without a limit, and imports no other tag of the stream; the mirrors serve all of them."""
+    with Registry() as hanging:
+        hanging.failures[f"{ns.name}/app"] = Failure(seconds=600)
+        source = f"{hanging.host.replace('localhost', '127.0.0.1')}/{ns.name}"
+        digest, other = ns.put("good", "app:v1"), ns.put("good", "other:v1", seed="other")
+        ns.digest_mirrors(source=source)
+        insecure = {"importPolicy": {"insecure": True}}
+        ns.create("app", tag("v1", f"{source}/app:v1", **insecure), tag("v2", ns.source("other:v1")))
+        wait_for("the platform asks", lambda: hanging.requests[f"{ns.name}/app"])
+        ns.stays("pending", lambda: not ns.tag_status("app", "v1"), seconds=5)
+        ns.digest_mirrors()
+        start(controller={"stuckAfterSeconds": 1})
+        ns.wait_healed("app", "v1", digest)
+        ns.wait_healed("app", "v2", other)
+    ns.stays("the platform's import, which ends now, changes nothing", lambda: ns.healed("app", "v1", digest), seconds=3)
+
+
 def test_a_watch_that_breaks_or_expires_misses_nothing(ns: Namespace, simulated: Cluster, start: Start) -> None:
     """Dropped watches resume, expired ones list again."""
     digest = ns.put("good", "app:v1")

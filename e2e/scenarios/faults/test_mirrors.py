@@ -64,9 +64,11 @@ class DryRuns:
     def _dry_run(self, exchange: Exchange) -> None:
         images = [DryRun(image["from"]["name"], time.monotonic()) for image in exchange.json()["spec"]["images"]]
         self.all += images
-        exchange.pass_on()
-        for image in images:
-            image.ended = time.monotonic()
+        try:
+            exchange.pass_on()
+        finally:  # mirrorstream may have given up, so that nobody takes the answer
+            for image in images:
+                image.ended = time.monotonic()
 
     def _image(self, exchange: Exchange) -> None:
         self.images.add(exchange.json()["metadata"]["name"])
@@ -111,7 +113,8 @@ class Fault:
 
 FAULTS = {
     "dead": Fault(None, "unreachable: .*connection refused"),
-    "slow": Fault(Failure(seconds=60), "timeout: ", tries=2),
+    # Its imports end when the mirror answers, a minute for each of two requests, long after mirrorstream has given up.
+    "slow": Fault(Failure(seconds=60), "timeout: ", tries=0),
     "401": Fault(Failure(401, "UNAUTHORIZED"), "unauthorized: "),
     "404": Fault(Failure(404, "MANIFEST_UNKNOWN"), "not-found: "),
     "429": Fault(Failure(429, "TOOMANYREQUESTS"), "throttled: "),
@@ -122,6 +125,7 @@ FAULTS = {
 }
 
 
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize("name", FAULTS)
 @pytest.mark.fault(
     "Mirrors",
@@ -158,7 +162,7 @@ def test_a_mirror_that_fails(ns: Namespace, cluster: Cluster, start: Start, betw
         event = ns.wait_event("app", "MirrorImportFailed", fault.says)
         assert f"{mirror.host}/{ns.name}/bad" in event
         since = time.monotonic()
-        wait_for("it is tried again", lambda: len(runs.of("/bad", since)) > fault.tries, seconds=40)
+        wait_for("it is tried again", lambda: len(runs.of("/bad", since)) > fault.tries, seconds=300)
         waits = runs.waits("/bad", since)
         for number, wait in enumerate(waits):
             assert wait >= JITTER * min(MAXIMUM, INITIAL * 2**number), waits

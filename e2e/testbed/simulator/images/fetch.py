@@ -66,8 +66,13 @@ class Access:
 class Fetcher:
     """Connections to registries, kept alive."""
 
-    def __init__(self, timeout: float) -> None:
+    def __init__(self, timeout: float, *, patience: float | None = None) -> None:
+        """`timeout` bounds connecting, the greeting at `/v2/` and getting a token; `patience` what is asked for then.
+
+        Both in seconds; without `patience` one is as long as the other.
+        """
         self._timeout = urllib3.Timeout(connect=timeout, read=timeout)
+        self._patience = self._timeout if patience is None else urllib3.Timeout(connect=timeout, read=patience)
         self._lock = threading.Lock()
         self._pools: dict[tuple[bool, str], urllib3.PoolManager] = {}
         self._pinged: dict[tuple[str, Access], tuple[float, str, dict[str, str]]] = {}
@@ -127,7 +132,7 @@ class Fetcher:
         failure: Exception | None = None
         for scheme in schemes:
             try:
-                answer = self._follow(f"{scheme}://{host}/v2/", access, {})
+                answer = self._follow(f"{scheme}://{host}/v2/", access, {}, self._timeout)
             except _TransportError as error:
                 failure = error
                 continue
@@ -147,7 +152,7 @@ class Fetcher:
         if authorization:
             headers = {**headers, "Authorization": authorization}
         try:
-            answer = self._follow(url, access, headers)
+            answer = self._follow(url, access, headers, self._patience)
         except _TransportError:
             self._pinged.pop((host, access), None)
             raise
@@ -157,7 +162,7 @@ class Fetcher:
             raise refused(answer)
         return answer
 
-    def _follow(self, url: str, access: Access, headers: dict[str, str]) -> urllib3.BaseHTTPResponse:
+    def _follow(self, url: str, access: Access, headers: dict[str, str], timeout: urllib3.Timeout) -> urllib3.BaseHTTPResponse:
         """Go's client: the last answer after at most ten redirects. Raises _TransportError with the URL that was asked last.
 
         Of too many redirects the error names the last Location, as it was sent.
@@ -165,7 +170,7 @@ class Fetcher:
         location: Any = ""
         for _ in range(REDIRECTS):
             try:
-                answer = self._pool(access).request("GET", url, headers=headers, timeout=self._timeout, redirect=False)
+                answer = self._pool(access).request("GET", url, headers=headers, timeout=timeout, redirect=False)
             except (urllib3.exceptions.HTTPError, OSError) as error:
                 if isinstance(root(error), http.client.IncompleteRead):
                     # The answer had begun: its reader fails, not the request.
@@ -197,7 +202,7 @@ class Fetcher:
         realm = fields.get("realm")
         if not realm:
             raise RegistryError("no realm specified for token auth challenge")
-        answer = self._follow(f"{realm}?{urlencode(query)}", access, headers)
+        answer = self._follow(f"{realm}?{urlencode(query)}", access, headers, self._timeout)
         if answer.status >= 400:
             raise refused(answer)
         if problem := json_problem(answer.data):

@@ -36,6 +36,8 @@ CHECK = "openshift.io/image.dockerRepositoryCheck"
 PREFER_ARCH = "importer.image.openshift.io/prefer-arch"
 PREFER_OS = "importer.image.openshift.io/prefer-os"
 MAXIMUM_TAGS = 50
+PATIENCE = 3600.0
+"""How long a registry that has greeted may take for a manifest, in seconds: only who asks for the import bounds it."""
 SUCCESS: Object = {"metadata": {}, "status": "Success"}
 IMAGE_STRATEGY = ImageStrategy()
 IMAGES = Resource(GROUP, "v1", "images", "Image", False, strategy=IMAGE_STRATEGY)
@@ -47,7 +49,7 @@ class Imports:
 
     def __init__(self, settings: Settings, strategy: StreamStrategy, allowed: AllowedRegistries) -> None:
         self._settings, self._strategy, self._allowed = settings, strategy, allowed
-        self._fetcher = Fetcher(settings.importer.timeout_seconds)
+        self._fetcher = Fetcher(settings.importer.timeout_seconds, patience=PATIENCE)
 
     def create(self, context: Context, name: str, body: Any) -> Object:
         """POST an ImageStreamImport. Raises StatusError."""
