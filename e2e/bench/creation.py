@@ -49,7 +49,7 @@ WAYS = {
     NOTHING: "webhook that decides nothing",
 }
 GUARD = "mirrorstream-pending-pods"
-"""The ValidatingAdmissionPolicy that bounds the webhook's rights: kube-apiserver evaluates its match condition for every pod."""
+"""The ValidatingAdmissionPolicy that bounds the webhook's rights; it matches updates of pods, not their creation."""
 EVALUATIONS = "apiserver_admission_match_condition_evaluation_seconds"
 REPLICA = "replica"
 """A label of pods: which of two replicas reviews them. kube-apiserver asks each about one half, as a Service would have it."""
