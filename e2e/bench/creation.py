@@ -20,19 +20,15 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-from mirrorstream.kube.client import MERGE_PATCH
 from mirrorstream_webhook.connection import Answer, Request
 from mirrorstream_webhook.server import Server
 
 from e2e.bench.admission import DIFFERENT, Bed, pod_body
 from e2e.bench.bed import PROJECT, REGISTRY, cpu_seconds, digest_of
 from e2e.bench.figures import Figure, needs_go, percentile
-from e2e.bench.histograms import read_histogram
-from e2e.testbed.installation import POLICIES
 from e2e.testbed.programs.program import Webhook
 from e2e.testbed.support.ports import free_port
 from e2e.testbed.support.processes import Process
-from e2e.testbed.support.waiting import wait_for
 
 Object = dict[str, Any]
 PODS = int(os.environ.get("CREATION_PODS", "10000"))
@@ -48,9 +44,6 @@ WAYS = {
     TWO: "webhook with 2 replicas",
     NOTHING: "webhook that decides nothing",
 }
-GUARD = "mirrorstream-pending-pods"
-"""The ValidatingAdmissionPolicy that bounds the webhook's rights; it matches updates of pods, not their creation."""
-EVALUATIONS = "apiserver_admission_match_condition_evaluation_seconds"
 REPLICA = "replica"
 """A label of pods: which of two replicas reviews them. kube-apiserver asks each about one half, as a Service would have it."""
 
@@ -60,7 +53,6 @@ def measure(folder: Path) -> list[Figure]:
     """Every level in every way."""
     with ExitStack() as stack:
         bed = Bed(stack, folder / "creation", [WITHOUT, *WAYS], REFERENCES)
-        _exempt(bed)
         first, second = bed.webhook(), bed.webhook()
         nothing = _deciding_nothing(stack, bed, first)
         bed.register(first, ONE)
@@ -71,24 +63,6 @@ def measure(folder: Path) -> list[Figure]:
         processes = {"kube-apiserver": [bed.plane.processes["kube-apiserver"].pid], "etcd": [bed.plane.processes["etcd"].pid]}
         processes["the webhook"] = [first.process.pid, second.process.pid, nothing[1]]
         return [figure for level in LEVELS for figure in _level(bed, level, processes)]
-
-
-def _exempt(bed: Bed) -> None:
-    """Take the ways without our webhook out of the policy that is installed with it."""
-    elsewhere = {"key": "kubernetes.io/metadata.name", "operator": "NotIn", "values": [WITHOUT, NOTHING]}
-    spec = {"matchResources": {"namespaceSelector": {"matchExpressions": [elsewhere]}}}
-    path = f"{POLICIES['ValidatingAdmissionPolicyBinding']}/{GUARD}"
-    bed.client.request("PATCH", path, body={"spec": spec}, content_type=MERGE_PATCH)
-
-    def evaluated() -> float:
-        return read_histogram(bed.metrics(), EVALUATIONS, name=GUARD).count
-
-    def exempt() -> bool:
-        before = evaluated()
-        bed.wait_made(WITHOUT, rewritten=False)
-        return evaluated() == before
-
-    wait_for("pods of the ways without our webhook are not evaluated", exempt)
 
 
 def _only(number: str, entry: Object) -> None:
