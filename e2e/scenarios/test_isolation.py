@@ -35,7 +35,7 @@ def readable(ns: Namespace) -> str:
             for item in status.get("items") or []:
                 found.append(ns.client.get(f"{IMAGES}/{ns.name}/imagestreamtags/{name}:{status['tag']}"))
                 shown = ns.client.get(f"{IMAGES}/{ns.name}/imagestreamimages/{name}@{item['image']}")
-                # The platform's own limit, which docs/security.md names: everybody sees where the first importer had it from.
+                # docs/security.md names this limit of the platform.
                 del shown["image"]["dockerImageReference"]
                 found.append(shown)
     return json.dumps(found)
@@ -70,7 +70,7 @@ def _import_from(name: str, source: str, stream: Object) -> None:
 def test_nothing_that_a_tenant_can_read_names_another_namespaces_images(ns: Namespace, start: Start, cluster: Cluster) -> None:
     """Not even of an image that both have, and that the other had first: the cluster has one Image for both.
 
-    But for the Image's `dockerImageReference` in an ImageStreamImage, which is that of the first importer, whoever imported.
+    The exception is `dockerImageReference` in an ImageStreamImage: the platform shows the first importer's reference to everybody.
     """
     with cluster.namespace() as other:
         seed = f"the same for {ns.name}"

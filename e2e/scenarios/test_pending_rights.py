@@ -188,7 +188,7 @@ def test_what_has_started_is_refused(account: Account) -> None:
 
 
 def test_pods_are_neither_created_nor_deleted(account: Account) -> None:
-    """RBAC does not give it."""
+    """RBAC does not grant it."""
     pod = {"metadata": {"name": "x"}, "spec": {"containers": [{"name": "a", "image": "b"}]}}
     for method, path, body in (("POST", account.path("").rstrip("/"), pod), ("DELETE", account.path("probe"), None)):
         with pytest.raises(ApiError, match=r"is forbidden: User .* cannot (create|delete) resource") as caught:
@@ -197,7 +197,7 @@ def test_pods_are_neither_created_nor_deleted(account: Account) -> None:
 
 
 def test_pods_are_created_and_deleted_while_a_kube_apiserver_starts(own_cluster: Callable[..., Cluster], chosen: Choice) -> None:
-    """It knows no custom resource for a while, so not the parameter's kind: for so long it denies what the policy matches."""
+    """It cannot resolve paramKind at first, and denies all requests that the policy matches."""
     if chosen.backend == SIMULATOR:
         pytest.skip("the simulator evaluates no policies")
     cluster = own_cluster()
@@ -206,7 +206,7 @@ def test_pods_are_created_and_deleted_while_a_kube_apiserver_starts(own_cluster:
         path = f"/api/v1/namespaces/{ns.name}/pods"
         pod = {"spec": {"containers": [{"name": "c", "image": "example.com/app:v1"}]}}
         ns.pod("before", "example.com/app:v1")
-        for _ in range(3):  # not every time is it denied where the policy matches
+        for _ in range(3):  # with a policy that matches, not every start denies requests
             cluster.plane.restart("kube-apiserver")
             end = time.monotonic() + 5
             while time.monotonic() < end:

@@ -62,7 +62,7 @@ def test_a_list_that_the_platform_does_not_store_is_said(ns: Namespace, start: S
 
 
 def test_a_list_that_the_platform_does_not_store_holds_up_the_streams_other_tags(ns: Namespace, start: Start) -> None:
-    """The platform refuses its own import as a whole, for ever, and says nothing in the stream; the mirrors serve the others."""
+    """The platform always rejects its import of the whole stream, and writes no status. The mirrors serve the other tags."""
     other = f"{ns.cluster.host('other')}/{ns.name}"
     ns.cluster.put("other", f"{ns.name}/app", "v1", "bare-index")
     upstream = ns.cluster.put("other", f"{ns.name}/app", "v2", seed=ns.name)
