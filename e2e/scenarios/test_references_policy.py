@@ -11,6 +11,7 @@ import pytest
 from mirrorstream.kube.client import MERGE_PATCH, ApiError
 
 from e2e.testbed import references_policy
+from e2e.testbed.access import is_allowed
 from e2e.testbed.cluster import Cluster, Namespace
 from e2e.testbed.roles import PULL, grant, group
 from e2e.testbed.support.waiting import wait_for
@@ -142,8 +143,7 @@ def test_the_right_to_pull_is_known_but_not_what_everybody_may(policy: Apply, ns
         "groups": groups,
         "resourceAttributes": {**attributes, "name": "app"},
     }
-    path = "/apis/authorization.k8s.io/v1/subjectaccessreviews"
-    wait_for("everybody may pull", lambda: ns.client.request("POST", path, body={"spec": spec})["status"]["allowed"])
+    wait_for("everybody may pull", lambda: is_allowed(ns.client, spec))
     policy()
     assert not rewritten(ns, f"{APP}:v1")
     grant(ns.client, ns.name, "own-image-puller", [PULL], group(f"system:serviceaccounts:{ns.name}"))

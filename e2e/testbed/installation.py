@@ -11,6 +11,7 @@ import pytest
 import yaml
 from mirrorstream.kube.client import ApiError, Client
 
+from e2e.testbed.access import is_allowed
 from e2e.testbed.support.waiting import wait_for
 
 Object = dict[str, Any]
@@ -178,9 +179,7 @@ class Installation:
             "name": permission.name,
             "namespace": self.namespace,
         }
-        body = {"spec": {"user": self.user, "resourceAttributes": attributes}}
-        answer = self.client.request("POST", "/apis/authorization.k8s.io/v1/subjectaccessreviews", body=body)
-        return bool(answer["status"]["allowed"])
+        return is_allowed(self.client, {"user": self.user, "resourceAttributes": attributes})
 
 
 def with_token(path: Path, like: Path, token: str) -> Path:

@@ -18,6 +18,7 @@ from urllib.parse import urlsplit
 
 from mirrorstream.kube.client import ApiError, Client, ClientError
 
+from e2e.testbed.access import is_allowed
 from e2e.testbed.controllers.watching import Watcher
 from e2e.testbed.registries.pullthrough import PullThrough, RefusedError
 from e2e.testbed.registries.registry import DeadPort
@@ -36,7 +37,6 @@ ANONYMOUS = "anonymous"
 ACCESS_DENIED = 'Basic realm=openshift,error="access denied"'
 """The challenge for a token that is unknown, or whose account may not pull."""
 REVIEWS = "/apis/authentication.k8s.io/v1/tokenreviews"
-ACCESS_REVIEWS = "/apis/authorization.k8s.io/v1/subjectaccessreviews"
 SECONDS = 10.0
 """How long it waits for another registry, as the platform's does."""
 
@@ -147,8 +147,7 @@ class InternalRegistry:
             "resource": "imagestreams", "subresource": "layers", "name": name,
         }  # fmt: skip
         spec = {"user": user.name, "uid": user.uid, "groups": user.groups, "resourceAttributes": attributes}
-        answer = self.client.request("POST", ACCESS_REVIEWS, body={"spec": spec})
-        return bool(answer["status"].get("allowed"))
+        return is_allowed(self.client, spec)
 
 
 def told_state(kind: str, item: Object) -> str:

@@ -4,6 +4,7 @@ from typing import Any
 
 from mirrorstream.kube.client import ApiError, Client, ClientError
 
+from e2e.testbed.access import is_allowed
 from e2e.testbed.simulator import errors
 from e2e.testbed.simulator.images.importer import CONFIG_MAPS, IMAGE_CONFIG, MIRROR_SETS, SECRETS
 from e2e.testbed.simulator.images.limits import LIMIT_RANGES
@@ -38,12 +39,10 @@ class ReadThroughStore(Store):
     def may_create(self, resource: Kind, user: str, groups: tuple[str, ...]) -> bool:
         """What kube-apiserver says. Raises a 503 when it cannot be asked."""
         attributes = {"verb": "create", "group": resource.group, "resource": resource.plural}
-        body = {"spec": {"user": user, "groups": list(groups), "resourceAttributes": attributes}}
         try:
-            answer = self._client.request("POST", "/apis/authorization.k8s.io/v1/subjectaccessreviews", body=body)
+            return is_allowed(self._client, {"user": user, "groups": list(groups), "resourceAttributes": attributes})
         except ClientError as error:
             raise errors.StatusError(503, "ServiceUnavailable", f"rights cannot be asked for: {error}") from error
-        return bool(answer["status"].get("allowed"))
 
     def _read(self, resource: Kind, path: str) -> Any:
         try:
