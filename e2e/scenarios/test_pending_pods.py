@@ -8,14 +8,22 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 from mirrorstream.kube.client import ApiError, Client
 
 from e2e.testbed.audit import Request
 from e2e.testbed.backends import PLANES, SIMULATOR, Choice
 from e2e.testbed.cluster import Cluster, Namespace
 from e2e.testbed.controllers.scc import OWN_RIGHT
-from e2e.testbed.installation import PENDING_PODS, POLICIES, WEBHOOK, Permission, permissions, share, something_missing
+from e2e.testbed.installation import (
+    PENDING_PODS,
+    POLICIES,
+    WEBHOOK,
+    Permission,
+    permissions,
+    share,
+    share_policies,
+    something_missing,
+)
 from e2e.testbed.programs.commands import Commands
 from e2e.testbed.programs.installed import Bed
 from e2e.testbed.programs.pending import STEP_SECONDS, Home, hanging, heal, home_on, running, wait_image
@@ -42,8 +50,7 @@ def alone(chosen: Choice, request: pytest.FixtureRequest) -> Cluster:
     if chosen.backend != SIMULATOR:
         pytest.skip("mends pods of a cluster that is its own")
     cluster: Cluster = request.getfixturevalue("cluster")
-    for path in sorted(PENDING_PODS.glob("validating*.yaml")):
-        share(cluster.client, yaml.safe_load(path.read_text(encoding="utf-8")))
+    share_policies(cluster.client)
     return cluster
 
 
@@ -55,7 +62,7 @@ def home(alone: Cluster, tmp_path: Path) -> Iterator[Home]:
 
 
 def test_a_pod_that_hung_before_runs_what_its_reference_stands_for(home: Home) -> None:
-    """Once the stream is there: the images alone are changed, and its owner is told."""
+    """Once the stream is there: the images are changed, which a label and an annotation say, and its owner is told."""
     ns = home.ns
     source = hanging(ns)
     path = f"/api/v1/namespaces/{ns.name}/pods/hanging"
@@ -68,6 +75,9 @@ def test_a_pod_that_hung_before_runs_what_its_reference_stands_for(home: Home) -
         annotations = after["metadata"].pop("annotations")
         assert source in annotations.pop("mirrorstream.github.io/original-images")
         assert annotations == (before["metadata"].pop("annotations", None) or {})
+        labels = after["metadata"].pop("labels")
+        assert labels.pop("mirrorstream.github.io/repaired") == "true"
+        assert labels == (before["metadata"].pop("labels", None) or {})
         after["spec"]["containers"][0]["image"] = source
         for item in (before, after):
             for field in ("resourceVersion", "managedFields", "generation"):
@@ -155,19 +165,18 @@ def test_two_replicas_mend_each_pod_once(home: Home) -> None:
         wait_for("it counts", lambda: second.metric("mirrorstream_webhook_pending_pods_total", result="repaired") == 1)
 
 
-@pytest.mark.parametrize("setting", [{"pendingPods": "report"}, None], ids=["report", "no policy"])
-def test_where_nothing_may_be_changed_it_is_told(setting: Object | None, home: Home) -> None:
-    """By the configuration, or because nothing bounds the account; readiness does not depend on it."""
+@pytest.mark.parametrize("missing", ["", "mirrorstream-pending-pods", "mirrorstream-pending-pods-images"])
+def test_where_nothing_may_be_changed_it_is_told(missing: str, home: Home) -> None:
+    """By the configuration, or because no policy of that name bounds the account; readiness does not depend on it."""
     ns = home.ns
     source = hanging(ns)
     removed: list[Object] = []
-    if setting is None:
-        for kind, path in POLICIES.items():
-            item = ns.client.get(f"{path}/mirrorstream-pending-pods")
-            removed.append({"kind": kind, "metadata": {"name": item["metadata"]["name"]}, "spec": item["spec"]})
-            ns.client.request("DELETE", f"{path}/mirrorstream-pending-pods")
+    for kind, path in POLICIES.items() if missing else ():
+        item = ns.client.get(f"{path}/{missing}")
+        removed.append({"kind": kind, "metadata": {"name": missing}, "spec": item["spec"]})
+        ns.client.request("DELETE", f"{path}/{missing}")
     try:
-        with running(home.program(**(setting or {})), ns) as program:
+        with running(home.program(pendingPods="repair" if missing else "report"), ns) as program:
             target = heal(ns)
             assert target in ns.wait_event("hanging", "PendingPodNotRepaired")
             assert ns.image_of("hanging") == source

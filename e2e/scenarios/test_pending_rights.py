@@ -1,4 +1,4 @@
-"""What the account that mends pending pods may change, on a real API server: every other change is refused by the policy."""
+"""What the account that mends pending pods may change, on a real API server: every other change is refused by the policies."""
 
 import json
 import time
@@ -17,6 +17,8 @@ from e2e.testbed.support.waiting import wait_for
 Object = dict[str, Any]
 ANNOTATION = "mirrorstream.github.io/original-images"
 ANNOTATED = f"/metadata/annotations/{ANNOTATION.replace('/', '~1')}"
+LABEL = "mirrorstream.github.io/repaired"
+LABELLED = f"/metadata/labels/{LABEL.replace('/', '~1')}"
 DIGEST = f"sha256:{7:064x}"
 APP = "registry.example.com/team/app"
 IMAGE = "/spec/containers/0/image"
@@ -34,6 +36,10 @@ class Account:
         """A pod's."""
         return f"/api/v1/namespaces/{self.ns.name}/pods/{name}"
 
+    def repair(self, name: str, *operations: Object) -> Object:
+        """Changes together with the label; nothing is kept of them."""
+        return self.patch(name, *operations, REPAIRED)
+
     def patch(self, name: str, *operations: Object) -> Object:
         """What the account sends; nothing is kept of it."""
         found: Object = self.client.request(
@@ -42,17 +48,20 @@ class Account:
         return found
 
     def refusal(self, name: str, *operations: Object) -> str:
-        """Why the policy refuses a patch."""
+        """Why a policy refuses a patch."""
         with pytest.raises(ApiError) as caught:
             self.patch(name, *operations)
         assert caught.value.status == 403, caught.value.message
-        assert "ValidatingAdmissionPolicy 'mirrorstream-pending-pods'" in caught.value.message
+        assert "ValidatingAdmissionPolicy 'mirrorstream-pending-pods" in caught.value.message
         return caught.value.message
 
 
 def put(path: str, value: Any) -> Object:
     """An operation."""
     return {"op": "add", "path": path, "value": value}
+
+
+REPAIRED = put(LABELLED, "true")
 
 
 def originals(**entries: str) -> str:
@@ -62,21 +71,23 @@ def originals(**entries: str) -> str:
 
 @pytest.fixture
 def account(ns: Namespace, authorized: Cluster, tmp_path: Path) -> Iterator[Account]:
-    """The account, with the policy in force."""
+    """The account, with the policies in force."""
     with Installation(ns.client, ns.name, None, WEBHOOK, (PENDING_PODS,)) as installation:
         installation.wait_effective()
         kubeconfig = installation.kubeconfig(tmp_path / "webhook.kubeconfig", authorized.kubeconfig)
         found = Account(ns, load_client(str(kubeconfig), in_cluster=False, user_agent="an attacker with the account's token"))
-        ns.pod("probe", f"{APP}:v1")
+        ns.pod("probe", f"{APP}:v1", metadata={"labels": {"app": "probe"}})
 
-        def in_force() -> bool:
+        def in_force(*operations: Object) -> bool:
             try:
-                found.patch("probe", put("/metadata/labels", {"a": "b"}))
+                found.patch("probe", *operations)
             except ApiError as error:
                 return error.status == 403
             return False
 
-        wait_for("the policy is in force", in_force)
+        wait_for("the policy is in force", lambda: in_force(put("/metadata/labels/a", "b")))
+        # While it cannot resolve paramKind, the server says 422.
+        wait_for("the policy of images is in force", lambda: in_force(put(IMAGE, "evil.example.com/a"), REPAIRED))
         yield found
 
 
@@ -96,21 +107,23 @@ ALLOWED: dict[str, tuple[str, Callable[[Account], str]]] = {
 
 @pytest.mark.parametrize("case", ALLOWED)
 def test_what_the_account_changes_is_allowed(case: str, account: Account) -> None:
-    """A pod that hangs, with and without annotations, gets a digest of the internal registry's or of its own repository."""
+    """A pod that hangs, also without annotations and labels, gets a digest of the internal registry's or its own repository."""
     image, target = ALLOWED[case]
-    account.ns.pod("app", image, metadata={"annotations": {"a": "b"}})
+    account.ns.pod("app", image, metadata={"annotations": {"a": "b"}, "labels": {"a": "b"}})
     account.ns.pod("bare", image)
     wanted = target(account)
-    changed = account.patch("app", put(IMAGE, wanted), put(ANNOTATED, originals(c0=image)))
+    changed = account.repair("app", put(IMAGE, wanted), put(ANNOTATED, originals(c0=image)))
     assert changed["spec"]["containers"][0]["image"] == wanted
-    account.patch("bare", put(IMAGE, wanted), put("/metadata/annotations", {ANNOTATION: originals(c0=image)}))
+    added = put("/metadata/annotations", {ANNOTATION: originals(c0=image)}), put("/metadata/labels", {LABEL: "true"})
+    account.patch("bare", put(IMAGE, wanted), *added)
 
 
 @pytest.mark.parametrize("original", ["busybox:1", "docker.io/library/busybox:1", "busybox"])
 def test_from_the_registry_to_the_repository_of_the_original(original: str, account: Account) -> None:
     """The next way: the old object's annotation says what it was."""
     present = f"{account.registry}/openshift/busybox@{DIGEST}"
-    account.ns.pod("app", present, metadata={"annotations": {ANNOTATION: json.dumps({"c0": original, "x": "y"}, indent=1)}})
+    annotations = {ANNOTATION: json.dumps({"c0": original, "x": "y"}, indent=1)}
+    account.ns.pod("app", present, metadata={"annotations": annotations, "labels": {LABEL: "true"}})
     account.patch("app", put(IMAGE, f"docker.io/library/busybox@{DIGEST}"))
     account.patch("app", put(IMAGE, f"docker.io/library/busybox@{DIGEST}"), put(ANNOTATED, originals(c0=original)))
     account.refusal("app", put(IMAGE, f"docker.io/library/other@{DIGEST}"))
@@ -130,7 +143,9 @@ REFUSED: dict[str, Callable[[Account], list[Object]]] = {
     "another tag of the same repository": lambda a: [put(IMAGE, f"{APP}:v2")],
     "a digest that is none": lambda a: [put(IMAGE, f"{APP}@sha256:abc")],
     "another image of an init container": lambda a: [put("/spec/initContainers/0/image", f"evil.example.com/a@{DIGEST}")],
-    "a label": lambda a: [put("/metadata/labels", {"app": "x"})],
+    "a label": lambda a: [put("/metadata/labels/app", "x")],
+    "a label's value": lambda a: [put("/metadata/labels/a", "c")],
+    "a label that goes": lambda a: [{"op": "remove", "path": "/metadata/labels/a"}],
     "an annotation": lambda a: [put("/metadata/annotations/b", "c")],
     "an annotation's value": lambda a: [put("/metadata/annotations/a", "c")],
     "an annotation that goes": lambda a: [{"op": "remove", "path": "/metadata/annotations/a"}],
@@ -143,24 +158,43 @@ REFUSED: dict[str, Callable[[Account], list[Object]]] = {
     "another original": lambda a: [put(ANNOTATED, originals(c0="evil.example.com/a:v1"))],
     "an original of another container": lambda a: [put(ANNOTATED, originals(init=f"{APP}:v1"))],
     "two in one": lambda a: [put(ANNOTATED, '{"c0":"registry.example.com/team/app:v1","c0":"evil.example.com/a:v1"}')],
-    "an image and a label": lambda a: [put(IMAGE, f"{APP}@{DIGEST}"), put("/metadata/labels", {"app": "x"})],
+    "an image and a label": lambda a: [put(IMAGE, f"{APP}@{DIGEST}"), put("/metadata/labels/app", "x")],
 }
 
 
 @pytest.mark.parametrize("case", REFUSED)
 def test_every_other_change_is_refused(case: str, account: Account) -> None:
-    """Under that very account, by the policy: RBAC would let it pass."""
+    """Under that very account, with the label and without it: RBAC would let it pass."""
     init = [{"name": "init", "image": "registry.example.com/team/init:v1"}]
-    account.ns.pod("app", f"{APP}:v1", metadata={"annotations": {"a": "b"}}, initContainers=init)
+    account.ns.pod("app", f"{APP}:v1", metadata={"annotations": {"a": "b"}, "labels": {"a": "b"}}, initContainers=init)
     account.refusal("app", *REFUSED[case](account))
-    account.patch("app", put(IMAGE, f"{APP}@{DIGEST}"))
+    account.refusal("app", *REFUSED[case](account), REPAIRED)
+    account.repair("app", put(IMAGE, f"{APP}@{DIGEST}"))
+
+
+def test_without_the_label_no_image_is_changed(account: Account) -> None:
+    """The policy that bounds images sees only pods with it. It is there before the change, or comes with it, and it stays."""
+    image, annotation = put(IMAGE, f"{APP}@{DIGEST}"), put(ANNOTATED, originals(c0=f"{APP}:v1"))
+    for name, label in (("plain", {}), ("repaired", {LABEL: "true"}), ("another-value", {LABEL: "no"})):
+        account.ns.pod(name, f"{APP}:v1", metadata={"annotations": {"a": "b"}, "labels": {"a": "b", **label}})
+    for change in (image, annotation):
+        for operations in ([change], [change, put(LABELLED, "false")], [change, put(LABELLED, "")]):
+            assert f"only of pods with the label {LABEL}" in account.refusal("plain", *operations)
+        account.refusal("another-value", change)
+        account.refusal("repaired", change, {"op": "remove", "path": LABELLED})
+        account.refusal("repaired", change, put(LABELLED, "false"))
+        account.patch("repaired", change)
+        account.repair("plain", change)
+        account.repair("another-value", change)
+    account.refusal("repaired", {"op": "remove", "path": LABELLED})
 
 
 def test_the_gates_of_scheduling_stay(account: Account) -> None:
     """Of a gated pod more may be changed than of others: where it may run."""
     account.ns.pod("app", f"{APP}:v1", schedulingGates=[{"name": "example.com/wait"}])
-    account.refusal("app", put("/spec/nodeSelector", {"a": "b"}))
-    account.refusal("app", {"op": "remove", "path": "/spec/schedulingGates"})
+    for change in (put("/spec/nodeSelector", {"a": "b"}), {"op": "remove", "path": "/spec/schedulingGates"}):
+        account.refusal("app", change)
+        account.refusal("app", change, put("/metadata/labels", {LABEL: "true"}))
 
 
 def status(account: Account, name: str, value: Object) -> None:
@@ -173,7 +207,7 @@ def status(account: Account, name: str, value: Object) -> None:
 def test_what_has_started_is_refused(account: Account) -> None:
     """A running pod whole, and in a pending one the containers that ran."""
     change = put(IMAGE, f"{APP}@{DIGEST}")
-    account.ns.pod("app", f"{APP}:v1", "registry.example.com/team/side:v1")
+    account.ns.pod("app", f"{APP}:v1", "registry.example.com/team/side:v1", metadata={"labels": {LABEL: "true"}})
     status(account, "app", {"phase": "Running"})
     assert "pending pods only" in account.refusal("app", change)
     running = {"name": "c0", "ready": True, "restartCount": 0, "image": "x", "imageID": "x"}
@@ -196,28 +230,55 @@ def test_pods_are_neither_created_nor_deleted(account: Account) -> None:
         assert caught.value.status == 403
 
 
-def test_pods_are_created_and_deleted_while_a_kube_apiserver_starts(own_cluster: Callable[..., Cluster], chosen: Choice) -> None:
-    """It cannot resolve paramKind at first, and denies all requests that the policy matches."""
+def test_a_kube_apiserver_that_starts_denies_nobody_a_pod(own_cluster: Callable[..., Cluster], chosen: Choice) -> None:
+    """It cannot resolve paramKind at first, and denies all requests that the policy of images matches, of repaired pods alone."""
     if chosen.backend == SIMULATOR:
         pytest.skip("the simulator evaluates no policies")
     cluster = own_cluster()
     assert cluster.plane
     with cluster.namespace() as ns, Installation(ns.client, ns.name, None, WEBHOOK, (PENDING_PODS,)):
-        path = f"/api/v1/namespaces/{ns.name}/pods"
-        pod = {"spec": {"containers": [{"name": "c", "image": "example.com/app:v1"}]}}
         ns.pod("before", "example.com/app:v1")
         for _ in range(3):  # with a policy that matches, not every start denies requests
             cluster.plane.restart("kube-apiserver")
             end = time.monotonic() + 5
             while time.monotonic() < end:
-                ns.client.request("POST", path, params={"dryRun": "All"}, body={**pod, "metadata": {"name": "new"}})
-                ns.client.request("DELETE", f"{path}/before", params={"dryRun": "All"})
+                create_change_and_delete(ns, "before")
+
+
+def test_without_an_image_config_pods_are_changed_but_not_repaired(own_cluster: Callable[..., Cluster], chosen: Choice) -> None:
+    """ParameterNotFoundAction denies what the policy of images matches: any user's changes, but of repaired pods alone."""
+    if chosen.backend == SIMULATOR:
+        pytest.skip("the simulator evaluates no policies")
+    with own_cluster().namespace() as ns, Installation(ns.client, ns.name, None, WEBHOOK, (PENDING_PODS,)):
+        ns.client.request("DELETE", "/apis/config.openshift.io/v1/images/cluster")
+        ns.pod("plain", "example.com/app:v1")
+        ns.pod("repaired", "example.com/app:v1", metadata={"labels": {LABEL: "true"}})
+
+        def denied() -> bool:
+            try:
+                create_change_and_delete(ns, "repaired")
+            except ApiError as error:
+                return "no params found" in error.message
+            return False
+
+        wait_for("the policy of images is in force", denied)
+        create_change_and_delete(ns, "plain")
+
+
+def create_change_and_delete(ns: Namespace, name: str) -> None:
+    """What any user may do with pods; nothing is kept of it."""
+    path, dry = f"/api/v1/namespaces/{ns.name}/pods", {"dryRun": "All"}
+    pod = {"metadata": {"name": "new"}, "spec": {"containers": [{"name": "c", "image": "example.com/app:v1"}]}}
+    ns.client.request("POST", path, params=dry, body=pod)
+    change = [put("/metadata/annotations", {"a": "b"})]
+    ns.client.request("PATCH", f"{path}/{name}", params=dry, body=change, content_type=JSON_PATCH)
+    ns.client.request("DELETE", f"{path}/{name}", params=dry)
 
 
 def test_two_hundred_containers_are_within_the_policys_budget(account: Account) -> None:
     """The API server stops an expression that costs too much, and failurePolicy Fail refuses then."""
     images = [f"registry.example.com/a-team-with-a-long-name/an-application-{number}:v1.2.3" for number in range(200)]
-    account.ns.pod("app", *images, metadata={"annotations": {"a": "b"}})
+    account.ns.pod("app", *images, metadata={"annotations": {"a": "b"}, "labels": {LABEL: "true"}})
     changes = [
         put(f"/spec/containers/{n}/image", f"{account.registry}/{account.ns.name}/application-{n}@{DIGEST}") for n in range(200)
     ]

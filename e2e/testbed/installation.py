@@ -99,6 +99,13 @@ def share(client: Client, item: Object) -> None:
             raise
 
 
+def share_policies(client: Client) -> None:
+    """Make what bounds the account that changes pods."""
+    for item in manifests(WEBHOOK, PENDING_PODS):
+        if item["kind"] in POLICIES:
+            share(client, item)
+
+
 @dataclass
 class Installation:
     """An account's part of an installation into a namespace that exists; what is cluster-wide gets the namespace as a suffix.

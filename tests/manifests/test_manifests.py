@@ -9,6 +9,8 @@ from typing import Any
 import pytest
 import yaml
 from mirrorstream.runtime.settings import Settings, parse_settings
+from mirrorstream_webhook.pending_pods import patch_policy
+from mirrorstream_webhook.pods import REPAIRED_LABEL
 
 from e2e.testbed.support.kustomize import CONFIG, any_kubectl, render, write_overlay
 from tests.manifests.conftest import NAMES, Render
@@ -104,6 +106,16 @@ def test_one_replica_has_nothing_to_keep_apart(name: str, rendered: Render) -> N
 
 
 @pytest.mark.parametrize("name", NAMES)
+def test_a_policy_with_parameters_matches_repaired_pods_only(name: str, rendered: Render) -> None:
+    """While kube-apiserver has no parameters, it denies everything that such a policy matches, by any user."""
+    items = rendered(name)
+    policies = [item["spec"] for item in of_kind(items, "ValidatingAdmissionPolicy") if "paramKind" in item["spec"]]
+    assert bool(policies) == ("mirrorstream-pending-pods" in named(items, "ClusterRole"))
+    for policy in policies:
+        assert policy["matchConstraints"]["objectSelector"] == {"matchLabels": {REPAIRED_LABEL: "true"}}
+
+
+@pytest.mark.parametrize("name", NAMES)
 def test_rights_are_few_and_apart(name: str, rendered: Render) -> None:
     """No secrets, no wildcards; pods are changed only where a policy bounds that; no two accounts share a role."""
     items = rendered(name)
@@ -114,8 +126,8 @@ def test_rights_are_few_and_apart(name: str, rendered: Render) -> None:
             assert not words & {"*", "secrets", "escalate", "bind", "impersonate"}, role["metadata"]["name"]
             if "pods" in words and role["metadata"]["name"] == "mirrorstream-pending-pods":
                 assert set(rule["verbs"]) == {"list", "watch", "patch"}
-                assert {"mirrorstream-pending-pods"} <= named(items, "ValidatingAdmissionPolicy").keys()
-                assert {"mirrorstream-pending-pods"} <= named(items, "ValidatingAdmissionPolicyBinding").keys()
+                for kind in ("ValidatingAdmissionPolicy", "ValidatingAdmissionPolicyBinding"):
+                    assert set(patch_policy.NAMES) <= named(items, kind).keys()
             elif "pods" in words:  # Prometheus looks for what it scrapes
                 assert role["metadata"]["name"] == "mirrorstream-prometheus"
                 assert set(rule["verbs"]) == {"get", "list", "watch"}

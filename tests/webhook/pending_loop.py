@@ -13,6 +13,7 @@ from mirrorstream.runtime.metrics import Metrics
 from mirrorstream_webhook.metrics import PENDING_RESULTS, PendingPodMetrics
 from mirrorstream_webhook.pending_pods.hangs import read_pending
 from mirrorstream_webhook.pending_pods.loop import PendingPods
+from mirrorstream_webhook.pending_pods.patch_policy import NAMES
 
 from tests.webhook.builders import HEALED, Bed, Object, settings
 
@@ -33,7 +34,7 @@ class Api:
         self.on_patch: Callable[[str], None] = lambda path: None
         self.labels: dict[str, str] = {}
         self.problems: dict[str, Exception] = {}
-        self.binding: Object = {"policyName": "mirrorstream-pending-pods", "validationActions": ["Deny"]}
+        self.bindings: dict[str, Object] = {name: {"policyName": name, "validationActions": ["Deny"]} for name in NAMES}
         self.asked: list[str] = []
         self.lock = threading.Lock()
 
@@ -58,7 +59,7 @@ class Api:
                 raise ApiError(404, "NotFound", "")
             return {**body, "metadata": {"resourceVersion": "1"}}
         if "bindings" in path:
-            return {"spec": self.binding}
+            return {"spec": self.bindings[path.rpartition("/")[2]]}
         if path.startswith(POLICIES):
             return {"spec": {"failurePolicy": "Fail"}}
         return decode(msgspec.json.encode({"metadata": {"labels": self.labels}}))

@@ -12,11 +12,11 @@ from mirrorstream_webhook.pending_pods.hangs import (
     PendingPod,
     Plan,
     follow_hangs,
-    json_patch,
     plan,
     read_pending,
     refusal,
 )
+from mirrorstream_webhook.pending_pods.pod_patch import json_patch
 
 from tests.webhook.builders import (
     ANNOTATION,
@@ -273,6 +273,7 @@ def test_without_a_registry_the_digest_is_what_is_left() -> None:
 def test_the_patch_tests_what_it_replaces() -> None:
     """Another pod of this name, or another image by now, and nothing is changed; the original is written down."""
     document = hanging(f"{SOURCE}:v1", f"{SOURCE}:v1", originals={"c1": "old", "gone": "x"})
+    document["metadata"]["labels"] = {"app": "x"}
     found = planned(Bed(HEALED), document)
     assert json_patch(pending(document), found.changes) == [
         {"op": "test", "path": "/metadata/uid", "value": "u"},
@@ -285,20 +286,26 @@ def test_the_patch_tests_what_it_replaces() -> None:
             "path": "/metadata/annotations/mirrorstream.github.io~1original-images",
             "value": f'{{"c1":"{SOURCE}:v1","c0":"{SOURCE}:v1"}}',
         },
+        {"op": "add", "path": "/metadata/labels/mirrorstream.github.io~1repaired", "value": "true"},
     ]
 
 
-def test_annotations_that_came_since_are_not_lost() -> None:
-    """The parent is made only if the pod is as it was seen."""
+def test_annotations_and_labels_that_came_since_are_not_lost() -> None:
+    """The parents are made only if the pod is as it was seen."""
     document = hanging(f"{SOURCE}:v1")
     operations = json_patch(pending(document), planned(Bed(HEALED), document).changes)
     assert operations[0] == {"op": "test", "path": "/metadata/resourceVersion", "value": "7"}
-    assert operations[-1]["path"] == "/metadata/annotations"
+    added = {operation["path"]: operation["value"] for operation in operations if operation["op"] == "add"}
+    assert added == {
+        "/metadata/annotations": {"mirrorstream.github.io/original-images": f'{{"c0":"{SOURCE}:v1"}}'},
+        "/metadata/labels": {"mirrorstream.github.io/repaired": "true"},
+    }
 
 
-def test_the_next_way_keeps_the_annotation() -> None:
-    """It is true already, so it is not written again."""
+def test_the_next_way_keeps_annotation_and_label() -> None:
+    """They are true already, so they are not written again."""
     document = hanging(OURS, originals={"c0": f"{SOURCE}:v1"})
+    document["metadata"]["labels"] = {"mirrorstream.github.io/repaired": "true"}
     operations = json_patch(pending(document), planned(Bed(HEALED), document).changes)
     assert [operation["path"] for operation in operations if operation["op"] != "test"] == ["/spec/containers/0/image"]
 

@@ -2,6 +2,7 @@
 
 import pytest
 from mirrorstream.kube.client import ApiError, ApiUnreachable
+from mirrorstream_webhook.pending_pods.patch_policy import NAMES
 
 from tests.webhook.builders import HEALED, OURS, SOURCE, Bed, Object, hanging, settings
 from tests.webhook.pending_loop import NOT_FOUND, Loop
@@ -32,10 +33,13 @@ def test_where_nothing_may_be_changed_it_is_told(change: Object, expected: str) 
     assert len(loop.api.patches) == 1
 
 
+NAMED_NOT_FOUND = ApiError(404, "NotFound", "not found", {"name": "mirrorstream-pending-pods"})
 UNBOUNDED = {
     "no such API": {"policies/": NOT_FOUND},
-    "no policy": {"policies/": ApiError(404, "NotFound", "not found", {"name": "mirrorstream-pending-pods"})},
-    "no binding": {"policybindings/": ApiError(404, "NotFound", "not found", {"name": "mirrorstream-pending-pods"})},
+    "no policy": {"policies/mirrorstream-pending-pods": NAMED_NOT_FOUND},
+    "no binding": {"policybindings/mirrorstream-pending-pods": NAMED_NOT_FOUND},
+    "no policy of images": {"policies/mirrorstream-pending-pods-images": NAMED_NOT_FOUND},
+    "no binding of images": {"policybindings/mirrorstream-pending-pods-images": NAMED_NOT_FOUND},
     "may not see it": {"policies/": ApiError(403, "Forbidden", "forbidden")},
 }
 
@@ -59,11 +63,12 @@ def test_an_account_that_is_not_bounded_changes_nothing(case: str) -> None:
     assert len(loop.api.patches) == 1
 
 
-@pytest.mark.parametrize("binding", [{"validationActions": ["Warn"], "policyName": "mirrorstream-pending-pods"}, {}], ids=str)
-def test_a_binding_that_does_not_deny_bounds_nothing(binding: Object) -> None:
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("change", [{"validationActions": ["Warn"]}, {"policyName": "another"}, {"validationActions": []}], ids=str)
+def test_a_binding_that_does_not_deny_bounds_nothing(change: Object, name: str) -> None:
     """Neither does one of another policy."""
     loop = Loop(lead=False)
-    loop.api.binding = binding
+    loop.api.bindings[name] |= change
     loop.loop.election.attempt()
     loop.loop.tick()
     loop.see(hanging(f"{SOURCE}:v1"))

@@ -9,6 +9,8 @@ from mirrorstream.text.projection import decoder
 
 REWRITE_LABEL = "mirrorstream.github.io/rewrite"
 ORIGINALS_ANNOTATION = "mirrorstream.github.io/original-images"
+REPAIRED_LABEL = "mirrorstream.github.io/repaired"
+"""Of pods whose images were replaced after they were created: the policy that bounds these changes looks only at such pods."""
 MIRROR_ANNOTATION = "kubernetes.io/config.mirror"
 """The kubelet sets it on the pod that stands in the API for a static pod's file."""
 OS_LABEL, OLD_OS_LABEL = "kubernetes.io/os", "beta.kubernetes.io/os"
@@ -18,7 +20,7 @@ ARCHITECTURE_LABEL, OLD_ARCHITECTURE_LABEL = "kubernetes.io/arch", "beta.kuberne
 NEVER = "Never"
 SHORTENED_FROM = 48
 """Letters in an account's name from which on openshift-controller-manager shortens it in the names of its secrets."""
-DISABLED = "disabled"
+DISABLED, TRUE = "disabled", "true"
 
 
 class _Projection(msgspec.Struct, frozen=True, gc=False, rename="camel"):

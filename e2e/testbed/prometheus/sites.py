@@ -23,7 +23,7 @@ import yaml
 from e2e.testbed.backends import SIMULATOR, Choice
 from e2e.testbed.cluster import Cluster, Namespace
 from e2e.testbed.faults.actions import hang, refuse, watch_lines
-from e2e.testbed.installation import PENDING_PODS, share
+from e2e.testbed.installation import share_policies
 from e2e.testbed.interceptor import Interceptor, intercepted
 from e2e.testbed.owncluster import new_cluster
 from e2e.testbed.programs.hooks import registered
@@ -194,8 +194,7 @@ def healthy(site: Site) -> Callable[[], Life]:
     """Two controllers, of which one leads and one serves its metrics over TLS, and a webhook."""
     site.secure_controller("--namespace", site.home)
     site.deploy_controller("--namespace", site.home)
-    for path in sorted(PENDING_PODS.glob("validating*.yaml")):
-        share(site.cluster.client, yaml.safe_load(path.read_text(encoding="utf-8")))
+    share_policies(site.cluster.client)
     webhook = site.deploy_webhook()
     return lambda: Life(site, webhook)
 

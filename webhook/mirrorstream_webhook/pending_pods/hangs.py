@@ -7,7 +7,6 @@ to, or of the original's own repository, which the node pulls from its mirror.
 import math
 import re
 from collections.abc import Callable, Collection, Iterator, Mapping
-from typing import Any
 
 import msgspec
 from mirrorstream.diagnose.hanging_pods import REASONS
@@ -16,7 +15,7 @@ from mirrorstream.text.sanitize import one_line, shortened
 
 from mirrorstream_webhook.claims import parse_again
 from mirrorstream_webhook.patch import Decision, Result, Way, read_originals
-from mirrorstream_webhook.pods import ORIGINALS_ANNOTATION, VOLUME, Annotations, Pod, Slot, decode_pod, slots
+from mirrorstream_webhook.pods import REPAIRED_LABEL, TRUE, VOLUME, Annotations, Pod, Slot, decode_pod, slots
 
 FAILED_NOW = frozenset({"ErrImagePull", "RegistryUnavailable"})
 """What it says just after a pull has failed; ImagePullBackOff follows a moment later."""
@@ -24,7 +23,6 @@ PATIENCE_SECONDS, PATIENCE_LIMIT = 3.0, 300.0
 """How long a reference of ours hangs before it gets the next way, doubled at each change: with everything down nothing may flap."""
 BACKOFF_SECONDS, BACKOFF_LIMIT, SYNC_SECONDS = 10.0, 300.0, 16.0
 """The kubelet's own back-off between pulls, doubled at each failure, and the longest time from its end to the next pull."""
-ORIGINALS_POINTER = f"/metadata/annotations/{ORIGINALS_ANNOTATION.replace('/', '~1')}"
 _BACKED_OFF = re.compile(r'Back-off pulling image "([^"]*)"')
 _CHANGEABLE = ("/spec/containers/", "/spec/initContainers/")
 NO_WAY: frozenset[Way] = frozenset()
@@ -77,8 +75,13 @@ class _ContainerStatus(_Projection, frozen=True, gc=False, rename="camel"):
         return named is None or named[1] in images
 
 
+class _Labels(_Projection, frozen=True, gc=False, rename={"repaired": REPAIRED_LABEL}):
+    repaired: str = ""
+
+
 class _Metadata(_Projection, frozen=True, gc=False, rename="camel"):
     uid: str = ""
+    labels: _Labels | None = None
     resource_version: str = ""
     deletion_timestamp: str | None = None
 
@@ -101,7 +104,8 @@ class PendingPod(msgspec.Struct, frozen=True):
     """A pending pod. Of one that does not hang nothing is kept.
 
     `pod` has no annotation of ours: a tenant can write 256 kB into it. `originals` has what it says of places that the pod has;
-    `annotated` is whether there are annotations at all, `hangs` has the reason for each container that hangs.
+    `annotated` and `labelled` are whether there are annotations and labels at all, `repaired` whether one of them is our label.
+    `hangs` has the reason for each container that hangs.
     """
 
     uid: str = ""
@@ -110,6 +114,8 @@ class PendingPod(msgspec.Struct, frozen=True):
     originals: Mapping[str, str] = msgspec.field(default_factory=dict)
     annotated: bool = False
     has_ours: bool = False
+    labelled: bool = False
+    repaired: bool = False
     hangs: Mapping[str, str] = msgspec.field(default_factory=dict)
     outdated: frozenset[str] = frozenset()
     """Those whose reason is still that of the image before."""
@@ -133,7 +139,7 @@ def read_pending(raw: bytes) -> PendingPod:
     if not hangs or document.metadata.deletion_timestamp or status.phase not in ("", "Pending"):
         return QUIET
     pod = decode_pod(raw)
-    annotations = pod.metadata.annotations
+    annotations, labels = pod.metadata.annotations, document.metadata.labels
     text = annotations.originals if annotations else None
     places = {slot.name for slot in slots(pod)}
     originals = {name: image for name, image in read_originals(text).items() if name in places and 0 < len(image) <= MAXIMUM_LENGTH}
@@ -149,6 +155,8 @@ def read_pending(raw: bytes) -> PendingPod:
         originals=originals,
         annotated=annotations is not None,
         has_ours=text is not None,
+        labelled=labels is not None,
+        repaired=labels is not None and labels.repaired == TRUE,
         hangs=hangs,
         outdated=frozenset(
             found.name for found in statuses if found.reason and not found.is_of({images.get(found.name, ""), *volumes})
@@ -355,29 +363,6 @@ def _volume(slot: Slot, decide: Decide) -> str:
     if not slot.name.startswith(VOLUME) or not decide(slot.image, NO_WAY).target:
         return ""
     return f"{slot.name}: {slot.image} can be served by now, but the image of a volume can't be changed: create the pod again"
-
-
-def json_patch(pending: PendingPod, changes: tuple[Change, ...]) -> list[dict[str, Any]]:
-    """The JSON Patch for the pod, which fails if it is another pod, or has other images, by now."""
-    operations: list[dict[str, Any]] = [_test("/metadata/uid", pending.uid)]
-    for change in changes:
-        operations.append(_test(change.slot.pointer, change.slot.image))
-        operations.append({"op": "replace", "path": change.slot.pointer, "value": change.target})
-    originals = {**pending.originals, **{change.slot.name: change.original for change in changes}}
-    if originals == pending.originals and pending.has_ours:
-        return operations
-    value = msgspec.json.encode(originals).decode()
-    if pending.annotated:
-        operations.append({"op": "add", "path": ORIGINALS_POINTER, "value": value})
-    else:
-        # It makes the parent, which would take with it whatever came there since.
-        operations.insert(0, _test("/metadata/resourceVersion", pending.version))
-        operations.append({"op": "add", "path": "/metadata/annotations", "value": {ORIGINALS_ANNOTATION: value}})
-    return operations
-
-
-def _test(path: str, value: str) -> dict[str, Any]:
-    return {"op": "test", "path": path, "value": value}
 
 
 def refusal(message: str) -> str:

@@ -17,7 +17,8 @@ from mirrorstream.text.sanitize import shortened
 
 from mirrorstream_webhook.metrics import PendingPodMetrics
 from mirrorstream_webhook.patch import Decision, Result, Way
-from mirrorstream_webhook.pending_pods.hangs import Hang, PendingPod, Plan, json_patch, plan, refusal
+from mirrorstream_webhook.pending_pods.hangs import Hang, PendingPod, Plan, plan, refusal
+from mirrorstream_webhook.pending_pods.pod_patch import json_patch
 from mirrorstream_webhook.pods import DISABLED, REWRITE_LABEL, Pod
 from mirrorstream_webhook.ways import Subject
 

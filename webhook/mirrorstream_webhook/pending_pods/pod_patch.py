@@ -1,0 +1,35 @@
+"""The JSON Patch that replaces images of a pending pod, and says so in the pod. Pure."""
+
+from typing import Any
+
+import msgspec
+
+from mirrorstream_webhook.pending_pods.hangs import Change, PendingPod
+from mirrorstream_webhook.pods import ORIGINALS_ANNOTATION, REPAIRED_LABEL, TRUE
+
+
+def json_patch(pending: PendingPod, changes: tuple[Change, ...]) -> list[dict[str, Any]]:
+    """The JSON Patch for the pod, which fails if it is another pod, or has other images, by now."""
+    operations: list[dict[str, Any]] = [_test("/metadata/uid", pending.uid)]
+    for change in changes:
+        operations.append(_test(change.slot.pointer, change.slot.image))
+        operations.append({"op": "replace", "path": change.slot.pointer, "value": change.target})
+    originals = {**pending.originals, **{change.slot.name: change.original for change in changes}}
+    written: list[tuple[str, str, str, bool]] = []
+    if originals != pending.originals or not pending.has_ours:
+        written.append(("annotations", ORIGINALS_ANNOTATION, msgspec.json.encode(originals).decode(), pending.annotated))
+    if not pending.repaired:
+        written.append(("labels", REPAIRED_LABEL, TRUE, pending.labelled))
+    for field, key, value, has_field in written:
+        if has_field:
+            operations.append({"op": "add", "path": f"/metadata/{field}/{key.replace('/', '~1')}", "value": value})
+        else:
+            operations.append({"op": "add", "path": f"/metadata/{field}", "value": {key: value}})
+    if not all(has_field for *_, has_field in written):
+        # Who makes the parent would take with it whatever came there since.
+        operations.insert(0, _test("/metadata/resourceVersion", pending.version))
+    return operations
+
+
+def _test(path: str, value: str) -> dict[str, Any]:
+    return {"op": "test", "path": path, "value": value}
