@@ -200,6 +200,32 @@ def test_the_policys_own_refusal_counts_as_one_too() -> None:
     assert [reason for _, reason, _ in loop.recorder.events] == ["PendingPodNotRepaired"]
 
 
+@pytest.mark.parametrize(
+    "said",
+    [
+        "policy: failed to find resource referenced by paramKind: 'config.openshift.io/v1, Kind=Image'",
+        "binding: paramKind kind `&ParamKind{}` not yet synced to use for admission",
+    ],
+)
+def test_a_kube_apiserver_that_has_just_started_refuses_no_pod(said: str) -> None:
+    """It cannot resolve the policy's paramKind yet: the pod is tried again soon, and its owner is told nothing."""
+    loop = Loop()
+    policy = "mirrorstream-pending-pods-images"
+
+    def refuse(path: str) -> None:
+        denied = f"ValidatingAdmissionPolicy '{policy}' with binding '{policy}' denied request: failed to configure {said}"
+        raise ApiError(422, "Invalid", f'pods "pod" is forbidden: {denied}')
+
+    loop.api.on_patch = refuse
+    loop.see(hanging(f"{SOURCE}:v1"))
+    assert loop.evaluate() < 1
+    loop.api.on_patch = lambda path: None
+    loop.now += 1
+    loop.evaluate()
+    assert len(loop.api.patches) == 1
+    assert [reason for _, reason, _ in loop.recorder.events] == ["PendingPodRepaired"]
+
+
 def test_without_the_right_to_patch_pods_are_reported() -> None:
     """It is no pod's own trouble: each is told what would become of it, and none to be made again."""
     loop = Loop()

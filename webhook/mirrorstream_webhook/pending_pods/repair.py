@@ -1,5 +1,6 @@
 """One pod that hangs: deciding what becomes of it, patching it, and telling its owner."""
 
+import re
 import threading
 import time
 from collections.abc import Callable
@@ -42,6 +43,9 @@ SEEN_SECONDS = 30.0
 """How long a change of ours may take to come back by the watch."""
 BURST_SECONDS = 1.0
 """For how long the rate may be made up for: while the API server was slow nobody used it."""
+
+_UNRESOLVED = re.compile(r"failed to configure policy|not yet synced to use for admission")
+"""What kube-apiserver says of every request that a policy with paramKind matches, for up to 30 seconds after its start."""
 
 
 class Deciding(Protocol):
@@ -240,6 +244,8 @@ class Repairs:
             log.warning("patching pending pods is forbidden, reporting them for now", error=error.message)
             self._right.withdrawn()
             return RETRY_SECONDS
+        if _UNRESOLVED.search(error.message):
+            return self._failed(key, state, "failed", error)
         if error.status == 403 or (error.status == 422 and "forbidden" in error.message):
             state.not_before = self._clock() + REFUSED_SECONDS
             text = refusal(error.message)
