@@ -3,7 +3,7 @@
 Python 3.6 must be able to read this text, so that an interpreter that does not fit is told so. Where `python3` does not fit,
 another one of the PATH is run instead. Compiled modules cannot be loaded from an archive: they are unpacked into
 `$XDG_CACHE_HOME/mirrorstream/commands` (default ~/.cache), for the running version only; where that cannot be written, into a
-temporary folder that is removed at the end. Whoever unpacks a version removes those that nobody has used for a day.
+temporary folder that is removed at the end. Whoever unpacks a version removes those that nobody runs and nobody has used for a day.
 """
 
 import contextlib
@@ -97,13 +97,37 @@ def note_use(folder: Path) -> None:
             os.utime(str(folder))
 
 
+def hold(folder: Path) -> None:
+    """Keep a version until this process ends, however long that takes: it imports modules when it needs them."""
+    import fcntl  # noqa: PLC0415  not on Windows, where this file says so
+
+    with contextlib.suppress(OSError):  # a file system without locks: the time of the folder is left
+        fcntl.flock(os.open(str(folder), os.O_RDONLY), fcntl.LOCK_SH)
+
+
+def held(folder: Path) -> bool:
+    """Whether a process runs the version."""
+    import fcntl  # noqa: PLC0415  as above
+
+    descriptor = os.open(str(folder), os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+    finally:
+        os.close(descriptor)
+    return False
+
+
 def unused(cache: Path) -> "list[Path]":
-    """Versions that nobody has used for a day, and what is left of a run that was killed while it unpacked."""
+    """Versions that nobody runs and nobody has used for a day, and what is left of a run that was killed while it unpacked."""
     found = []
     with contextlib.suppress(OSError):  # a folder that cannot be listed keeps what it has
         for path in cache.iterdir():
             with contextlib.suppress(OSError):  # somebody else was faster
-                if time.time() - path.stat().st_mtime > UNUSED_SECONDS:
+                if time.time() - path.stat().st_mtime > UNUSED_SECONDS and not held(path):
                     found.append(path)
     return found
 
@@ -135,6 +159,7 @@ def main() -> None:
         folder = unpacked(sys.path[0])
     except OSError as error:
         sys.exit(f"mirrorstream: cannot unpack {sys.argv[0]}: {error}")
+    hold(folder)
     sys.path[0] = str(folder)
     from mirrorstream_cli.main import main as run  # noqa: PLC0415  it is in what was unpacked
 

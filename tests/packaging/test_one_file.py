@@ -1,6 +1,7 @@
 """The commands as one file: which interpreter runs it, where it is unpacked, and what is put together in it."""
 
 import os
+import subprocess
 import sys
 import tempfile
 import time
@@ -13,6 +14,8 @@ import pytest
 
 from config.release import launcher, onefile
 from config.release.commit import ReleaseError
+
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.mark.parametrize(
@@ -82,7 +85,7 @@ def unused_for(folder: Path, seconds: float) -> None:
 
 
 def test_a_new_version_removes_those_that_nobody_uses(one_file: Callable[[str], Path]) -> None:
-    """A process may still run one that was used within a day. What a killed run left is removed, too."""
+    """One that was used within a day stays. What a killed run left is removed, too."""
     old, used = one_file("old"), one_file("used")
     left = old.with_name("killed.x1y2")
     left.mkdir()
@@ -94,7 +97,25 @@ def test_a_new_version_removes_those_that_nobody_uses(one_file: Callable[[str], 
     assert (new / "a.py").exists()
 
 
-def test_a_version_that_is_run_is_kept(one_file: Callable[[str], Path]) -> None:
+def test_a_version_that_still_runs_is_kept(one_file: Callable[[str], Path]) -> None:
+    """For as long as the process lives: `status --wait` may take days."""
+    running = one_file("running")
+    code = "import sys; from config.release import launcher; launcher.hold(launcher.Path(sys.argv[1])); print(flush=True); input()"
+    with subprocess.Popen(
+        [sys.executable, "-c", code, str(running)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=ROOT
+    ) as process:
+        assert process.stdout
+        assert process.stdout.readline()
+        unused_for(running, 2 * launcher.UNUSED_SECONDS)
+        assert one_file("second").parent == running.parent
+        assert running.exists()
+        process.kill()
+    third = one_file("third")
+    assert not running.exists()
+    assert third.exists()
+
+
+def test_a_version_that_is_run_again_is_kept(one_file: Callable[[str], Path]) -> None:
     """Though it was unpacked long ago; and running it removes nothing."""
     first, second = one_file("first"), one_file("second")
     for folder in (first, second):
