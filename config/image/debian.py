@@ -259,16 +259,22 @@ def alone() -> Iterator[Builder]:
             folder.mkdir(mode=0o700)
             yield Builder(folder, lock.fileno())
         finally:
-            _clear(folder)
+            try:
+                _clear(folder)
+            except BuildError as error:  # the build's own error, or its image, counts
+                say(str(error))
 
 
 def _clear(folder: Path) -> None:
-    """Not shutil.rmtree: were anything mounted there, this leaves it alone.
+    """Not shutil.rmtree: were anything mounted there, this leaves it alone. Raises BuildError.
 
     Users who are not root own only some files of a store: the others belong to numbers that are theirs in a user namespace.
     """
     inside = ["buildah", "unshare"] if os.geteuid() and (folder / STORE).exists() else []
-    subprocess.run([*inside, "/bin/rm", "-rf", "--one-file-system", str(folder)], check=True, timeout=120)  # noqa: S603  no shell, and a program of ours
+    try:
+        subprocess.run([*inside, "/bin/rm", "-rf", "--one-file-system", str(folder)], check=True, timeout=120)  # noqa: S603  no shell, and a program of ours
+    except (OSError, subprocess.SubprocessError) as error:
+        raise BuildError(f"{folder} cannot be removed: {error}") from error
 
 
 def _used(path: Path) -> bool:

@@ -116,6 +116,28 @@ def test_a_failure_leaves_nothing_behind(name: str, stand_ins: Path, tmp_path: P
     assert cached(tmp_path) == (["lock"] if name == "mmdebstrap" else ["base", "lock"])
 
 
+def test_what_cannot_be_removed_hides_no_error(
+    stand_ins: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It is said, and the next build, which needs the folder empty, fails for it."""
+    real = debian._clear
+
+    def clear(folder: Path) -> None:
+        if folder.exists():
+            raise BuildError(f"{folder} cannot be removed: why")
+
+    monkeypatch.setattr(debian, "_clear", clear)
+    replace(stand_ins, "mmdebstrap", "echo no such suite >&2; exit 1")
+    with pytest.raises(BuildError, match="no such suite"):
+        image_archive()
+    assert "building cannot be removed: why" in capsys.readouterr().err
+    with pytest.raises(BuildError, match="building cannot be removed: why"):
+        image_archive()
+    monkeypatch.setattr(debian, "_clear", real)
+    replace(stand_ins, "mmdebstrap", PROGRAMS["mmdebstrap"])
+    assert image_archive().exists()
+
+
 def test_the_oldest_are_forgotten(stand_ins: Path, tmp_path: Path) -> None:
     """The cache does not grow with every commit."""
     for number in range(debian.KEPT["image"] + 2):
