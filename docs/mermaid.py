@@ -11,6 +11,7 @@ import os
 import shutil
 import subprocess
 import tarfile
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -43,26 +44,26 @@ def script_folder() -> Path:
         raise NoMermaidError("there is no npm on the PATH")
     folder.mkdir(parents=True, exist_ok=True)
     command = [npm, "pack", f"mermaid@{VERSION}", "--silent", "--fetch-retries=1", "--fetch-timeout=60000"]
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False, timeout=300)  # noqa: S603
-    archive = folder / f"mermaid-{VERSION}.tgz"
-    if done.returncode or not archive.exists():
-        raise NoMermaidError(f"npm cannot get mermaid@{VERSION}: {(done.stderr.strip().splitlines() or ['no reason'])[-1]}")
-    unpack(archive, folder)
-    archive.unlink()
+    # Each process in a folder of its own: another one may build the site at the same time.
+    with tempfile.TemporaryDirectory(dir=folder) as own:
+        done = subprocess.run(command, cwd=own, capture_output=True, text=True, check=False, timeout=300)  # noqa: S603
+        archive = Path(own) / f"mermaid-{VERSION}.tgz"
+        if done.returncode or not archive.exists():
+            raise NoMermaidError(f"npm cannot get mermaid@{VERSION}: {(done.stderr.strip().splitlines() or ['no reason'])[-1]}")
+        unpack(archive, folder)
     return folder
 
 
 def unpack(archive: Path, folder: Path, sha512: str = SHA512) -> None:
-    """Take the script and its licence out of the package. Raises NoMermaidError when the package is another one."""
+    """Unpack the script and its licence beside the package, then move them to `folder`. Raises NoMermaidError for another sum."""
     found = base64.b64encode(hashlib.sha512(archive.read_bytes()).digest()).decode()
     if found != sha512:
-        archive.unlink()
         raise NoMermaidError(f"mermaid@{VERSION} has another SHA-512 sum than docs/mermaid.py: {found}")
     with tarfile.open(archive) as package:
         for member, name in MEMBERS.items():
             content = package.extractfile(member)
             assert content, "a file"  # noqa: S101
-            part = folder / f"{name}.part"
+            part = archive.with_name(name)
             part.write_bytes(content.read())
             part.rename(folder / name)
 

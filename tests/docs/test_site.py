@@ -138,8 +138,22 @@ def _archive(folder: Path, script: bytes) -> Path:
 def test_another_script_than_the_known_one_is_refused(tmp_path: Path) -> None:
     """By its sum, before anything of it is used."""
     with pytest.raises(mermaid.NoMermaidError, match="another SHA-512 sum"):
-        mermaid.unpack(_archive(tmp_path, b"something else"), tmp_path)
-    assert list(tmp_path.iterdir()) == []
+        mermaid.unpack(_archive(tmp_path, b"something else"), tmp_path / "scripts")
+    assert not (tmp_path / "scripts").exists()
+
+
+def test_each_process_gets_the_script_in_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two that built the site at once read each other's half of the package."""
+    (tmp_path / "npm").write_text(f'#!/bin/sh\npwd >> {tmp_path}/folders\n: > "mermaid-{mermaid.VERSION}.tgz"\n', encoding="utf-8")
+    (tmp_path / "npm").chmod(0o755)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    for _ in range(2):
+        with pytest.raises(mermaid.NoMermaidError, match="another SHA-512 sum"):
+            mermaid.script_folder()
+    one, other = (tmp_path / "folders").read_text(encoding="utf-8").split()
+    assert one != other
+    assert not Path(one).exists()
 
 
 def test_without_npm_pages_show_the_text_of_diagrams(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
