@@ -253,15 +253,15 @@ def alone() -> Iterator[Builder]:
     folder.parent.mkdir(parents=True, exist_ok=True)
     with (_cache() / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
+        _clear(folder)
         try:
-            _clear(folder)
             # Where apt's own user can read its files, as in some homes, apt works as that user, and leaves folders of it.
             folder.mkdir(mode=0o700)
             yield Builder(folder, lock.fileno())
         finally:
             try:
                 _clear(folder)
-            except BuildError as error:  # the build's own error, or its image, counts
+            except BuildError as error:  # the build's own result matters more
                 say(str(error))
 
 

@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import signal
+import subprocess
 import sys
 import tarfile
 import tempfile
@@ -119,21 +120,23 @@ def test_a_failure_leaves_nothing_behind(name: str, stand_ins: Path, tmp_path: P
 def test_what_cannot_be_removed_hides_no_error(
     stand_ins: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """It is said, and the next build, which needs the folder empty, fails for it."""
-    real = debian._clear
+    """The message is printed. The next build fails because it needs the folder empty."""
+    real = subprocess.run
 
-    def clear(folder: Path) -> None:
-        if folder.exists():
-            raise BuildError(f"{folder} cannot be removed: why")
+    def run(command: list[str], **more: Any) -> Any:
+        if command[0] == "/bin/rm" and Path(command[-1]).exists():
+            raise subprocess.CalledProcessError(1, command)
+        return real(command, **more)
 
-    monkeypatch.setattr(debian, "_clear", clear)
     replace(stand_ins, "mmdebstrap", "echo no such suite >&2; exit 1")
-    with pytest.raises(BuildError, match="no such suite"):
-        image_archive()
-    assert "building cannot be removed: why" in capsys.readouterr().err
-    with pytest.raises(BuildError, match="building cannot be removed: why"):
-        image_archive()
-    monkeypatch.setattr(debian, "_clear", real)
+    with monkeypatch.context() as patched:
+        patched.setattr(debian.subprocess, "run", run)
+        with pytest.raises(BuildError, match="no such suite"):
+            image_archive()
+        assert "building cannot be removed: " in capsys.readouterr().err
+        with pytest.raises(BuildError, match="building cannot be removed: "):
+            image_archive()
+        assert not capsys.readouterr().err
     replace(stand_ins, "mmdebstrap", PROGRAMS["mmdebstrap"])
     assert image_archive().exists()
 
