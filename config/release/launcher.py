@@ -3,7 +3,8 @@
 Python 3.6 must be able to read this text, so that an interpreter that does not fit is told so. Where `python3` does not fit,
 another one of the PATH is run instead. Compiled modules cannot be loaded from an archive: they are unpacked into
 `$XDG_CACHE_HOME/mirrorstream/commands` (default ~/.cache), for the running version only; where that cannot be written, into a
-temporary folder that is removed at the end. Whoever unpacks a version removes those that nobody runs and nobody has used for a day.
+temporary folder that is removed at the end. Whoever unpacks a version removes those that nobody has used for a day and that no
+process on this machine runs.
 """
 
 import contextlib
@@ -85,8 +86,7 @@ def unpacked(archive: str) -> Path:
                 raise
     finally:
         shutil.rmtree(str(made), ignore_errors=True)
-    for old in unused(cache):
-        shutil.rmtree(str(old), ignore_errors=True)
+    remove_unused(cache)
     return cache / name
 
 
@@ -98,38 +98,47 @@ def note_use(folder: Path) -> None:
 
 
 def hold(folder: Path) -> None:
-    """Keep a version until this process ends, however long that takes: it imports modules when it needs them."""
+    """Keep a version until this process ends, however long that takes: it imports modules when it needs them.
+
+    On NFS other machines do not see the lock of a folder.
+    """
     import fcntl  # noqa: PLC0415  not on Windows, where this file says so
 
     with contextlib.suppress(OSError):  # a file system without locks: the time of the folder is left
         fcntl.flock(os.open(str(folder), os.O_RDONLY), fcntl.LOCK_SH)
 
 
-def held(folder: Path) -> bool:
-    """Whether a process runs the version."""
-    import fcntl  # noqa: PLC0415  as above
-
-    descriptor = os.open(str(folder), os.O_RDONLY)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    except OSError:
-        return False
-    finally:
-        os.close(descriptor)
-    return False
+def unused(folder: Path) -> bool:
+    """Whether nobody has used a version for a day; raises OSError if it is gone."""
+    return time.time() - folder.stat().st_mtime > UNUSED_SECONDS
 
 
-def unused(cache: Path) -> "list[Path]":
-    """Versions that nobody runs and nobody has used for a day, and what is left of a run that was killed while it unpacked."""
-    found = []
+def remove_unused(cache: Path) -> None:
+    """Remove versions that nobody uses, and what is left of a run that was killed while it unpacked."""
     with contextlib.suppress(OSError):  # a folder that cannot be listed keeps what it has
         for path in cache.iterdir():
             with contextlib.suppress(OSError):  # somebody else was faster
-                if time.time() - path.stat().st_mtime > UNUSED_SECONDS and not held(path):
-                    found.append(path)
-    return found
+                if unused(path):
+                    remove(path)
+
+
+def remove(folder: Path) -> None:
+    """Remove a version unless a process runs it, or began to use it just now."""
+    import fcntl  # noqa: PLC0415  as above
+    import shutil  # noqa: PLC0415  the first run only
+
+    descriptor = os.open(str(folder), os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return
+        except OSError:
+            pass  # a file system without locks: the time of the folder is left
+        if unused(folder):
+            shutil.rmtree(str(folder), ignore_errors=True)
+    finally:
+        os.close(descriptor)
 
 
 def extract(archive: str, folder: Path) -> None:

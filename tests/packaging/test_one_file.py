@@ -100,12 +100,21 @@ def test_a_new_version_removes_those_that_nobody_uses(one_file: Callable[[str], 
 def test_a_version_that_still_runs_is_kept(one_file: Callable[[str], Path]) -> None:
     """For as long as the process lives: `status --wait` may take days."""
     running = one_file("running")
-    code = "import sys; from config.release import launcher; launcher.hold(launcher.Path(sys.argv[1])); print(flush=True); input()"
+    (running / "mirrorstream_cli").mkdir()
+    (running / "mirrorstream_cli" / "__init__.py").touch()
+    (running / "mirrorstream_cli" / "main.py").write_text("def main():\n    print(flush=True)\n    input()\n", encoding="utf-8")
+    code = [
+        "import sys",
+        "from config.release import launcher",
+        "launcher.VERSIONS, launcher.BUILD = (sys.version_info[:2],), 'running'",
+        "sys.path.insert(0, '')",
+        "launcher.main()",
+    ]
     with subprocess.Popen(
-        [sys.executable, "-c", code, str(running)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=ROOT
+        [sys.executable, "-c", "\n".join(code)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=ROOT
     ) as process:
         assert process.stdout
-        assert process.stdout.readline()
+        assert process.stdout.readline(), "it runs"
         unused_for(running, 2 * launcher.UNUSED_SECONDS)
         assert one_file("second").parent == running.parent
         assert running.exists()
