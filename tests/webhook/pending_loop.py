@@ -27,13 +27,15 @@ NOT_FOUND = ApiError(404, "NotFound", "the server could not find the requested r
 
 
 class Api:
-    """An API server: leases that are won at once, namespaces, the policy, and pods that are patched as `on_patch` says."""
+    """An API server: leases that are won at once, namespaces, the policies, and pods that are patched as `on_patch` says."""
 
     def __init__(self) -> None:
         self.patches: list[tuple[str, list[Object]]] = []
         self.on_patch: Callable[[str], None] = lambda path: None
         self.labels: dict[str, str] = {}
         self.problems: dict[str, Exception] = {}
+        """Of requests whose path contains the key or, where the key ends with `$`, ends with it."""
+        self.policies: dict[str, Object] = {name: {"failurePolicy": "Fail"} for name in NAMES}
         self.bindings: dict[str, Object] = {name: {"policyName": name, "validationActions": ["Deny"]} for name in NAMES}
         self.asked: list[str] = []
         self.lock = threading.Lock()
@@ -47,7 +49,7 @@ class Api:
         with self.lock:
             self.asked.append(path)
         for part, problem in self.problems.items():
-            if part in path:
+            if part in f"{path}$":
                 raise problem
         if method == "PATCH":
             self.on_patch(path)
@@ -61,7 +63,7 @@ class Api:
         if "bindings" in path:
             return {"spec": self.bindings[path.rpartition("/")[2]]}
         if path.startswith(POLICIES):
-            return {"spec": {"failurePolicy": "Fail"}}
+            return {"spec": self.policies[path.rpartition("/")[2]]}
         return decode(msgspec.json.encode({"metadata": {"labels": self.labels}}))
 
 

@@ -18,6 +18,7 @@ from mirrorstream_webhook.pending_pods.hangs import (
 )
 from mirrorstream_webhook.pending_pods.pod_patch import json_patch
 
+from e2e.testbed.simulator.patches import json_patch as apply_patch
 from tests.webhook.builders import (
     ANNOTATION,
     AT_SOURCE,
@@ -302,12 +303,27 @@ def test_annotations_and_labels_that_came_since_are_not_lost() -> None:
     }
 
 
+@pytest.mark.parametrize("there", ["annotations", "labels"])
+def test_a_field_that_is_not_there_is_made_only_in_the_pod_that_was_seen(there: str) -> None:
+    """The other one is there, and nothing of it is lost."""
+    document = hanging(f"{SOURCE}:v1")
+    document["metadata"][there] = {"a": "b"}
+    operations = json_patch(pending(document), planned(Bed(HEALED), document).changes)
+    assert operations[0] == {"op": "test", "path": "/metadata/resourceVersion", "value": "7"}
+    changed = apply_patch(document, operations)["metadata"]
+    assert changed["annotations"].keys() - {"a"} == {"mirrorstream.github.io/original-images"}
+    assert changed["labels"].keys() - {"a"} == {"mirrorstream.github.io/repaired"}
+    assert changed[there]["a"] == "b"
+
+
 def test_the_next_way_keeps_annotation_and_label() -> None:
     """They are true already, so they are not written again."""
     document = hanging(OURS, originals={"c0": f"{SOURCE}:v1"})
     document["metadata"]["labels"] = {"mirrorstream.github.io/repaired": "true"}
     operations = json_patch(pending(document), planned(Bed(HEALED), document).changes)
     assert [operation["path"] for operation in operations if operation["op"] != "test"] == ["/spec/containers/0/image"]
+    # Without the label the policy would refuse the change for good; so it is a conflict.
+    assert {"op": "test", "path": "/metadata/labels/mirrorstream.github.io~1repaired", "value": "true"} in operations
 
 
 def test_two_hundred_containers_are_one_patch() -> None:

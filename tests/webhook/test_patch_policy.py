@@ -1,4 +1,4 @@
-"""Without the policy that bounds the account's right, pods are reported and not changed."""
+"""Without the policies that bound the account's right, pods are reported and not changed."""
 
 import pytest
 from mirrorstream.kube.client import ApiError, ApiUnreachable
@@ -33,20 +33,20 @@ def test_where_nothing_may_be_changed_it_is_told(change: Object, expected: str) 
     assert len(loop.api.patches) == 1
 
 
-NAMED_NOT_FOUND = ApiError(404, "NotFound", "not found", {"name": "mirrorstream-pending-pods"})
 UNBOUNDED = {
     "no such API": {"policies/": NOT_FOUND},
-    "no policy": {"policies/mirrorstream-pending-pods": NAMED_NOT_FOUND},
-    "no binding": {"policybindings/mirrorstream-pending-pods": NAMED_NOT_FOUND},
-    "no policy of images": {"policies/mirrorstream-pending-pods-images": NAMED_NOT_FOUND},
-    "no binding of images": {"policybindings/mirrorstream-pending-pods-images": NAMED_NOT_FOUND},
+    **{
+        f"no {kind} {name}": {f"{kind}/{name}$": ApiError(404, "NotFound", "not found", {"name": name})}
+        for kind in ("validatingadmissionpolicies", "validatingadmissionpolicybindings")
+        for name in NAMES
+    },
     "may not see it": {"policies/": ApiError(403, "Forbidden", "forbidden")},
 }
 
 
 @pytest.mark.parametrize("case", UNBOUNDED)
 def test_an_account_that_is_not_bounded_changes_nothing(case: str) -> None:
-    """It reports, until the policy is there."""
+    """It reports, until the policies are there."""
     loop = Loop(lead=False)
     loop.api.problems = dict(UNBOUNDED[case])
     loop.loop.election.attempt()
@@ -74,6 +74,19 @@ def test_a_binding_that_does_not_deny_bounds_nothing(change: Object, name: str) 
     loop.see(hanging(f"{SOURCE}:v1"))
     loop.evaluate()
     assert not loop.api.patches
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_policy_that_fails_open_bounds_nothing(name: str) -> None:
+    """While kube-apiserver cannot evaluate it, anything could be changed."""
+    loop = Loop(lead=False)
+    loop.api.policies[name] = {"failurePolicy": "Ignore"}
+    loop.loop.election.attempt()
+    loop.loop.tick()
+    loop.see(hanging(f"{SOURCE}:v1"))
+    loop.evaluate()
+    assert not loop.api.patches
+    assert f"{name} does not say failurePolicy: Fail" in loop.recorder.events[0][2]
 
 
 def test_an_api_server_that_does_not_answer_is_no_missing_policy() -> None:

@@ -104,7 +104,7 @@ class PendingPod(msgspec.Struct, frozen=True):
     """A pending pod. Of one that does not hang nothing is kept.
 
     `pod` has no annotation of ours: a tenant can write 256 kB into it. `originals` has what it says of places that the pod has;
-    `annotated` and `labelled` are whether there are annotations and labels at all, `repaired` whether one of them is our label.
+    `annotated` and `labelled` are whether there are annotations and labels at all, `repaired` whether our label is true.
     `hangs` has the reason for each container that hangs.
     """
 

@@ -41,7 +41,7 @@ EVALUATIONS_PER_SECOND = 500.0
 """Of each some 100 µs: with ten thousand pods that hang, everything else still gets the processor."""
 TICK_SECONDS = 0.1
 BOUNDS_SECONDS = 60.0
-"""How often the policy that bounds this account is looked for."""
+"""How often the policies that bound this account are looked for."""
 
 
 def load_pending_pods(kubeconfig: str | None, decider: Deciding, metrics: Metrics, settings: Settings) -> "PendingPods":
@@ -171,7 +171,7 @@ class PendingPods:
         log.warning("lost the pending pods lease", reason=reason)
 
     def _supervise(self) -> None:
-        """Notice what has no event: another version of the streams and rules, and the policy that bounds this account."""
+        """Notice what has no event: another version of the streams and rules, and the policies that bound this account."""
         joined = False
         while not self._stopped.wait(TICK_SECONDS):
             try:
@@ -205,7 +205,7 @@ class PendingPods:
             self._unbounded = self._patch_policy.problem()
         except ClientError as error:
             # What was known counts on; at the beginning nothing is done, nor said of pods, until it is known.
-            log.info("cannot read the policy that bounds this account, will retry", error=str(error))
+            log.info("cannot read the policies that bound this account, will retry", error=str(error))
             self._bounds_due = now + AGAIN_SECONDS
             return
         self._bounds_due = now + BOUNDS_SECONDS

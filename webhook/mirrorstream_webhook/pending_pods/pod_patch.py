@@ -1,4 +1,4 @@
-"""The JSON Patch that replaces images of a pending pod, and says so in the pod. Pure."""
+"""The JSON Patch that replaces images of a pending pod, and records it in the pod's annotation and label. Pure."""
 
 from typing import Any
 
@@ -18,17 +18,23 @@ def json_patch(pending: PendingPod, changes: tuple[Change, ...]) -> list[dict[st
     written: list[tuple[str, str, str, bool]] = []
     if originals != pending.originals or not pending.has_ours:
         written.append(("annotations", ORIGINALS_ANNOTATION, msgspec.json.encode(originals).decode(), pending.annotated))
-    if not pending.repaired:
+    if pending.repaired:
+        operations.append(_test(_pointer("labels", REPAIRED_LABEL), TRUE))
+    else:
         written.append(("labels", REPAIRED_LABEL, TRUE, pending.labelled))
     for field, key, value, has_field in written:
         if has_field:
-            operations.append({"op": "add", "path": f"/metadata/{field}/{key.replace('/', '~1')}", "value": value})
+            operations.append({"op": "add", "path": _pointer(field, key), "value": value})
         else:
             operations.append({"op": "add", "path": f"/metadata/{field}", "value": {key: value}})
     if not all(has_field for *_, has_field in written):
-        # Who makes the parent would take with it whatever came there since.
+        # Adding the whole field would overwrite what others have added to it since.
         operations.insert(0, _test("/metadata/resourceVersion", pending.version))
     return operations
+
+
+def _pointer(field: str, key: str) -> str:
+    return f"/metadata/{field}/{key.replace('/', '~1')}"
 
 
 def _test(path: str, value: str) -> dict[str, Any]:

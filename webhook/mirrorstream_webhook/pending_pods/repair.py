@@ -44,8 +44,10 @@ SEEN_SECONDS = 30.0
 BURST_SECONDS = 1.0
 """For how long the rate may be made up for: while the API server was slow nobody used it."""
 
-_UNRESOLVED = re.compile(r"failed to configure policy|not yet synced to use for admission")
-"""What kube-apiserver says of every request that a policy with paramKind matches, for up to 30 seconds after its start."""
+_STARTING = re.compile(r"failed to configure policy|not yet synced to use for admission|not yet ready to handle request")
+"""How kube-apiserver refuses requests while it starts: for up to 30 seconds it cannot resolve a policy's paramKind."""
+STARTING_ATTEMPTS = 7
+"""So many take a minute. What is still refused then is refused for good: the policy may be someone's whose paramKind is gone."""
 
 
 class Deciding(Protocol):
@@ -244,7 +246,7 @@ class Repairs:
             log.warning("patching pending pods is forbidden, reporting them for now", error=error.message)
             self._right.withdrawn()
             return RETRY_SECONDS
-        if _UNRESOLVED.search(error.message):
+        if state.failures < STARTING_ATTEMPTS and _STARTING.search(error.message):
             return self._failed(key, state, "failed", error)
         if error.status == 403 or (error.status == 422 and "forbidden" in error.message):
             state.not_before = self._clock() + REFUSED_SECONDS
