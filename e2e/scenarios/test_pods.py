@@ -38,7 +38,7 @@ def test_a_pod_that_names_the_upstream_runs_from_the_internal_registry(ns: Names
 
 
 def test_updates_change_only_what_changed(ns: Namespace, start: Start, hook: Hook) -> None:
-    """Labels alone get no patch; a new image of a running pod is looked at like any other; the same again restarts nothing."""
+    """Nobody is asked about labels; a new image of a running pod is looked at like any other; the same again restarts nothing."""
     ns.allow_pulls()
     source, wanted = healed(ns, start)
     webhook = hook()
@@ -53,8 +53,10 @@ def test_updates_change_only_what_changed(ns: Namespace, start: Start, hook: Hoo
 
     if ns.cluster.backend == SIMULATOR:
         pytest.skip("the simulator knows no strategic merge")
+    reviews = webhook.metric("mirrorstream_webhook_reviews_total")
     labelled = patch({"metadata": {"labels": {"a": "b"}}})
     assert images(labelled) == [wanted, "example.com/other:v1"]
+    assert webhook.metric("mirrorstream_webhook_reviews_total") == reviews, "the API server does not even ask"
     assert webhook.metric("mirrorstream_webhook_images_total") == examined
     changed = patch({"spec": {"containers": [{"name": "c1", "image": source}]}})
     assert images(changed) == [wanted, wanted]
