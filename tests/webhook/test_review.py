@@ -46,6 +46,23 @@ class Answering:
         return self.metrics.registry.get_sample_value(name, labels) or 0.0
 
 
+@pytest.mark.parametrize("there", [{}, {"mirrorstream.github.io/original-images": "{}"}], ids=["new", "replaced"])
+def test_a_pod_whose_annotations_leave_no_room_stays_as_it_is(there: Object) -> None:
+    """The API server refuses a pod whose annotations have more than 256 KiB: ours must not be what makes it too large."""
+    answering = Answering()
+    annotation = "mirrorstream.github.io/original-images"
+    ours = json.dumps({"c0": V1}, separators=(",", ":"))
+    left = 256 * 1024 - len(annotation) - len(ours) - len("a")
+    document = pod(V1)
+    for size, patched in ((left // 2, True), (left // 2 + 1, False)):
+        # Two bytes each: what counts is bytes.
+        document["metadata"]["annotations"] = {"a": "ä" * size, **there}
+        if patched and left % 2:
+            document["metadata"]["annotations"]["a"] += "b"
+        assert ("patch" in answering.ask(object=document)) is patched
+    assert answering.count("mirrorstream_webhook_reviews_total", outcome="failed") == 0
+
+
 def test_a_patched_review() -> None:
     """uid, patch, patch type, and an audit annotation that says what was done with each image."""
     answering = Answering()

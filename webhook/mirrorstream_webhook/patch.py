@@ -14,7 +14,7 @@ _POINTER = f"/metadata/annotations/{ORIGINALS_ANNOTATION.replace('/', '~1')}"
 
 
 ANNOTATION_LENGTH = 256 * 1024
-"""Letters of our annotation that are read: the API server accepts no more in all annotations of an object."""
+"""Bytes that the API server accepts in all annotations of an object: no more letters of ours are read."""
 
 
 class Way(StrEnum):
@@ -233,6 +233,17 @@ def _annotate(pod: Pod, examined: list[Examined], stands_for: Callable[[str, str
     if pod.metadata.annotations is None:
         return {"op": "add", "path": "/metadata/annotations", "value": {ORIGINALS_ANNOTATION: value}}
     return {"op": "add", "path": _POINTER, "value": value}
+
+
+def fits(annotations: Mapping[str, str], patch: list[dict[str, Any]]) -> bool:
+    """Whether the API server accepts the annotations that a pod has after the patch: it counts the bytes of keys and values."""
+    after = dict(annotations)
+    for operation in patch:
+        if operation["path"] == _POINTER:
+            after[ORIGINALS_ANNOTATION] = operation.get("value", "")
+        elif operation["path"] == "/metadata/annotations":
+            after |= operation["value"]
+    return sum(len(key.encode()) + len(value.encode()) for key, value in after.items()) <= ANNOTATION_LENGTH
 
 
 def read_originals(text: str | None) -> dict[str, str]:

@@ -15,7 +15,7 @@ from mirrorstream_webhook.access import AnswerPendingError
 from mirrorstream_webhook.cache import MAX_REVIEW_BYTES, ReviewCache, ReviewOutcome, review_outcome
 from mirrorstream_webhook.decider import Decider
 from mirrorstream_webhook.metrics import ReviewMetrics
-from mirrorstream_webhook.patch import Rewriting
+from mirrorstream_webhook.patch import Rewriting, fits
 from mirrorstream_webhook.pods import decode_pod
 
 log = structlog.get_logger(__name__)
@@ -43,6 +43,14 @@ class _Request(msgspec.Struct, gc=False, rename="camel"):
     old_object: msgspec.Raw = msgspec.Raw(b"null")
 
 
+class _AnnotatedMetadata(msgspec.Struct, frozen=True, gc=False):
+    annotations: dict[str, str] | None = None
+
+
+class _Annotated(msgspec.Struct, frozen=True, gc=False):
+    metadata: _AnnotatedMetadata = _AnnotatedMetadata()
+
+
 class _Review(msgspec.Struct, gc=False, rename="camel"):
     api_version: str = ""
     kind: str = ""
@@ -67,6 +75,7 @@ WAITS_SECONDS = 1.0
 """How long after it came a review still begins to wait for a right to pull; the API server waits 3 s for all images together."""
 NOTHING = review_outcome(Rewriting())
 _decode_review = decoder(_Review, places=True)
+_decode_annotated = decoder(_Annotated)
 _encode = msgspec.json.Encoder().encode
 
 
@@ -104,6 +113,8 @@ class Reviewer:
         try:
             pod = decode_pod(request.object)
             old = decode_pod(request.old_object) if request.operation == "UPDATE" else None
+            # Only a large review can have annotations that leave no room for ours.
+            annotations = {} if keep else _decode_annotated(request.object).metadata.annotations or {}
         except UNREADABLE as error:
             # The API server validates a pod after its webhooks; it will say so better.
             log.info("cannot decode pod, left unchanged", namespace=request.namespace, pod=request.name, error=str(error))
@@ -113,6 +124,9 @@ class Reviewer:
         outcome = self._outcomes.get(key, version) if keep else None
         if outcome is None:
             decided = self._decider.pod(pod, old, request.namespace, subresource=request.sub_resource, waits=waits)
+            if annotations and not fits(annotations, decided.patch):
+                log.warning("pod has no room for another annotation, left unchanged", namespace=request.namespace, pod=request.name)
+                return NOTHING
             outcome = review_outcome(decided, request.namespace)
             if keep:
                 self._outcomes.put(key, version, outcome)
