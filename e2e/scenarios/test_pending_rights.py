@@ -265,9 +265,9 @@ def test_without_an_image_config_only_updates_of_repaired_pods_are_denied(
     if chosen.backend == SIMULATOR:
         pytest.skip("the simulator evaluates no policies")
     with own_cluster().namespace() as ns, Installation(ns.client, ns.name, None, WEBHOOK, (PENDING_PODS,)):
-        ns.client.request("DELETE", "/apis/config.openshift.io/v1/images/cluster")
         ns.pod("plain", "example.com/app:v1")
         ns.pod("repaired", "example.com/app:v1", metadata={"labels": {LABEL: "true"}})
+        ns.client.request("DELETE", "/apis/config.openshift.io/v1/images/cluster")
 
         def denied() -> bool:
             try:
