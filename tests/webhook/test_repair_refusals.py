@@ -39,37 +39,44 @@ def test_a_refusal_is_told_once_and_not_repeated(message: str, said: str) -> Non
     assert loop.counted() == {"refused": 1, "reported": 1}
 
 
-POLICY = "ValidatingAdmissionPolicy 'mirrorstream-pending-pods-images'"
+DENIED = "pods \"pod\" is forbidden: ValidatingAdmissionPolicy 'mirrorstream-pending-pods-images' denied request:"
 STARTING = {
-    "unresolved": f"{POLICY} denied request: failed to configure policy: failed to find resource referenced by paramKind",
-    "not synced": f"{POLICY} with binding 'b' denied request: paramKind not yet synced to use for admission",
-    "plugins": "not yet ready to handle request",
+    "unresolved": (422, f"{DENIED} failed to configure policy: failed to find resource referenced by paramKind"),
+    "not synced": (422, f"{DENIED} failed to configure binding: paramKind kind `x` not yet synced to use for admission"),
+    "plugins": (403, 'pods "pod" is forbidden: not yet ready to handle request'),
+}
+FOR_GOOD = {
+    "a policy with a reason": (403, f"{DENIED} the webhook's account may change pending pods only"),
+    "a policy without a reason": (422, f"{DENIED} failed expression: false"),
+    "no Image config": (422, f"{DENIED} failed to configure binding: no params found for policy binding"),
+    "no room": (422, 'Pod "pod" is invalid: metadata.annotations: Too long: may not be more than 262144 bytes'),
 }
 
 
-def refusing(said: str) -> Loop:
+def refusing(status: int, said: str) -> Loop:
     """A loop with a pod whose patch the API server refuses."""
     loop = Loop()
 
     def refuse(path: str) -> None:
-        raise ApiError(422, "Invalid", f'pods "pod" is forbidden: {said}')
+        raise ApiError(status, "Invalid" if status == 422 else "Forbidden", said)
 
     loop.api.on_patch = refuse
     loop.see(hanging(f"{SOURCE}:v1"))
     return loop
 
 
-def test_the_policys_own_refusal_counts_as_one_too() -> None:
-    """The API server says 422 for a policy that names no reason."""
-    loop = refusing(f"{POLICY} with binding 'b' denied request: the webhook's account may change pending pods only")
-    loop.evaluate()
+@pytest.mark.parametrize("case", FOR_GOOD)
+def test_what_is_no_matter_of_a_moment_is_told_at_once(case: str) -> None:
+    """Some of it comes as a 422, as does a conflict."""
+    loop = refusing(*FOR_GOOD[case])
+    assert loop.evaluate() == REFUSED_SECONDS
     assert [reason for _, reason, _ in loop.recorder.events] == ["PendingPodNotRepaired"]
 
 
 @pytest.mark.parametrize("case", STARTING)
 def test_a_kube_apiserver_that_starts_refuses_no_pod(case: str) -> None:
     """It cannot decide yet: the pod is tried again soon, and its owner is told nothing."""
-    loop = refusing(STARTING[case])
+    loop = refusing(*STARTING[case])
     assert loop.evaluate() < 1
     loop.api.on_patch = lambda path: None
     loop.now += 1
@@ -80,7 +87,7 @@ def test_a_kube_apiserver_that_starts_refuses_no_pod(case: str) -> None:
 
 def test_a_policy_that_is_never_resolved_refuses_the_pod() -> None:
     """A kube-apiserver has started within half a minute: after a whole one the owner is told."""
-    loop = refusing(STARTING["unresolved"])
+    loop = refusing(*STARTING["unresolved"])
     began = loop.now
     while not loop.recorder.events:
         loop.now += loop.evaluate()
@@ -89,11 +96,16 @@ def test_a_policy_that_is_never_resolved_refuses_the_pod() -> None:
     assert loop.counted() == {"failed": 7, "refused": 1, "reported": 1}
 
 
-def test_without_parameters_the_policy_refuses_the_pod() -> None:
-    """There is no Image config: that is no matter of a moment."""
-    loop = refusing(f"{POLICY} with binding 'b' denied request: failed to configure binding: no params found for policy binding")
-    loop.evaluate()
-    assert [reason for _, reason, _ in loop.recorder.events] == ["PendingPodNotRepaired"]
+def test_failures_of_another_kind_do_not_count_as_a_start() -> None:
+    """While a cluster comes up, webhooks of others answer first with errors; then kube-apiserver has still half a minute."""
+    loop = refusing(500, "failed calling webhook")
+    for _ in range(10):
+        loop.now += loop.evaluate()
+        loop.loop.election.attempt()
+    loop.api.on_patch = refusing(*STARTING["unresolved"]).api.on_patch
+    loop.now += loop.evaluate()
+    assert not loop.recorder.events
+    assert loop.counted() == {"failed": 11}
 
 
 def test_without_the_right_to_patch_pods_are_reported() -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from mirrorstream.runtime.metrics import Metrics
 from mirrorstream_webhook.access import AnswerPendingError
+from mirrorstream_webhook.claims import StreamClaims
 from mirrorstream_webhook.metrics import ReviewMetrics
 from mirrorstream_webhook.review import WAITS_SECONDS, BadReviewError, Reviewer
 
@@ -22,8 +23,8 @@ STREAM = stream("app", tag("v1", V1, imported(1)))
 class Answering:
     """A Reviewer, its metrics, and reviews in a few words."""
 
-    def __init__(self) -> None:
-        self.bed = Bed(STREAM)
+    def __init__(self, *streams: StreamClaims) -> None:
+        self.bed = Bed(*streams or (STREAM,))
         self.metrics = Metrics()
         self.reviewer = Reviewer(self.bed.decider, ReviewMetrics(self.metrics))
 
@@ -46,21 +47,44 @@ class Answering:
         return self.metrics.registry.get_sample_value(name, labels) or 0.0
 
 
-@pytest.mark.parametrize("there", [{}, {"mirrorstream.github.io/original-images": "{}"}], ids=["new", "replaced"])
-def test_a_pod_whose_annotations_leave_no_room_stays_as_it_is(there: Object) -> None:
+ANNOTATION = "mirrorstream.github.io/original-images"
+OURS = json.dumps({"c0": V1}, separators=(",", ":"))
+LEFT = 256 * 1024 - len(ANNOTATION) - len(OURS) - len("a")
+"""Bytes that the value of another annotation, `a`, may have beside ours."""
+
+
+@pytest.mark.parametrize("there", [{}, {ANNOTATION: "{}"}], ids=["new", "replaced"])
+@pytest.mark.parametrize("more", [0, 1])
+def test_a_pod_whose_annotations_leave_no_room_stays_as_it_is(more: int, there: Object) -> None:
     """The API server refuses a pod whose annotations have more than 256 KiB: ours must not be what makes it too large."""
     answering = Answering()
-    annotation = "mirrorstream.github.io/original-images"
-    ours = json.dumps({"c0": V1}, separators=(",", ":"))
-    left = 256 * 1024 - len(annotation) - len(ours) - len("a")
     document = pod(V1)
-    for size, patched in ((left // 2, True), (left // 2 + 1, False)):
-        # Two bytes each: what counts is bytes.
-        document["metadata"]["annotations"] = {"a": "ä" * size, **there}
-        if patched and left % 2:
-            document["metadata"]["annotations"]["a"] += "b"
-        assert ("patch" in answering.ask(object=document)) is patched
-    assert answering.count("mirrorstream_webhook_reviews_total", outcome="failed") == 0
+    size = LEFT + more
+    # The umlaut has two bytes, and bytes are what counts.
+    document["metadata"]["annotations"] = {"a": "ä" * (size // 2) + "b" * (size % 2), **there}
+    response = answering.ask(object=document)
+    assert ("patch" in response) is not more
+    (image,) = json.loads(response["auditAnnotations"]["images"])
+    assert image["result"] == ("too-long" if more else "rewritten")
+
+
+def test_the_originals_of_many_images_can_be_too_much_alone() -> None:
+    """The pod has no annotation before."""
+    names = [f"{SOURCE}:{number:0128}" for number in range(1700)]
+    answering = Answering(stream("app", *(tag(f"v{n}", name, imported(1)) for n, name in enumerate(names))))
+    assert "patch" in answering.ask(object=pod(*names[:1000]))
+    assert "patch" not in answering.ask(object=pod(*names))
+
+
+def test_an_annotation_that_goes_leaves_room() -> None:
+    """An update to another image takes ours away."""
+    answering = Answering()
+    old = pod(f"{REGISTRY}/openshift/app@{digest(1)}")
+    old["metadata"]["annotations"] = {ANNOTATION: OURS, "a": "b" * LEFT}
+    new = pod("quay.io/another")
+    new["metadata"]["annotations"] = {ANNOTATION: OURS, "a": "b" * (LEFT + len(OURS))}
+    patch = json.loads(base64.b64decode(answering.ask(object=new, oldObject=old, operation="UPDATE")["patch"]))
+    assert [operation["op"] for operation in patch] == ["remove"]
 
 
 def test_a_patched_review() -> None:

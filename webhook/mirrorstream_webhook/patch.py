@@ -239,11 +239,19 @@ def fits(annotations: Mapping[str, str], patch: list[dict[str, Any]]) -> bool:
     """Whether the API server accepts the annotations that a pod has after the patch: it counts the bytes of keys and values."""
     after = dict(annotations)
     for operation in patch:
-        if operation["path"] == _POINTER:
-            after[ORIGINALS_ANNOTATION] = operation.get("value", "")
-        elif operation["path"] == "/metadata/annotations":
+        if operation["path"] == "/metadata/annotations":
             after |= operation["value"]
+        elif operation["path"] == _POINTER and operation["op"] == "remove":
+            del after[ORIGINALS_ANNOTATION]
+        elif operation["path"] == _POINTER:
+            after[ORIGINALS_ANNOTATION] = operation["value"]
     return sum(len(key.encode()) + len(value.encode()) for key, value in after.items()) <= ANNOTATION_LENGTH
+
+
+def without_room(rewriting: Rewriting) -> Rewriting:
+    """What becomes of a pod that has no room for the annotation: nothing, and its images say so."""
+    decision = Decision(Result.TOO_LONG, "the pod's annotations leave no room for its original images")
+    return Rewriting([], [Examined(e.slot, decision) if e.decision.target else e for e in rewriting.images])
 
 
 def read_originals(text: str | None) -> dict[str, str]:

@@ -15,7 +15,7 @@ from mirrorstream_webhook.access import AnswerPendingError
 from mirrorstream_webhook.cache import MAX_REVIEW_BYTES, ReviewCache, ReviewOutcome, review_outcome
 from mirrorstream_webhook.decider import Decider
 from mirrorstream_webhook.metrics import ReviewMetrics
-from mirrorstream_webhook.patch import Rewriting, fits
+from mirrorstream_webhook.patch import Rewriting, fits, without_room
 from mirrorstream_webhook.pods import decode_pod
 
 log = structlog.get_logger(__name__)
@@ -114,7 +114,7 @@ class Reviewer:
             pod = decode_pod(request.object)
             old = decode_pod(request.old_object) if request.operation == "UPDATE" else None
             # Only a large review can have annotations that leave no room for ours.
-            annotations = {} if keep else _decode_annotated(request.object).metadata.annotations or {}
+            annotations = None if keep else _decode_annotated(request.object).metadata.annotations or {}
         except UNREADABLE as error:
             # The API server validates a pod after its webhooks; it will say so better.
             log.info("cannot decode pod, left unchanged", namespace=request.namespace, pod=request.name, error=str(error))
@@ -124,9 +124,9 @@ class Reviewer:
         outcome = self._outcomes.get(key, version) if keep else None
         if outcome is None:
             decided = self._decider.pod(pod, old, request.namespace, subresource=request.sub_resource, waits=waits)
-            if annotations and not fits(annotations, decided.patch):
+            if annotations is not None and not fits(annotations, decided.patch):
                 log.warning("pod has no room for another annotation, left unchanged", namespace=request.namespace, pod=request.name)
-                return NOTHING
+                decided = without_room(decided)
             outcome = review_outcome(decided, request.namespace)
             if keep:
                 self._outcomes.put(key, version, outcome)

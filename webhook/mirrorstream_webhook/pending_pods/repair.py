@@ -47,7 +47,7 @@ BURST_SECONDS = 1.0
 _STARTING = re.compile(r"failed to configure policy|not yet synced to use for admission|not yet ready to handle request")
 """How kube-apiserver refuses requests while it starts: for up to 30 seconds it cannot resolve a policy's paramKind."""
 STARTING_ATTEMPTS = 7
-"""So many take a minute. What is still refused then is refused for good: the policy may be someone's whose paramKind is gone."""
+"""So many in a row, within a minute, are no refusal. Then the denial is one: a policy's paramKind may be gone for good."""
 
 
 class Deciding(Protocol):
@@ -99,6 +99,8 @@ class PodState:
     images: tuple[str, ...] = ()
     switches: int = 0
     failures: int = 0
+    starting: int = 0
+    """How often in a row a kube-apiserver that starts has denied the change."""
     not_before: float = 0.0
     """When the next request about it may be made; the images being others than before, at once."""
     busy: bool = False
@@ -246,9 +248,12 @@ class Repairs:
             log.warning("patching pending pods is forbidden, reporting them for now", error=error.message)
             self._right.withdrawn()
             return RETRY_SECONDS
-        if state.failures < STARTING_ATTEMPTS and _STARTING.search(error.message):
+        starting = state.starting < STARTING_ATTEMPTS and _STARTING.search(error.message) is not None
+        state.starting = state.starting + 1 if starting else 0
+        if starting:
             return self._failed(key, state, "failed", error)
-        if error.status == 403 or (error.status == 422 and "forbidden" in error.message):
+        # A test of the patch that fails is a 422, too.
+        if error.status == 403 or (error.status == 422 and any(word in error.message for word in ("forbidden", "Too long"))):
             state.not_before = self._clock() + REFUSED_SECONDS
             text = refusal(error.message)
             if self._tell(key, pending, state, f"hangs on its pull, and {text}"):
