@@ -38,12 +38,12 @@ def test_a_pod_that_names_the_upstream_runs_from_the_internal_registry(ns: Names
 
 
 def test_updates_change_only_what_changed(ns: Namespace, start: Start, hook: Hook) -> None:
-    """Nobody is asked about labels; a new image of a running pod is looked at like any other; the same again restarts nothing."""
+    """The webhook is not asked about labels. A new image is looked at like any other, and the same again restarts nothing."""
     ns.allow_pulls()
     source, wanted = healed(ns, start)
     webhook = hook()
     settled(ns, source, wanted)
-    ns.pod("app", source, "example.com/other:v1")
+    ns.pod("app", source, "example.com/other:v1", initContainers=[{"name": "init", "image": "example.com/init:v1"}])
     path = f"/api/v1/namespaces/{ns.name}/pods/app"
     examined = webhook.metric("mirrorstream_webhook_images_total")
 
@@ -61,11 +61,13 @@ def test_updates_change_only_what_changed(ns: Namespace, start: Start, hook: Hoo
     changed = patch({"spec": {"containers": [{"name": "c1", "image": source}]}})
     assert images(changed) == [wanted, wanted]
     assert originals(changed) == {"c0": source, "c1": source}
+    init = patch({"spec": {"initContainers": [{"name": "init", "image": source}]}})
+    assert init["spec"]["initContainers"][0]["image"] == wanted
     again = patch({"spec": {"containers": [{"name": "c0", "image": source}]}})
     assert images(again) == [wanted, wanted]
     away = patch({"spec": {"containers": [{"name": "c0", "image": "example.com/another:v1"}]}})
     assert images(away) == ["example.com/another:v1", wanted]
-    assert originals(away) == {"c1": source}
+    assert originals(away) == {"c1": source, "init": source}
 
 
 def test_a_shared_namespace_serves_those_who_may_pull_from_it(ns: Namespace, start: Start, hook: Hook, cluster: Cluster) -> None:

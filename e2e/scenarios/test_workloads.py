@@ -96,16 +96,20 @@ def test_kubectl_set_image_and_rollout(ns: Namespace, app: tuple[str, str], hook
 
 
 def test_kubectl_debug_gets_the_internal_registrys_image(ns: Namespace, app: tuple[str, str], hook: Hook, kubectl: Kubectl) -> None:
-    """An ephemeral container, through the subresource; the pod's own containers stay."""
+    """An ephemeral container, through the subresource, and another one; the pod's own containers stay."""
     source, wanted = app
-    hook()
+    webhook = hook()
     settled(ns, source, wanted)
     ns.pod("app", "example.com/other:v1")
-    done = kubectl("debug", "app", f"--image={source}", "--container=debugger", "--attach=false", "--", "true")
-    assert done.returncode == 0, done.stderr
-    pod = ns.client.get(f"/api/v1/namespaces/{ns.name}/pods/app")
-    assert [container["image"] for container in pod["spec"]["ephemeralContainers"]] == [wanted]
-    assert images(pod) == ["example.com/other:v1"]
+    for number in (1, 2):
+        done = kubectl("debug", "app", f"--image={source}", f"--container=debugger-{number}", "--attach=false", "--", "true")
+        assert done.returncode == 0, done.stderr
+        pod = ns.client.get(f"/api/v1/namespaces/{ns.name}/pods/app")
+        assert [container["image"] for container in pod["spec"]["ephemeralContainers"]] == [wanted] * number
+        assert images(pod) == ["example.com/other:v1"]
+    reviews = webhook.metric("mirrorstream_webhook_reviews_total")
+    assert kubectl("label", "pod", "app", "a=b").returncode == 0
+    assert webhook.metric("mirrorstream_webhook_reviews_total") == reviews
 
 
 @pytest.mark.parametrize("server_side", [False, True], ids=["client-side", "server-side"])
