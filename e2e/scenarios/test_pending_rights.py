@@ -186,9 +186,10 @@ def test_without_the_label_no_image_is_changed(account: Account) -> None:
     account.repair("plain", change)
     account.repair("another-value", change)
     for name in ("plain", "repaired"):
-        for value in ("false", ""):
-            account.refusal(name, put(LABELLED, value))
+        for operation in (put(LABELLED, "false"), put(LABELLED, ""), put(ANNOTATED, originals(c0=f"{APP}:v1"))):
+            account.refusal(name, operation)
         account.refusal(name, {"op": "remove", "path": "/metadata/labels"})
+    account.refusal("plain", REPAIRED)
     account.refusal("repaired", {"op": "remove", "path": LABELLED})
 
 
@@ -249,9 +250,11 @@ def test_a_kube_apiserver_that_starts_denies_only_updates_of_repaired_pods(
             cluster.plane.restart("kube-apiserver")
             end = time.monotonic() + 5
             while time.monotonic() < end:
-                create_change_and_delete(ns, "before")
+                for name in ("before", "repaired"):
+                    create_and_delete(ns, name)
+                change(ns, "before")
                 try:
-                    create_change_and_delete(ns, "repaired")
+                    change(ns, "repaired")
                 except ApiError as error:
                     denied.append(error.message)
         record_property("updates of a repaired pod that were denied", len(denied))
@@ -271,22 +274,34 @@ def test_without_an_image_config_only_updates_of_repaired_pods_are_denied(
 
         def denied() -> bool:
             try:
-                create_change_and_delete(ns, "repaired")
+                change(ns, "repaired")
             except ApiError as error:
                 return "no params found" in error.message
             return False
 
         wait_for("the policy of images is in force", denied)
-        create_change_and_delete(ns, "plain")
+        change(ns, "plain")
+        for name in ("plain", "repaired"):
+            create_and_delete(ns, name)
 
 
-def create_change_and_delete(ns: Namespace, name: str) -> None:
-    """What any user may do with pods; nothing is kept of it."""
+def change(ns: Namespace, name: str) -> None:
+    """Update a pod as any user may; nothing is kept of it."""
+    ns.client.request(
+        "PATCH",
+        f"/api/v1/namespaces/{ns.name}/pods/{name}",
+        params={"dryRun": "All"},
+        body=[put("/metadata/annotations", {"a": "b"})],
+        content_type=JSON_PATCH,
+    )
+
+
+def create_and_delete(ns: Namespace, name: str) -> None:
+    """Create a pod like another one, and delete that one, as any user may; nothing is kept of it."""
     path, dry = f"/api/v1/namespaces/{ns.name}/pods", {"dryRun": "All"}
-    pod = {"metadata": {"name": "new"}, "spec": {"containers": [{"name": "c", "image": "example.com/app:v1"}]}}
-    ns.client.request("POST", path, params=dry, body=pod)
-    change = [put("/metadata/annotations", {"a": "b"})]
-    ns.client.request("PATCH", f"{path}/{name}", params=dry, body=change, content_type=JSON_PATCH)
+    found = ns.client.get(f"{path}/{name}")
+    metadata = {"name": "new", "labels": found["metadata"].get("labels", {})}
+    ns.client.request("POST", path, params=dry, body={"metadata": metadata, "spec": found["spec"]})
     ns.client.request("DELETE", f"{path}/{name}", params=dry)
 
 
