@@ -136,7 +136,10 @@ def remove(folder: Path) -> None:
         except OSError:
             pass  # a file system without locks: the time of the folder is left
         if unused(folder):
-            shutil.rmtree(str(folder), ignore_errors=True)
+            # At once, so that whoever waits for the lock finds nothing rather than a half.
+            away = folder.with_name(f"{folder.name}.removed")
+            folder.rename(away)
+            shutil.rmtree(str(away), ignore_errors=True)
     finally:
         os.close(descriptor)
 
@@ -166,9 +169,12 @@ def main() -> None:
     os.environ.pop(AGAIN, None)
     try:
         folder = unpacked(sys.path[0])
+        hold(folder)
+        if not folder.is_dir():  # it was removed just now
+            folder = unpacked(sys.path[0])
+            hold(folder)
     except OSError as error:
         sys.exit(f"mirrorstream: cannot unpack {sys.argv[0]}: {error}")
-    hold(folder)
     sys.path[0] = str(folder)
     from mirrorstream_cli.main import main as run  # noqa: PLC0415  it is in what was unpacked
 

@@ -124,6 +124,16 @@ def test_a_version_that_still_runs_is_kept(one_file: Callable[[str], Path]) -> N
     assert third.exists()
 
 
+def test_a_version_that_is_used_just_before_its_removal_is_kept(one_file: Callable[[str], Path]) -> None:
+    """The look that found it unused was before the lock."""
+    folder = one_file("old")
+    launcher.remove(folder)
+    assert (folder / "a.py").exists()
+    unused_for(folder, 2 * launcher.UNUSED_SECONDS)
+    launcher.remove(folder)
+    assert list(folder.parent.iterdir()) == []
+
+
 def test_a_version_that_is_run_again_is_kept(one_file: Callable[[str], Path]) -> None:
     """Though it was unpacked long ago; and running it removes nothing."""
     first, second = one_file("first"), one_file("second")
