@@ -138,8 +138,8 @@ def _archive(folder: Path, script: bytes) -> Path:
 def test_another_script_than_the_known_one_is_refused(tmp_path: Path) -> None:
     """By its sum, before anything of it is used."""
     with pytest.raises(mermaid.NoMermaidError, match="another SHA-512 sum"):
-        mermaid.unpack(_archive(tmp_path, b"something else"), tmp_path / "scripts")
-    assert not (tmp_path / "scripts").exists()
+        mermaid.unpack(archive := _archive(tmp_path, b"something else"), tmp_path)
+    assert list(tmp_path.iterdir()) == [archive]
 
 
 def test_each_process_gets_the_script_in_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
