@@ -10,9 +10,21 @@ from mirrorstream.rules.references import MAXIMUM_LENGTH
 from mirrorstream_webhook.pods import ORIGINALS_ANNOTATION, Pod, Slot, slots
 
 EPHEMERAL = "ephemeralcontainers"
-_POINTER = f"/metadata/annotations/{ORIGINALS_ANNOTATION.replace('/', '~1')}"
 
 
+def pointer(field: str, key: str) -> str:
+    """The JSON Pointer of a key in `metadata.labels` or `metadata.annotations`."""
+    return f"/metadata/{field}/{key.replace('/', '~1')}"
+
+
+def put(field: str, key: str, value: str, *, has_field: bool) -> dict[str, Any]:
+    """The operation that sets such a key; `has_field` is whether the object has the field at all. Without it, it adds the field."""
+    if not has_field:
+        return {"op": "add", "path": f"/metadata/{field}", "value": {key: value}}
+    return {"op": "add", "path": pointer(field, key), "value": value}
+
+
+_POINTER = pointer("annotations", ORIGINALS_ANNOTATION)
 ANNOTATION_LENGTH = 256 * 1024
 """Bytes that the API server accepts in all annotations of an object: no more letters of ours are read."""
 
@@ -230,9 +242,7 @@ def _annotate(pod: Pod, examined: list[Examined], stands_for: Callable[[str, str
     if written is not None and originals == before:
         return None
     value = msgspec.json.encode(originals).decode()
-    if pod.metadata.annotations is None:
-        return {"op": "add", "path": "/metadata/annotations", "value": {ORIGINALS_ANNOTATION: value}}
-    return {"op": "add", "path": _POINTER, "value": value}
+    return put("annotations", ORIGINALS_ANNOTATION, value, has_field=pod.metadata.annotations is not None)
 
 
 def fits(annotations: Mapping[str, str], patch: list[dict[str, Any]]) -> bool:
@@ -249,7 +259,7 @@ def fits(annotations: Mapping[str, str], patch: list[dict[str, Any]]) -> bool:
 
 
 def without_room(rewriting: Rewriting) -> Rewriting:
-    """What becomes of a pod that has no room for the annotation: nothing, and its images say so."""
+    """The outcome for a pod that has no room for the annotation: the pod stays unchanged, and each image has the reason."""
     decision = Decision(Result.TOO_LONG, "the pod's annotations leave no room for its original images")
     return Rewriting([], [Examined(e.slot, decision) if e.decision.target else e for e in rewriting.images])
 

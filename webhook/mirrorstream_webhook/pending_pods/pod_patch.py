@@ -4,6 +4,7 @@ from typing import Any
 
 import msgspec
 
+from mirrorstream_webhook.patch import pointer, put
 from mirrorstream_webhook.pending_pods.hangs import Change, PendingPod
 from mirrorstream_webhook.pods import ORIGINALS_ANNOTATION, REPAIRED_LABEL, TRUE
 
@@ -19,22 +20,14 @@ def json_patch(pending: PendingPod, changes: tuple[Change, ...]) -> list[dict[st
     if originals != pending.originals or not pending.has_ours:
         written.append(("annotations", ORIGINALS_ANNOTATION, msgspec.json.encode(originals).decode(), pending.annotated))
     if pending.repaired:
-        operations.append(_test(_pointer("labels", REPAIRED_LABEL), TRUE))
+        operations.append(_test(pointer("labels", REPAIRED_LABEL), TRUE))
     else:
         written.append(("labels", REPAIRED_LABEL, TRUE, pending.labelled))
-    for field, key, value, has_field in written:
-        if has_field:
-            operations.append({"op": "add", "path": _pointer(field, key), "value": value})
-        else:
-            operations.append({"op": "add", "path": f"/metadata/{field}", "value": {key: value}})
+    operations += [put(field, key, value, has_field=has_field) for field, key, value, has_field in written]
     if not all(has_field for *_, has_field in written):
         # Adding the whole field would overwrite what others have added to it since.
         operations.insert(0, _test("/metadata/resourceVersion", pending.version))
     return operations
-
-
-def _pointer(field: str, key: str) -> str:
-    return f"/metadata/{field}/{key.replace('/', '~1')}"
 
 
 def _test(path: str, value: str) -> dict[str, Any]:
