@@ -102,7 +102,7 @@ def hold(folder: Path) -> None:
 
     On NFS other machines do not see the lock of a folder.
     """
-    import fcntl  # noqa: PLC0415  not on Windows, where this file says so
+    import fcntl  # noqa: PLC0415  Windows has no fcntl, and must see the message of unfit()
 
     with contextlib.suppress(OSError):  # a file system without locks: the time of the folder is left
         fcntl.flock(os.open(str(folder), os.O_RDONLY), fcntl.LOCK_SH)
@@ -136,7 +136,7 @@ def remove(folder: Path) -> None:
         except OSError:
             pass  # a file system without locks: the time of the folder is left
         if unused(folder):
-            # At once, so that whoever waits for the lock finds nothing rather than a half.
+            # Rename first: a process that waits for the lock must not find a folder with only some of the modules.
             away = folder.with_name(f"{folder.name}.removed")
             folder.rename(away)
             shutil.rmtree(str(away), ignore_errors=True)

@@ -38,7 +38,7 @@ def test_a_pod_that_names_the_upstream_runs_from_the_internal_registry(ns: Names
 
 
 def test_updates_change_only_what_changed(ns: Namespace, start: Start, hook: Hook) -> None:
-    """The webhook is not asked about labels. A new image is looked at like any other, and the same again restarts nothing."""
+    """The API server calls the webhook only if an image changes. If the same image is set again, nothing restarts."""
     ns.allow_pulls()
     source, wanted = healed(ns, start)
     webhook = hook()
