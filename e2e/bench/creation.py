@@ -36,10 +36,9 @@ LEVELS = [int(level) for level in os.environ.get("CREATION_CLIENTS", "10 50 200 
 ROUNDS = 5
 """At each level pods are created in so many rounds, in each way in turns."""
 REFERENCES = 5_000
-WITHOUT, GUARDED, ONE, TWO, NOTHING = "without", "guarded", "one", "two", "nothing"
-"""The namespaces: nothing of ours, a part of it, our webhook with one and with two replicas, and a webhook that decides nothing."""
+WITHOUT, ONE, TWO, NOTHING = "without", "one", "two", "nothing"
+"""The namespaces: no webhook, our webhook with one and with two replicas, and a webhook that decides nothing."""
 WAYS = {
-    GUARDED: "only the policy that bounds the webhook's rights",
     ONE: "webhook with 1 replica",
     TWO: "webhook with 2 replicas",
     NOTHING: "webhook that decides nothing",
@@ -59,7 +58,6 @@ def measure(folder: Path) -> list[Figure]:
         bed.register(first, NOTHING, lambda entry: entry["clientConfig"].update(url=nothing[0]))
         for number, webhook in enumerate((first, second)):
             bed.register(webhook, TWO, partial(_only, str(number)), **{REPLICA: str(number)})
-        bed.wait_made(GUARDED, rewritten=False)
         processes = {"kube-apiserver": [bed.plane.processes["kube-apiserver"].pid], "etcd": [bed.plane.processes["etcd"].pid]}
         processes["the webhook"] = [first.process.pid, second.process.pid, nothing[1]]
         return [figure for level in LEVELS for figure in _level(bed, level, processes)]

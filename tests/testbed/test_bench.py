@@ -117,13 +117,13 @@ def test_a_level_is_judged_by_its_p99_and_by_pods_that_failed() -> None:
     def created(seconds: float, patched: int) -> creation.Created:
         return creation.Created([seconds] * 100, 1.0, patched, cpu=defaultdict(float))
 
-    found = {creation.WITHOUT: created(0.010, 0), creation.GUARDED: created(0.012, 0), creation.ONE: created(0.0105, 99)}
+    found = {creation.WITHOUT: created(0.010, 0), creation.ONE: created(0.0105, 99)}
     found |= {creation.TWO: created(0.012, 100), creation.NOTHING: created(0.012, 100)}
     found[creation.TWO].failures = Counter({"status 500": 2})
-    failed, kept, guarded, one, two, nothing = creation.figures(10, found)
+    failed, kept, one, two, nothing = creation.figures(10, found)
     assert (failed.value, failed.kept, kept.value, kept.kept) == (2, False, 1, False)
     assert (one.value, one.kept, two.value, two.kept) == (pytest.approx(1.05), True, pytest.approx(1.2), False)
-    assert (guarded.kept, nothing.kept) == (True, True), "what a part costs, and what any webhook does, is only told"
+    assert nothing.kept, "what any webhook costs is only told"
 
 
 @pytest.mark.parametrize("most", [1, 2, 3, 700, 1023, 1024])
