@@ -28,7 +28,7 @@ class UnsettledItems:
         return len(self._streams)
 
     def of(self, key: Key) -> Mapping[str, str]:
-        """The unsettled tags of a stream, as `StreamItems.settled` has them."""
+        """The unsettled tags of a stream, as `StreamItems.unsettled` has them."""
         return self._streams.get(key, NONE)
 
     def update(self, change: Change[ImageStream]) -> None:
@@ -44,7 +44,7 @@ def _unsettled(old: ImageStream | None, new: ImageStream | None, known: Mapping[
     if new is None or not _may_have_unsettled(new):
         return NONE
     before = StreamItems(old.metadata.uid, tag_items(old), known) if old else None
-    return follow(before, new.metadata.uid, tag_items(new)).settled
+    return follow(before, new.metadata.uid, tag_items(new)).unsettled
 
 
 def _may_have_unsettled(stream: ImageStream) -> bool:

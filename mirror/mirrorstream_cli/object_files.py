@@ -25,7 +25,7 @@ READABLE = {
 """The kinds that are read, with their API groups; others have kinds of the same names."""
 SUFFIXES = (".yaml", ".yml", ".json")
 """Of the files in a folder that are read, as kubectl does."""
-TEMPLATE, TEMPLATE_GROUP = "Template", "template.openshift.io"
+TEMPLATE = "Template"
 NAMED_KINDS, KIND_LENGTH = 10, 63
 """How many kinds the note names, and how much of each."""
 

@@ -172,7 +172,7 @@ class World:
     def plan(self) -> TagPlan | None:
         """What the controller makes of the stream now."""
         stream = imagestream_from(self.stream)
-        unsettled = self.items.settled if self.items else {}
+        unsettled = self.items.unsettled if self.items else {}
         plans = plan_stream(stream, self.policy, SETTINGS, self.known.observe(stream, NOW, unsettled), NOW)
         return plans[0] if plans else None
 
@@ -215,7 +215,7 @@ class World:
         self.item_source = self.source
         self.watch()
         assert self.items
-        assert self.items.is_settled(TAG), "what was recorded is settled"
+        assert TAG not in self.items.unsettled, "what was recorded is settled"
         self.known.recorded(result, now=NOW, at=NOW)
         return True
 
@@ -271,7 +271,7 @@ class World:
         )
 
     def _fold_unsettled(self) -> int | str | None:
-        found = self.items.settled.get(TAG) if self.items else None
+        found = self.items.unsettled.get(TAG) if self.items else None
         return found if found in (None, UNKNOWN, EARLIER) else SOURCES.index(found)
 
 

@@ -55,10 +55,10 @@ class Index:
     def _unsettled_of(self, new: StreamClaims, before: StreamItems | None) -> None:
         """Keep `new` as it goes into the index, if one of its items is not settled under the present `from`."""
         items = follow(before, new.uid, new.items())
-        if not items.settled:
+        if not items.unsettled:
             self._unsettled.pop(new.stream.path, None)
             return
-        standing = {tag: MAYBE_EARLIER if found == UNKNOWN else EARLIER for tag, found in items.settled.items()}
+        standing = {tag: MAYBE_EARLIER if found == UNKNOWN else EARLIER for tag, found in items.unsettled.items()}
         pairs = (
             # A digest that pods name is what it is, whatever `from` was.
             (key, msgspec.structs.replace(claim, standing=standing[claim.tag]))

@@ -14,9 +14,9 @@ from mirrorstream.imagestream.eligibility import normalised
 from mirrorstream.imagestream.model import ImageStream, SpecTag, StatusTag
 
 UNKNOWN = ""
-"""In place of the `from` that an item is settled under: it may have changed before this program saw the stream."""
+"""In place of the `from` that an item is settled under: not known, it may have changed before this program saw the stream."""
 EARLIER = "earlier"
-"""The same, after `from` was seen to change: no present `from` is it."""
+"""The same, once `from` has changed: the item is of none that the tag has now."""
 
 
 class TagItem(msgspec.Struct, frozen=True, gc=False):
@@ -77,27 +77,26 @@ def settled_under(new: TagItem, old: TagItem | None = None, before: str = UNKNOW
     if old is not None and (old.image, old.item_generation) == (new.image, new.item_generation):
         return EARLIER if before == UNKNOWN and old.source != new.source else before
     if new.only_failed or (old is not None and old.source == new.source):
-        # Imported and failed between two looks, or at the first look: the same `from` all the time.
+        # Imported and failed between two observations, or before the first: `from` did not change.
         return new.source
     return UNKNOWN
 
 
 @dataclass(frozen=True, slots=True)
 class StreamItems:
-    """A stream's items as they were last seen; `settled` has the tags whose item is not settled under the present `from`."""
+    """A stream's items as they were last seen.
+
+    `unsettled` has the tags whose item is not of their present `from`, each with what `of` says.
+    """
 
     uid: str
     items: Mapping[str, TagItem]
-    settled: Mapping[str, str]
+    unsettled: Mapping[str, str]
 
     def of(self, tag: str) -> str | None:
         """The `from` under which the item of `tag` is settled, UNKNOWN or EARLIER; None if there is no item."""
         item = self.items.get(tag)
-        return None if item is None else self.settled.get(tag, item.source)
-
-    def is_settled(self, tag: str) -> bool:
-        """Whether the item of `tag` is an image of the present `from`; a tag without an item is settled."""
-        return tag not in self.settled
+        return None if item is None else self.unsettled.get(tag, item.source)
 
 
 def follow(old: StreamItems | None, uid: str, items: Mapping[str, TagItem]) -> StreamItems:
@@ -107,10 +106,10 @@ def follow(old: StreamItems | None, uid: str, items: Mapping[str, TagItem]) -> S
     """
     if old is not None and old.uid != uid:
         old = None
-    settled = {}
+    unsettled = {}
     for tag, item in items.items():
         before = old.of(tag) if old else None
         found = settled_under(item, old.items.get(tag) if old else None, before or UNKNOWN)
         if found != item.source:
-            settled[tag] = found
-    return StreamItems(uid, items, settled)
+            unsettled[tag] = found
+    return StreamItems(uid, items, unsettled)

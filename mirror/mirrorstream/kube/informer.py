@@ -104,7 +104,6 @@ class Informer(Generic[T]):
         self._watch: Watch | None = None
         self._listing: Listing | None = None
         """The list that is being read; it outlives the failure of a page."""
-        self._started = clock()
         self.synced = threading.Event()
         self.settled = threading.Event()
         """Set once the first attempt has had a definite outcome: a list, or that there is none to be had."""

@@ -3,10 +3,9 @@
 from collections.abc import Callable, Mapping
 from typing import TypeVar
 
-import msgspec
-
 from mirrorstream.kube.answers import UNREADABLE
 from mirrorstream.kube.client import JSON, ApiError, Client
+from mirrorstream.kube.objects import PAGE
 
 T = TypeVar("T")
 PAGE_SIZE = 500
@@ -14,18 +13,6 @@ PAGE_SIZE = 500
 ATTEMPTS = 3
 METADATA_ONLY = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1,application/json"
 """The form in which an API server leaves out everything but the metadata, where it knows it."""
-
-
-class _ListMeta(msgspec.Struct):
-    continue_: str = msgspec.field(name="continue", default="")
-
-
-class _Page(msgspec.Struct):
-    metadata: _ListMeta = msgspec.field(default_factory=_ListMeta)
-    items: list[msgspec.Raw] | None = None
-
-
-_PAGE = msgspec.json.Decoder(_Page)
 
 
 def read_all(
@@ -56,7 +43,7 @@ def _pages(
     found: list[T] = []
     query = {**params, "limit": str(PAGE_SIZE)}
     while True:
-        page = client.request("GET", path, params=query, decode=_PAGE.decode, accept=accept)
+        page = client.request("GET", path, params=query, decode=PAGE.decode, accept=accept)
         for raw in page.items or ():
             try:
                 found.append(read(bytes(raw)))

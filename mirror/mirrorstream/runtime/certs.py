@@ -4,7 +4,7 @@ import hashlib
 import ssl
 from collections.abc import Iterable
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 
 from cryptography import x509
@@ -29,11 +29,6 @@ class CertificatePair:
     certificate: bytes
     key: bytes
     not_after: datetime
-
-    @property
-    def is_valid_now(self) -> bool:
-        """Whether the certificate has not expired."""
-        return datetime.now(UTC) < self.not_after
 
 
 @dataclass(frozen=True, slots=True)
