@@ -2,10 +2,10 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
 
 from mirrorstream.imagestream.eligibility import normalised
 from mirrorstream.imagestream.model import Condition, ImageStream, SpecTag, StatusTag, is_pending
+from mirrorstream.text.times import seconds_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,24 +78,16 @@ class TagHistory:
 
 def failed_at(condition: Condition, now: float) -> float:
     """When the condition was set; `now` when it does not say."""
-    at = _seconds(condition.last_transition_time or "")
+    at = seconds_of(condition.last_transition_time)
     return now if at is None else at
 
 
 def repository_failed_at(stream: ImageStream, otherwise: float) -> float:
     """When the platform tried a whole repository and found nothing; `otherwise` if it does not say."""
-    at = _seconds(stream.annotations.repository_check)
+    at = seconds_of(stream.annotations.repository_check)
     return otherwise if at is None else at
 
 
 def asked_at(stream: ImageStream) -> float | None:
     """When a user asked for a retry, as `mirrorstream retry` writes it; None if the annotation is not set, or is no time."""
-    return _seconds(stream.annotations.retry)
-
-
-def _seconds(text: str) -> float | None:
-    """Since the epoch; None if `text` is no time."""
-    try:
-        return datetime.fromisoformat(text).timestamp()
-    except (ValueError, OverflowError):
-        return None
+    return seconds_of(stream.annotations.retry)

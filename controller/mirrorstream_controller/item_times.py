@@ -4,12 +4,12 @@ An Image notes an item before the item is recorded. A status write that is refus
 were each attempt's item another one, those that no stream ever has would push the others out of the Image's annotation.
 """
 
-import datetime
 import threading
 from collections import OrderedDict
 from collections.abc import Callable
 
 from mirrorstream.kube.objects import Key
+from mirrorstream.text.times import rfc3339
 
 REMEMBERED = 10_000
 """How many items are remembered."""
@@ -42,8 +42,3 @@ class ItemTimes:
         """The stream has the item; if the tag gets this image again, that is another one."""
         with self._lock:
             self._created.pop((key, tag, digest), None)
-
-
-def rfc3339(seconds: float) -> str:
-    """`seconds` since the epoch as the API writes them."""
-    return datetime.datetime.fromtimestamp(seconds, datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

@@ -76,7 +76,7 @@ class Reconciler:
             wall=wall or now,
         )
         self._now, self._clock = now, clock
-        self._streams: dict[Key, StreamState] = {}
+        self._states: dict[Key, StreamState] = {}
         """Only the worker that reconciles a stream adds or removes its state."""
         self._priority: set[Key] = set()
         """Streams that a user has asked something of since they were last reconciled."""
@@ -97,7 +97,7 @@ class Reconciler:
         To be called for every change, by one thread: it also keeps which items are of a source that their tag had before.
         """
         self._unsettled.update(change)
-        if change.new is None and change.key not in self._streams and change.key not in self.failing:
+        if change.new is None and change.key not in self._states and change.key not in self.failing:
             # Nothing is known of it. A replica that stands by has no worker that would take it from the queue.
             self._priority.discard(change.key)
             if self._queue.discard(change.key):
@@ -108,7 +108,7 @@ class Reconciler:
                 self._queue.add(change.key)
             return
         # A worker may be counting the stream just now as it was before.
-        if change.key in self._streams or needs_reconcile(change.new) or needs_reconcile(change.old):
+        if change.key in self._states or needs_reconcile(change.new) or needs_reconcile(change.old):
             if priority := change.old is not None and change.new is not None and is_user_request(change.old, change.new):
                 self._priority.add(change.key)
             self._queue.add(change.key, priority=priority)
@@ -126,7 +126,7 @@ class Reconciler:
         self._queue.initial = settings.controller.retry.initialSeconds
         self._queue.maximum = settings.controller.retry.maximumSeconds
         self._imports.resize(settings.controller.concurrentImports)
-        for state in list(self._streams.values()):
+        for state in list(self._states.values()):
             state.reset()
         self._requeue(spread=True, covered_before=before.controller.namespaces.cover)
 
@@ -142,7 +142,7 @@ class Reconciler:
             if covers(key[0]):
                 if needs_reconcile(self.streams.get(key)) and self._queue.add_after(key, turn - now if spread else 0):
                     turn += 1 / SPREAD_PER_SECOND
-            elif covered_before(key[0]) and (key in self._streams or needs_reconcile(self.streams.get(key))):
+            elif covered_before(key[0]) and (key in self._states or needs_reconcile(self.streams.get(key))):
                 self._queue.add(key)
         if spread:
             self._spread_until = turn
@@ -174,7 +174,7 @@ class Reconciler:
     def _reconcile(self, key: Key, *, priority: bool) -> None:
         stream, policy, settings = self.streams.get(key), self._policy, self._settings
         if stream is None or not settings.controller.namespaces.cover(key[0]):
-            self._streams.pop(key, None)
+            self._states.pop(key, None)
             self._queue.cancel(key)
             self._events.forget(key)
             self.failing.put(key, [FailingState.OPTED_OUT] * count_failing(stream))
@@ -200,7 +200,7 @@ class Reconciler:
             self._priority.add(key)
         self.failing.observe(key, stream, plans, state, observing=settings.mode == "observe", now=now)
         if state.is_empty:
-            del self._streams[key]
+            del self._states[key]
         for plan in steps.refused:
             self._reporter.refused(key, state.uid, plan)
         self._tell(key, state)
@@ -223,21 +223,21 @@ class Reconciler:
 
     def _state_of(self, key: Key, stream: ImageStream) -> StreamState:
         """The state of a stream; one that was deleted and created again has a new one."""
-        state = self._streams.get(key)
+        state = self._states.get(key)
         if state is None or state.uid != stream.metadata.uid:
-            state = self._streams[key] = StreamState(stream.metadata.uid, stream.annotations.retry, self._queue.backoff)
+            state = self._states[key] = StreamState(stream.metadata.uid, stream.annotations.retry, self._queue.backoff)
         return state
 
     # What came of an import, reported by a thread of the import queue.
 
     def _demand(self, key: Key, plan: TagPlan) -> Demand:
         """Whether an import whose turn has come is still wanted."""
-        state = self._streams.get(key)
+        state = self._states.get(key)
         return state.demand(plan) if state else Demand.NONE
 
     def _on_done(self, key: Key, result: ImportResult) -> bool:
         """Take in what came of an import; whether it is still wanted."""
-        state = self._streams.get(key)
+        state = self._states.get(key)
         requeue = state.finish(result, observing=self._settings.mode == "observe", at=self._clock()) if state else None
         if state is None or requeue is None:
             return False

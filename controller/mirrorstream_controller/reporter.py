@@ -11,8 +11,8 @@ from mirrorstream.imagestream.outcomes import FAILED, HELD, IMPORTED, REFUSED, A
 from mirrorstream.kube.client import ClientError
 from mirrorstream.kube.events import NORMAL, WARNING
 from mirrorstream.kube.objects import Key
+from mirrorstream.text.times import rfc3339
 
-from mirrorstream_controller.item_times import rfc3339
 from mirrorstream_controller.metrics import ControllerMetrics
 from mirrorstream_controller.plan import TagPlan
 from mirrorstream_controller.results import (

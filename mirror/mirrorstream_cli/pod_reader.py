@@ -3,17 +3,8 @@
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
-from mirrorstream.diagnose.hanging_pods import (
-    DISABLED,
-    NOT_REPAIRED,
-    REWRITE_LABEL,
-    Claims,
-    HangingPod,
-    Known,
-    Pod,
-    decode_pod,
-    hanging_pods,
-)
+from mirrorstream.diagnose.hanging_pods import Claims, HangingPod, Known, Pod, decode_pod, hanging_pods
+from mirrorstream.diagnose.pods import DISABLED, NOT_REPAIRED, REWRITE_LABEL
 from mirrorstream.diagnose.tag_status import TagState, tag_states
 from mirrorstream.imagestream.model import ImageStream
 from mirrorstream.imagestream.outcomes import StreamEvent, decode_event

@@ -7,11 +7,6 @@ from typing import Any
 
 import pytest
 from mirrorstream.diagnose.hanging_pods import (
-    NOT_REPAIRED,
-    ORIGINALS_ANNOTATION,
-    REASONS,
-    REWRITE_LABEL,
-    STATIC_ANNOTATION,
     Claims,
     HangingPod,
     Known,
@@ -21,6 +16,7 @@ from mirrorstream.diagnose.hanging_pods import (
     hanging_pods,
     pod_groups,
 )
+from mirrorstream.diagnose.pods import REASONS
 from mirrorstream.diagnose.status import Rules, StatusReport, render_status
 from mirrorstream.diagnose.tag_status import ControllerView, tag_states
 from mirrorstream.imagestream.model import ImageStream, imagestream_from
@@ -29,8 +25,6 @@ from mirrorstream.kube.client import Client
 from mirrorstream.rules.policy import MirrorPolicy
 from mirrorstream.runtime.settings import Settings
 from mirrorstream.text.terminal import layout
-from mirrorstream_webhook import pods as webhook_pods
-from mirrorstream_webhook.pending_pods import repair
 
 from e2e.testbed.simulator.simulator import Simulator
 from e2e.testbed.support.waiting import wait_for
@@ -236,16 +230,6 @@ def test_an_annotation_with_nonsense_tells_nothing(text: str) -> None:
     """A tenant may write anything; the image itself still counts."""
     (one,) = found(pod(annotations={"mirrorstream.github.io/original-images": text}))
     assert one.waits_for is WaitsFor.REPAIR
-
-
-def test_the_webhooks_words_are_ours() -> None:
-    """The library does not import the programs."""
-    assert (NOT_REPAIRED, REWRITE_LABEL, ORIGINALS_ANNOTATION, STATIC_ANNOTATION) == (
-        repair.NOT_REPAIRED,
-        webhook_pods.REWRITE_LABEL,
-        webhook_pods.ORIGINALS_ANNOTATION,
-        webhook_pods.MIRROR_ANNOTATION,
-    )
 
 
 def text_of(pods: tuple[HangingPod, ...] | None) -> str:

@@ -26,7 +26,7 @@ def sizes(bed: Bed) -> dict[str, int]:
     """How much is kept of streams."""
     queue, reconciler = bed.queue, bed.reconciler
     return {
-        "streams": len(reconciler._streams),
+        "streams": len(reconciler._states),
         "failing": len(reconciler.failing._streams),
         "delays": len(queue._delayed),
         "due": len(queue._due),
@@ -102,7 +102,7 @@ def test_of_tags_that_are_gone_nothing_is_left() -> None:
         bed.settle()
         bed.see(KEY, build(number, failed=False))
         bed.settle()
-        kept.append(len(bed.reconciler._streams[KEY]._tags))
+        kept.append(len(bed.reconciler._states[KEY]._tags))
     assert max(kept) == kept[1], kept
     assert len(bed.queue._delayed) <= 64 + 2
 

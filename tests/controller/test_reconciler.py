@@ -360,7 +360,7 @@ def test_the_watch_never_waits_for_the_workers() -> None:
     bed.see(KEY, FAILED)
     bed.work()
     watch = threading.Thread(target=lambda: bed.see(KEY, imagestream_from(RETRIED)), daemon=True)
-    with bed.reconciler._streams[KEY]._lock:
+    with bed.reconciler._states[KEY]._lock:
         watch.start()
         watch.join(60)
         assert not watch.is_alive()

@@ -224,7 +224,7 @@ def test_a_pending_import_of_a_new_source_is_no_older_failure() -> None:
     for document in (IMPORTED, FAILED):
         bed.see(KEY, imagestream_from(document))
         bed.settle()
-    known = bed.reconciler._streams[KEY]._tags["v1"]
+    known = bed.reconciler._states[KEY]._tags["v1"]
     assert None not in (known.history.failing, known.history.failed_since)
     bed.see(KEY, imagestream_from(CHANGED))
     bed.settle()

@@ -66,7 +66,7 @@ class Controller:
     def sizes(self) -> Sizes:
         """How much it keeps."""
         manager, queue, reconciler = self.manager, self.manager._queue, self.manager._reconciler
-        states = list(reconciler._streams.values())
+        states = list(reconciler._states.values())
         return {
             "streams": len(states),
             "tags of streams": sum(len(state._tags) for state in states),

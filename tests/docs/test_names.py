@@ -7,13 +7,14 @@ from pathlib import Path
 
 import pytest
 import yaml
+from mirrorstream.diagnose.pods import NOT_REPAIRED
 from mirrorstream.diagnose.tag_status import State
 from mirrorstream.imagestream.failures import FailureClass, classify
 from mirrorstream.imagestream.outcomes import REASONS
 from mirrorstream.runtime.settings import Settings, parse_settings
 from mirrorstream_controller import failing_tags as metric
 from mirrorstream_webhook.patch import Result
-from mirrorstream_webhook.pending_pods.repair import NOT_REPAIRED, REPAIRED
+from mirrorstream_webhook.pending_pods.repair import REPAIRED
 
 from docs.generate_configuration import fields
 from e2e.testbed.documents import PROJECT, Block, blocks, pages, title

@@ -1,15 +1,15 @@
 """What streams claim: the references that their Local tags stand for, each with the digest that pods are served for it. Pure."""
 
 from collections.abc import Callable, Iterable, Iterator
-from datetime import datetime
 from functools import lru_cache
 from typing import NamedTuple
 
 import msgspec
 from mirrorstream.imagestream.failures import FailureClass, classify
-from mirrorstream.imagestream.model import Condition, ImageStream, SpecTag, StatusTag, decode_imagestream, is_pending
+from mirrorstream.imagestream.model import LOCAL, ImageStream, SpecTag, StatusTag, decode_imagestream, is_pending
 from mirrorstream.imagestream.settled import TagItem
 from mirrorstream.rules.references import MAXIMUM_LENGTH, Reference, is_digest, parse_or_none, suffix
+from mirrorstream.text.times import seconds_of
 
 REMEMBERED = 10_000
 """Parsed references that are kept; each is some hundred bytes."""
@@ -173,7 +173,7 @@ def stream_claims(stream: ImageStream) -> StreamClaims:
     found = (
         pair
         for tag in stream.spec_tags
-        if tag.reference_policy.type == "Local" and not tag.reference
+        if tag.reference_policy.type == LOCAL and not tag.reference
         for pair in reader.claims(tag, statuses.get(tag.name))
     )
     return StreamClaims(reader.stream, stream.metadata.uid, by_repository(found))
@@ -285,7 +285,7 @@ class _Reader:
             generation=generation,
             item_generation=newest.generation,
             failed_generation=failure.generation if failure else 0,
-            failed_at=_seconds(failure),
+            failed_at=int(seconds_of(failure.last_transition_time if failure else None) or 0),
         )
 
     def _claim(
@@ -330,11 +330,3 @@ class _Reader:
 
     def _same(self, text: str) -> str:
         return self._texts.setdefault(text, text)
-
-
-def _seconds(failure: Condition | None) -> int:
-    """When an import failed, in seconds since 1970; 0 if that is not said."""
-    try:
-        return int(datetime.fromisoformat((failure.last_transition_time if failure else None) or "").timestamp())
-    except ValueError:
-        return 0

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import msgspec
 import structlog
+from mirrorstream.diagnose.pods import DISABLED, SYSTEM
 from mirrorstream.imagestream.eligibility import Eligibility, evaluate
 from mirrorstream.imagestream.failures import Bypass, Failure, FailureClass, may_be_bypassed
 from mirrorstream.rules.policy import MirrorPolicy
@@ -21,7 +22,6 @@ from mirrorstream_webhook.guards import Guards
 from mirrorstream_webhook.index import Index
 from mirrorstream_webhook.patch import Decision, Result, Rewriting, Way, rewrite
 from mirrorstream_webhook.pods import (
-    DISABLED,
     Pod,
     Slot,
     is_placed,
@@ -34,7 +34,6 @@ from mirrorstream_webhook.ways import MayPull, Refused, Subject, Ways, unchecked
 
 log = structlog.get_logger(__name__)
 
-SYSTEM_PREFIXES = ("kube-", "openshift-")
 DOUBT_SECONDS = 60.0
 """How long an item that may be of an earlier `from` is not served after an import failed: the controller replaces it by then."""
 ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
@@ -144,7 +143,7 @@ class Decider:
 
     def left_alone(self, pod: Pod, namespace: str) -> Decision | None:
         """Why no image of the pod is looked at; None if they are."""
-        if namespace.startswith(SYSTEM_PREFIXES) or namespace == self._own_namespace:
+        if namespace.startswith(SYSTEM) or namespace == self._own_namespace:
             return Decision(Result.EXCLUDED_NAMESPACE, f"pods in {namespace} are never rewritten")
         if pod.metadata.labels and pod.metadata.labels.rewrite == DISABLED:
             return Decision(Result.OPTED_OUT, "the pod's label says so")

@@ -5,9 +5,10 @@ from enum import StrEnum
 from typing import Any
 
 import msgspec
+from mirrorstream.diagnose.pods import ORIGINALS_ANNOTATION
 from mirrorstream.rules.references import MAXIMUM_LENGTH
 
-from mirrorstream_webhook.pods import ORIGINALS_ANNOTATION, Pod, Slot, slots
+from mirrorstream_webhook.pods import Pod, Slot, slots
 
 EPHEMERAL = "ephemeralcontainers"
 

@@ -4,15 +4,11 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import msgspec
-from mirrorstream.diagnose.hanging_pods import Owner
+from mirrorstream.diagnose.pods import ORIGINALS_ANNOTATION, REWRITE_LABEL, STATIC_ANNOTATION, Owner, Projection
 from mirrorstream.text.projection import decoder
 
-REWRITE_LABEL = "mirrorstream.github.io/rewrite"
-ORIGINALS_ANNOTATION = "mirrorstream.github.io/original-images"
 REPAIRED_LABEL = "mirrorstream.github.io/repaired"
 """Of pods whose images were replaced after they were created: the policy that bounds these changes looks only at such pods."""
-MIRROR_ANNOTATION = "kubernetes.io/config.mirror"
-"""The kubelet sets it on the pod that stands in the API for a static pod's file."""
 OS_LABEL, OLD_OS_LABEL = "kubernetes.io/os", "beta.kubernetes.io/os"
 WINDOWS_BUILD_LABEL = "node.kubernetes.io/windows-build"
 """Only Windows nodes have it. A RuntimeClass's selector has it, or the system's label: admission adds that before any webhook."""
@@ -20,27 +16,23 @@ ARCHITECTURE_LABEL, OLD_ARCHITECTURE_LABEL = "kubernetes.io/arch", "beta.kuberne
 NEVER = "Never"
 SHORTENED_FROM = 48
 """Letters in an account's name from which on openshift-controller-manager shortens it in the names of its secrets."""
-DISABLED, TRUE = "disabled", "true"
+TRUE = "true"
 
 
-class _Projection(msgspec.Struct, frozen=True, gc=False, rename="camel"):
-    """A slotted, immutable part of a pod."""
-
-
-class Labels(_Projection, frozen=True, gc=False, rename={"rewrite": REWRITE_LABEL}):
+class Labels(Projection, frozen=True, rename={"rewrite": REWRITE_LABEL}):
     """The one label that means something here."""
 
     rewrite: str = ""
 
 
-class Annotations(_Projection, frozen=True, gc=False, rename={"originals": ORIGINALS_ANNOTATION, "static": MIRROR_ANNOTATION}):
+class Annotations(Projection, frozen=True, rename={"originals": ORIGINALS_ANNOTATION, "static": STATIC_ANNOTATION}):
     """The annotation that is ours, and the kubelet's; None when the pod does not have it."""
 
     originals: str | None = None
     static: str | None = None
 
 
-class Metadata(_Projection, frozen=True, gc=False, rename="camel"):
+class Metadata(Projection, frozen=True):
     """What a pod says about itself."""
 
     labels: Labels | None = None
@@ -48,19 +40,19 @@ class Metadata(_Projection, frozen=True, gc=False, rename="camel"):
     owner_references: tuple[Owner, ...] | None = None
 
 
-class WindowsOptions(_Projection, frozen=True, gc=False, rename="camel"):
+class WindowsOptions(Projection, frozen=True):
     """What only Windows has."""
 
     host_process: bool | None = None
 
 
-class SecurityContext(_Projection, frozen=True, gc=False, rename="camel"):
+class SecurityContext(Projection, frozen=True):
     """How a pod or a container is confined."""
 
     windows_options: WindowsOptions | None = None
 
 
-class Container(_Projection, frozen=True, gc=False, rename="camel"):
+class Container(Projection, frozen=True):
     """A container of any kind."""
 
     name: str = ""
@@ -69,36 +61,35 @@ class Container(_Projection, frozen=True, gc=False, rename="camel"):
     security_context: SecurityContext | None = None
 
 
-class ImageVolume(_Projection, frozen=True, gc=False, rename="camel"):
+class ImageVolume(Projection, frozen=True):
     """An image that is mounted."""
 
     reference: str | None = None
     pull_policy: str | None = None
 
 
-class Volume(_Projection, frozen=True, gc=False):
+class Volume(Projection, frozen=True):
     """A volume; `image` is None unless it is an image volume."""
 
     name: str = ""
     image: ImageVolume | None = None
 
 
-class PullSecret(_Projection, frozen=True, gc=False):
+class PullSecret(Projection, frozen=True):
     """A reference to a secret; its content is never read."""
 
     name: str = ""
 
 
-class OperatingSystem(_Projection, frozen=True, gc=False):
+class OperatingSystem(Projection, frozen=True):
     """The operating system that a pod says it is for."""
 
     name: str = ""
 
 
 class NodeSelector(
-    _Projection,
+    Projection,
     frozen=True,
-    gc=False,
     rename={
         "os": OS_LABEL,
         "old_os": OLD_OS_LABEL,
@@ -116,7 +107,7 @@ class NodeSelector(
     old_architecture: str | None = None
 
 
-class Requirement(_Projection, frozen=True, gc=False):
+class Requirement(Projection, frozen=True):
     """One expression of a term."""
 
     key: str = ""
@@ -124,29 +115,28 @@ class Requirement(_Projection, frozen=True, gc=False):
     values: tuple[str, ...] | None = None
 
 
-class Term(_Projection, frozen=True, gc=False, rename="camel"):
+class Term(Projection, frozen=True):
     """Expressions that a node must all match; one that has none matches no node."""
 
     match_expressions: tuple[Requirement, ...] | None = None
     match_fields: tuple[Requirement, ...] | None = None
 
 
-class RequiredNodes(_Projection, frozen=True, gc=False, rename="camel"):
+class RequiredNodes(Projection, frozen=True):
     """Terms of which a node must match one."""
 
     node_selector_terms: tuple[Term, ...] | None = None
 
 
-class PreferredNodes(_Projection, frozen=True, gc=False):
+class PreferredNodes(Projection, frozen=True):
     """A term that a node had better match."""
 
     preference: Term = Term()
 
 
 class NodeAffinity(
-    _Projection,
+    Projection,
     frozen=True,
-    gc=False,
     rename={
         "required": "requiredDuringSchedulingIgnoredDuringExecution",
         "preferred": "preferredDuringSchedulingIgnoredDuringExecution",
@@ -158,13 +148,13 @@ class NodeAffinity(
     preferred: tuple[PreferredNodes, ...] | None = None
 
 
-class Affinity(_Projection, frozen=True, gc=False, rename="camel"):
+class Affinity(Projection, frozen=True):
     """The same, as the pod has it."""
 
     node_affinity: NodeAffinity | None = None
 
 
-class Spec(_Projection, frozen=True, gc=False, rename="camel"):
+class Spec(Projection, frozen=True):
     """What a pod runs."""
 
     containers: tuple[Container, ...] | None = None
@@ -179,7 +169,7 @@ class Spec(_Projection, frozen=True, gc=False, rename="camel"):
     security_context: SecurityContext | None = None
 
 
-class Pod(_Projection, frozen=True, gc=False):
+class Pod(Projection, frozen=True):
     """A Pod, reduced to what a review needs: pods that are equal in this get the same answer."""
 
     metadata: Metadata = Metadata()

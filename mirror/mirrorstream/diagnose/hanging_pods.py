@@ -12,9 +12,20 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from mirrorstream.diagnose.causes import cause_of, rule_helps
+from mirrorstream.diagnose.pods import (
+    DISABLED,
+    ORIGINALS_ANNOTATION,
+    REWRITE_LABEL,
+    STATIC_ANNOTATION,
+    SYSTEM,
+    ContainerStatus,
+    Owner,
+    Projection,
+    Waiting,
+)
 from mirrorstream.diagnose.tag_status import State, TagState
 from mirrorstream.imagestream.eligibility import normalised
-from mirrorstream.imagestream.model import ImageStream
+from mirrorstream.imagestream.model import LOCAL, ImageStream
 from mirrorstream.rules.policy import MirrorPolicy
 from mirrorstream.rules.references import parse_or_none
 from mirrorstream.text.sanitize import one_line, shortened
@@ -22,18 +33,7 @@ from mirrorstream.text.sanitize import one_line, shortened
 if TYPE_CHECKING:  # `explain` of files does without pydantic
     from mirrorstream.runtime.settings import Settings
 
-REWRITE_LABEL = "mirrorstream.github.io/rewrite"
-ORIGINALS_ANNOTATION = "mirrorstream.github.io/original-images"
-STATIC_ANNOTATION = "kubernetes.io/config.mirror"
-DISABLED = "disabled"
-REASONS = frozenset({"ErrImagePull", "ImagePullBackOff", "RegistryUnavailable"})
-"""What the kubelet says of a container that waits for an image that could not be pulled. ErrImageNeverPull is no pull, and
-InvalidImageName no reference."""
-NOT_REPAIRED = "PendingPodNotRepaired"
-"""The reason of the Event by which the webhook tells that it does not change a pod."""
-SYSTEM = ("kube-", "openshift-")
 OWN_NAMESPACE = "mirrorstream"
-LOCAL = "Local"
 MESSAGE_LENGTH = 300
 SERVED = (State.IMPORTED, State.HEALED, State.HELD)
 """The states in which a tag has an image for pods."""
@@ -55,33 +55,16 @@ class WaitsFor(StrEnum):
 # A pod, as an API server lists it.
 
 
-class _Projection(msgspec.Struct, frozen=True, rename="camel"):
-    pass
-
-
-class _Labels(_Projection, frozen=True, rename={"rewrite": REWRITE_LABEL}):
+class _Labels(Projection, frozen=True, rename={"rewrite": REWRITE_LABEL}):
     rewrite: str = ""
 
 
-class _Annotations(_Projection, frozen=True, rename={"originals": ORIGINALS_ANNOTATION, "static": STATIC_ANNOTATION}):
+class _Annotations(Projection, frozen=True, rename={"originals": ORIGINALS_ANNOTATION, "static": STATIC_ANNOTATION}):
     originals: str = ""
     static: str = ""
 
 
-class Owner(_Projection, frozen=True, gc=False):
-    """An owner reference."""
-
-    api_version: str = ""
-    kind: str = ""
-
-    @property
-    def qualified(self) -> str:
-        """`Kind.group`; a core kind has no group, and no dot."""
-        group, slash, _ = self.api_version.rpartition("/")
-        return f"{self.kind}.{group}" if slash else self.kind
-
-
-class _Meta(_Projection, frozen=True):
+class _Meta(Projection, frozen=True):
     name: str = ""
     namespace: str = ""
     uid: str = ""
@@ -91,50 +74,22 @@ class _Meta(_Projection, frozen=True):
     owner_references: tuple[Owner, ...] | None = None
 
 
-class _Container(_Projection, frozen=True):
+class _Container(Projection, frozen=True):
     name: str = ""
     image: str = ""
 
 
-class _Spec(_Projection, frozen=True, rename="camel"):
+class _Spec(Projection, frozen=True):
     containers: tuple[_Container, ...] | None = None
     init_containers: tuple[_Container, ...] | None = None
 
 
-class _Waiting(_Projection, frozen=True):
-    reason: str = ""
-    message: str = ""
+class _Status(Projection, frozen=True):
+    container_statuses: tuple[ContainerStatus, ...] | None = None
+    init_container_statuses: tuple[ContainerStatus, ...] | None = None
 
 
-class _Present(_Projection, frozen=True):
-    """Whatever it says, it is there."""
-
-
-class _ContainerState(_Projection, frozen=True):
-    waiting: _Waiting | None = None
-    running: _Present | None = None
-    terminated: _Present | None = None
-
-
-class _ContainerStatus(_Projection, frozen=True, rename="camel"):
-    name: str = ""
-    state: _ContainerState | None = None
-    last_state: _ContainerState | None = None
-    restart_count: int = 0
-
-    @property
-    def started_before(self) -> bool:
-        """Whether it ran before it began to wait."""
-        last = self.last_state
-        return self.restart_count > 0 or (last is not None and (last.running or last.terminated) is not None)
-
-
-class _Status(_Projection, frozen=True, rename="camel"):
-    container_statuses: tuple[_ContainerStatus, ...] | None = None
-    init_container_statuses: tuple[_ContainerStatus, ...] | None = None
-
-
-class Pod(_Projection, frozen=True):
+class Pod(Projection, frozen=True):
     """A Pod, reduced to what tells whether and why it hangs."""
 
     metadata: _Meta = _Meta()
@@ -146,15 +101,14 @@ class Pod(_Projection, frozen=True):
         """Its namespace and name."""
         return self.metadata.namespace, self.metadata.name
 
-    def hanging(self) -> Iterator[tuple[_Container, _Waiting, bool]]:
+    def hanging(self) -> Iterator[tuple[_Container, Waiting, bool]]:
         """The containers whose image cannot be pulled, and whether each ran before; of a pod that is being deleted, none."""
         if self.metadata.deletion_timestamp:
             return
         images = {c.name: c for c in (*(self.spec.init_containers or ()), *(self.spec.containers or ()))}
         for status in (*(self.status.init_container_statuses or ()), *(self.status.container_statuses or ())):
-            waiting = status.state.waiting if status.state else None
-            if waiting and waiting.reason in REASONS and status.name in images:
-                yield images[status.name], waiting, status.started_before
+            if status.hang and status.name in images:
+                yield images[status.name], status.hang, status.started
 
     def original(self, container: str) -> str:
         """The reference that the container had before mirrorstream changed it; empty if that is not known."""
@@ -300,7 +254,7 @@ class _Hang:
     """A container that hangs: the image that its pod's author wrote, and whether it has another by now, and ran before."""
 
     image: str
-    waiting: _Waiting
+    waiting: Waiting
     is_changed: bool
     started_before: bool
 

@@ -1,10 +1,9 @@
 """What may keep pods from running the image that a Local tag has; pure."""
 
-from mirrorstream.imagestream.model import is_legacy
+from mirrorstream.imagestream.model import LOCAL, is_legacy
 from mirrorstream.rules.policy import MirrorPolicy
 from mirrorstream.rules.references import parse_or_none
 
-LOCAL = "Local"
 ONE_ARCHITECTURE = (
     "the image is for one architecture if its source has several (importMode Legacy), and the cluster has nodes of several: set "
     "importMode PreserveOriginal on the tag"

@@ -3,7 +3,6 @@
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
-from datetime import datetime
 from typing import Any
 
 from mirrorstream.diagnose.causes import tag_groups
@@ -16,6 +15,7 @@ from mirrorstream.imagestream.outcomes import AttemptResult
 from mirrorstream.rules.policy import PolicyWarning
 from mirrorstream.text.sanitize import shortened
 from mirrorstream.text.terminal import Line, Span, Style, Text, blank, columns, line, notes, period, table
+from mirrorstream.text.times import seconds_of
 
 DETAILED = 20
 """How many broken tags are described in full; if there are more, each gets one line."""
@@ -189,21 +189,14 @@ def failing_for(tag: TagState, now: float) -> str:
 
 def lasting(since: str | None, now: float) -> str:
     """For how long it has been so; empty where that is not known."""
-    at = _seconds(since)
+    at = seconds_of(since)
     return f"for {period(now - at)}" if at is not None else ""
 
 
 def ago(at: str, now: float) -> str:
     """How long ago something was; empty where that is not known."""
-    seconds = _seconds(at)
+    seconds = seconds_of(at)
     return f"{period(now - seconds)} ago" if seconds is not None else ""
-
-
-def _seconds(text: str | None) -> float | None:
-    try:
-        return datetime.fromisoformat(text or "").timestamp()
-    except (ValueError, OverflowError):
-        return None
 
 
 def tag_lines(tag: TagState, now: float) -> list[Line]:

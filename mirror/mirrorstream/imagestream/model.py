@@ -29,6 +29,8 @@ _SHARED = 64
 T = TypeVar("T")
 IMPORT_SUCCESS = "ImportSuccess"
 """The only condition type that the platform sets on a tag."""
+LOCAL = "Local"
+"""The reference policy of tags whose images pods pull from the internal registry."""
 
 
 class _Projection(msgspec.Struct, frozen=True, gc=False, omit_defaults=True, rename="camel"):

@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import msgspec
+from mirrorstream.diagnose.pods import DISABLED, REWRITE_LABEL
 from mirrorstream.imagestream.model import imagestream_from
 from mirrorstream.kube.answers import decode_object
 from mirrorstream.kube.client import ApiError, Client, ConfigurationError, load_client
@@ -27,7 +28,7 @@ from mirrorstream_webhook.decider import Decider
 from mirrorstream_webhook.guards import CLUSTER_KIND, Guards, SignaturePolicies, signature_paths, signature_policy_from
 from mirrorstream_webhook.index import Index
 from mirrorstream_webhook.patch import Result
-from mirrorstream_webhook.pods import DISABLED, REWRITE_LABEL, pod_from, pull_secret_prefix
+from mirrorstream_webhook.pods import pod_from, pull_secret_prefix
 
 from mirrorstream_cli.commands.explain import is_reference
 from mirrorstream_cli.object_files import read_files

@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable, Collection, Iterator, Mapping
 
 import msgspec
-from mirrorstream.diagnose.hanging_pods import REASONS
+from mirrorstream.diagnose.pods import ContainerStatus, Projection
 from mirrorstream.rules.references import MAXIMUM_LENGTH, Reference
 from mirrorstream.text.sanitize import one_line, shortened
 
@@ -31,42 +31,11 @@ Decide = Callable[[str, frozenset[Way]], Decision]
 """(reference, ways that are not to be taken) -> what is done about it in this pod."""
 
 
-class _Projection(msgspec.Struct, frozen=True, gc=False, rename="camel"):
-    """A slotted, immutable part of a pod."""
-
-
-class _Waiting(_Projection, frozen=True, gc=False):
-    reason: str = ""
-    message: str = ""
-
-
-class _Present(_Projection, frozen=True, gc=False):
-    """Whatever it says, it is there."""
-
-
-class _State(_Projection, frozen=True, gc=False):
-    waiting: _Waiting | None = None
-    running: _Present | None = None
-    terminated: _Present | None = None
-
-
-class _ContainerStatus(_Projection, frozen=True, gc=False, rename="camel"):
-    name: str = ""
-    state: _State | None = None
-    last_state: _State | None = None
-    restart_count: int = 0
-
-    @property
-    def started(self) -> bool:
-        """Whether it runs, or ran before."""
-        seen = [state for state in (self.state, self.last_state) if state is not None]
-        return self.restart_count > 0 or any(state.running or state.terminated for state in seen)
-
+class _ContainerStatus(ContainerStatus, frozen=True):
     @property
     def reason(self) -> str:
         """Why it hangs; empty if it does not."""
-        waiting = self.state.waiting if self.state else None
-        return waiting.reason if waiting and waiting.reason in REASONS and not self.started else ""
+        return self.hang.reason if self.hang and not self.started else ""
 
     def is_of(self, images: Collection[str]) -> bool:
         """Whether its reason is one of these images': while the kubelet pulls a new image, it still names the old one."""
@@ -75,24 +44,24 @@ class _ContainerStatus(_Projection, frozen=True, gc=False, rename="camel"):
         return named is None or named[1] in images
 
 
-class _Labels(_Projection, frozen=True, gc=False, rename={"repaired": REPAIRED_LABEL}):
+class _Labels(Projection, frozen=True, rename={"repaired": REPAIRED_LABEL}):
     repaired: str = ""
 
 
-class _Metadata(_Projection, frozen=True, gc=False, rename="camel"):
+class _Metadata(Projection, frozen=True):
     uid: str = ""
     labels: _Labels | None = None
     resource_version: str = ""
     deletion_timestamp: str | None = None
 
 
-class _Status(_Projection, frozen=True, gc=False, rename="camel"):
+class _Status(Projection, frozen=True):
     phase: str = ""
     container_statuses: tuple[_ContainerStatus, ...] | None = None
     init_container_statuses: tuple[_ContainerStatus, ...] | None = None
 
 
-class _Document(_Projection, frozen=True, gc=False):
+class _Document(Projection, frozen=True):
     metadata: _Metadata = _Metadata()
     status: _Status = _Status()
 

@@ -3,10 +3,11 @@
 from typing import Any
 
 import msgspec
+from mirrorstream.diagnose.pods import ORIGINALS_ANNOTATION
 
 from mirrorstream_webhook.patch import pointer, put
 from mirrorstream_webhook.pending_pods.hangs import Change, PendingPod
-from mirrorstream_webhook.pods import ORIGINALS_ANNOTATION, REPAIRED_LABEL, TRUE
+from mirrorstream_webhook.pods import REPAIRED_LABEL, TRUE
 
 
 def json_patch(pending: PendingPod, changes: tuple[Change, ...]) -> list[dict[str, Any]]:

@@ -9,6 +9,7 @@ from typing import Protocol
 
 import msgspec
 import structlog
+from mirrorstream.diagnose.pods import DISABLED, NOT_REPAIRED, REWRITE_LABEL
 from mirrorstream.kube.client import JSON_PATCH, ApiError, Client, ClientError
 from mirrorstream.kube.errors import retry_after_seconds
 from mirrorstream.kube.events import NORMAL, WARNING, EventRecorder, Involved
@@ -20,13 +21,13 @@ from mirrorstream_webhook.metrics import PendingPodMetrics
 from mirrorstream_webhook.patch import Decision, Result, Way
 from mirrorstream_webhook.pending_pods.hangs import Hang, PendingPod, Plan, plan, refusal
 from mirrorstream_webhook.pending_pods.pod_patch import json_patch
-from mirrorstream_webhook.pods import DISABLED, REWRITE_LABEL, Pod
+from mirrorstream_webhook.pods import Pod
 from mirrorstream_webhook.ways import Subject
 
 log = structlog.get_logger(__name__)
 
-REPAIRED, NOT_REPAIRED = "PendingPodRepaired", "PendingPodNotRepaired"
-"""Event reasons; users' alerts may match them, so they never change."""
+REPAIRED = "PendingPodRepaired"
+"""The reason of an Event; users' alerts may match it, so it never changes."""
 REQUEST_SECONDS = 10.0
 AGAIN_SECONDS = 5.0
 """How often a pod that hangs is evaluated though nothing changed: some answers are a matter of time."""
