@@ -1,8 +1,8 @@
 """Which of a stream's imports go together in one request to the platform.
 
-They come together when the first of them has its turn in the import queue: only then it is known how fast the mirror answers. An
-import that went along with another has nothing left to do at its own turn. So a group takes one slot, and neither a namespace nor
-a mirror gets more slots by it.
+A group is formed when its first import has its turn in the import queue, since only then it is known how fast the mirror answers.
+An import that was sent with another does nothing at its own turn. So a group takes one slot, and neither a namespace nor a mirror
+gets more slots by it.
 """
 
 import threading
@@ -15,7 +15,7 @@ from mirrorstream.rules.candidates import Candidate
 from mirrorstream.rules.policy import MirrorPolicy
 
 from mirrorstream_controller.mirror_pace import MirrorPace
-from mirrorstream_controller.plan import TagPlan
+from mirrorstream_controller.plan import Fingerprint, TagPlan
 from mirrorstream_controller.results import FailedCandidates
 
 GroupKey = tuple[object, ...]
@@ -38,6 +38,11 @@ class ImportJob:
         return self.plan.candidates[len(self.tried)]
 
     @property
+    def name(self) -> tuple[str, Fingerprint]:
+        """Which of the tag's imports it is: one that is obsolete must not stand in for the one that is wanted."""
+        return self.plan.tag, self.plan.fingerprint
+
+    @property
     def group(self) -> GroupKey:
         """What imports of one request have in common: the platform asks a repository with the TLS setting of its first image."""
         return (self.key, self.candidate.host, self.candidate.insecure)
@@ -49,13 +54,13 @@ class ImportGroups:
     def __init__(self, pace: MirrorPace) -> None:
         self._pace = pace
         self._lock = threading.Lock()
-        self._waiting: dict[GroupKey, dict[str, ImportJob]] = {}
+        self._waiting: dict[GroupKey, dict[tuple[str, Fingerprint], ImportJob]] = {}
 
     def add(self, job: ImportJob) -> None:
         """Let `job` go along with others until its own turn comes."""
         if not _goes_alone(job):
             with self._lock:
-                self._waiting.setdefault(job.group, {})[job.plan.tag] = job
+                self._waiting.setdefault(job.group, {})[job.name] = job
 
     def take(self, job: ImportJob) -> list[ImportJob]:
         """It is the turn of `job`: what goes into its request, `job` first. Empty if it went along with another."""
@@ -63,12 +68,12 @@ class ImportGroups:
             return [job]
         with self._lock:
             waiting = self._waiting.get(job.group, {})
-            if waiting.get(job.plan.tag) is not job:
+            if waiting.get(job.name) is not job:
                 return []
-            del waiting[job.plan.tag]
+            del waiting[job.name]
             along = list(islice(self._along(job, waiting), self._pace.most_together(job.candidate.host) - 1))
             for other in along:
-                del waiting[other.plan.tag]
+                del waiting[other.name]
             if not waiting:
                 del self._waiting[job.group]
         return [job, *along]

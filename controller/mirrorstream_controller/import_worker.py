@@ -91,7 +91,7 @@ class ImportWorker:
             demands = [(each, self._demand(each.key, each.plan)) for each in self._groups.take(job)]
             for each, demand in demands:
                 if demand is Demand.NONE:
-                    log.info("skipping import: tag changed while queued", tag=each.plan.tag)
+                    _log_skipped(each)
             if jobs := [each for each, demand in demands if demand is not Demand.NONE]:
                 with prioritized(any(demand is Demand.PRIORITY for _, demand in demands)):
                     self._import(jobs)
@@ -122,8 +122,12 @@ class ImportWorker:
             self._go_on(dataclasses.replace(job, alone=True))
 
     def _go_on(self, job: ImportJob) -> None:
-        """Its next request; a user may have asked for it during the last one."""
-        self.start([job], priority=self._demand(job.key, job.plan) is Demand.PRIORITY)
+        """Its next request, if it is still wanted; a user may have asked for it during the last one."""
+        demand = self._demand(job.key, job.plan)
+        if demand is Demand.NONE:
+            _log_skipped(job)
+        else:
+            self.start([job], priority=demand is Demand.PRIORITY)
 
     def _take_in(self, job: ImportJob, answer: Answer) -> None:
         """Go on with what a mirror answered. Raises nothing: those that it was asked for with have their turn next."""
@@ -194,3 +198,7 @@ class ImportWorker:
             reference = f"{name}@{image.digest}"
             results.append(TagResult(plan, image.tag, image.digest, reference, image.through, candidate.mirror_set, created, items))
         return FetchedImport(plan, tuple(results)) if active else ObservedImport(plan, tuple(results))
+
+
+def _log_skipped(job: ImportJob) -> None:
+    log.info("skipping import: tag changed while queued", tag=job.plan.tag)

@@ -1,0 +1,72 @@
+"""An import that nobody wants any more, while the one that is wanted waits for its turn."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from mirrorstream.imagestream.model import imagestream_from
+from mirrorstream.rules.policy import MirrorPolicy
+from mirrorstream_controller.stream_state import Phase
+
+from tests.controller.bed import FAILED, KEY, Bed, Platform
+from tests.controller.builders import failure, stream
+
+
+def rules(*mirrors: str) -> MirrorPolicy:
+    """A digest mirror set for the source."""
+    spec = {"imageDigestMirrors": [{"source": "src.io", "mirrors": list(mirrors)}]}
+    return MirrorPolicy.from_objects([{"kind": "ImageDigestMirrorSet", "metadata": {"name": "m"}, "spec": spec}])
+
+
+class Hanging(Platform):
+    """A platform whose first request takes so long that something happens meanwhile."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.meanwhile: Callable[[], None] | None = None
+
+    def request(self, *args: Any, **more: Any) -> Any:
+        """A dry run."""
+        if self.meanwhile:
+            meanwhile, self.meanwhile = self.meanwhile, None
+            meanwhile()
+        return super().request(*args, **more)
+
+
+def mirror_goes(bed: Bed) -> None:
+    """The administrator takes the mirror that hangs out of the set."""
+    bed.reconciler.on_policy(rules("b.io/x"))
+
+
+def source_fails_anew(bed: Bed) -> None:
+    """The same failure in other words, which is a new generation: the number of a port, say."""
+    bed.see(
+        KEY, imagestream_from(stream({"conditions": [failure(3, "dial tcp: connection refused on port 2")]}, {"generation": 3}))
+    )
+
+
+@pytest.mark.parametrize(
+    ("before", "change", "asked"),
+    [
+        (("a.io/x", "b.io/x"), mirror_goes, ["a.io/x/team/app:v1", "b.io/x/team/app:v1"]),
+        (("m.io/x", "m.io/y"), source_fails_anew, ["m.io/x/team/app:v1", "m.io/x/team/app:v1", "m.io/y/team/app:v1"]),
+    ],
+    ids=["a mirror goes", "the source fails anew"],
+)
+def test_the_wanted_import_is_made(before: tuple[str, ...], change: Callable[[Bed], None], asked: list[str]) -> None:
+    """The obsolete one's next candidate once took its place, and the tag was never tried again."""
+    platform = Hanging()
+    bed = Bed(platform)
+    bed.reconciler.on_policy(rules(*before))
+    bed.see(KEY, FAILED)
+    bed.work()
+
+    def meanwhile() -> None:
+        change(bed)
+        bed.time += 1
+        bed.work()
+
+    platform.meanwhile = meanwhile
+    bed.pool.run()
+    assert platform.asked == asked
+    assert bed.reconciler._states[KEY]._tags["v1"].phase is Phase.BACKING_OFF
