@@ -93,8 +93,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         """Serve one request, whatever its method."""
-        started = time.monotonic()
-        self._sent = 0
+        self._started = time.monotonic()
+        self._sent, self._logged = 0, False
         self._verb = self.command.lower()
         url = urlsplit(self.path)
         self._query = dict(parse_qsl(url.query, keep_blank_values=True))
@@ -114,10 +114,18 @@ class Handler(http.server.BaseHTTPRequestHandler):
                 self.connection.shutdown(socket.SHUT_RDWR)
         except OSError:
             self.close_connection = True
-        if not url.path.startswith(("/simulator/", "/readyz")):
-            self.server.log_request(self._verb, url.path, self._sent, agent, time.monotonic() - started)
+        self._log()
 
     do_POST = do_PUT = do_PATCH = do_DELETE = do_GET  # noqa: N815  http.server's names
+
+    def _log(self) -> None:
+        """Log the request, once: before its answer leaves, so that a client that has the answer finds it, or at its end."""
+        path = urlsplit(self.path).path
+        if self._logged or path.startswith(("/simulator/", "/readyz")):
+            return
+        self._logged = True
+        seconds = time.monotonic() - self._started
+        self.server.log_request(self._verb, path, self._sent, self.headers.get("User-Agent", ""), seconds)
 
     def _serve(self, path: str, data: bytes, agent: str) -> None:
         if path in ("/readyz", "/healthz", "/livez"):
@@ -315,8 +323,9 @@ class Handler(http.server.BaseHTTPRequestHandler):
             self.send_header(key, value)
         self.end_headers()
         self.wfile.write(data[: len(data) // 2] if truncate else data)
-        self.wfile.flush()
         self._sent = code
+        self._log()
+        self.wfile.flush()
         if truncate:
             raise _CutConnection
 
