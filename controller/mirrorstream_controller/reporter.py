@@ -80,7 +80,7 @@ class Reporter:
         self._count("failed", plan)
         reasons = "; ".join(f"{candidate.reference}: {failure.kind}: {failure.message}" for candidate, failure in tried)
         text = f"{plan.source} ({_why(plan)}) is in no mirror: {reasons}"
-        self._say(key, uid, Outcome(WARNING, FAILED, text, _attempt(plan, AttemptResult.FAILED, answers=_failed(tried))))
+        self._say(key, uid, Outcome(WARNING, FAILED, text, _attempt(plan, AttemptResult.FAILED, answers=_failed_answers(tried))))
 
     def _unmade(self, key: Key, uid: str, result: UnmadeImport) -> None:
         self._count("error", result.plan)
@@ -99,7 +99,7 @@ class Reporter:
         why = (
             f"serves another image than the source did; from {until} on, if the source still fails, the tag gets it: {held.digest}"
         )
-        answers = (*_failed(held.tried), CandidateAnswer(candidate.reference, candidate.mirror_set))
+        answers = (*_failed_answers(held.tried), CandidateAnswer(candidate.reference, candidate.mirror_set))
         attempt = _attempt(plan, AttemptResult.HELD, why, answers=answers)
         self._say(key, uid, Outcome(NORMAL, HELD, f"{candidate.reference} {why}", attempt))
 
@@ -121,7 +121,7 @@ def _why(plan: TagPlan) -> str:
     return plan.failure.kind if plan.failure else "failed"
 
 
-def _failed(tried: FailedCandidates) -> tuple[CandidateAnswer, ...]:
+def _failed_answers(tried: FailedCandidates) -> tuple[CandidateAnswer, ...]:
     return tuple(CandidateAnswer(c.reference, c.mirror_set, failure.kind, failure.message) for c, failure in tried)
 
 

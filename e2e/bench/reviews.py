@@ -270,7 +270,7 @@ def pauses(folder: Path) -> list[Figure]:
         for number in range(PAUSE_ROUNDS):
             for what, change in changes.items():
                 found[what].append(_round(folder, webhook, partial(change, client, number)))
-        policies, wanted = len(webhook.lines("mirror rules")), 2 * PAUSE_ROUNDS * CHANGES + 1
+        policies, wanted = len(webhook.lines("applied mirror rules")), 2 * PAUSE_ROUNDS * CHANGES + 1
         assert policies == wanted, f"{policies} policies, not {wanted}, of all changes and a beginning"
     return [_pause(what, found[what], found["nothing"]) for what in ("one rule", "all rules")]
 

@@ -58,7 +58,7 @@ def test_status_without_a_controller_says_what_the_rules_give(ns: Namespace, run
     ns.wait_failed("app", "v1")
     found = run("status", "-n", ns.name)
     assert found.status == 3
-    assert "nothing, as far as Events tell" in found.out
+    assert "no attempt is known from Events" in found.out
     assert f"{ns.mirror()}/app:v1" in found.out
     missing = run("missing", "-n", ns.name, "-o", "json")
     assert [image["state"] for image in missing.document["images"]] == ["unknown"]

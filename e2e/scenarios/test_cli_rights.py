@@ -54,14 +54,14 @@ def test_a_viewer_gets_a_useful_answer_by_reads_alone(ns: Namespace, authorized:
     assert not found.document["rules"]["known"]
     assert any("you may not list imagecontentsourcepolicies" in note for note in found.document["notes"])
     text = viewer("status", "-n", ns.name)
-    assert "Mirror rules: not to be seen by you" in text.out
+    assert "Mirror rules: you have no permission to list them" in text.out
     missing = viewer("missing", "-n", ns.name, "-o", "json")
     states = {image["image"]: image["state"] for image in missing.document["images"]}
     assert states[ns.source("app:v2")] == "missing"
     story = viewer("explain", f"{ns.name}/app:v2")
     assert story.status == 0, story
     assert f"{ns.mirror()}/app:v2  not-found" in story.out
-    assert "Mirror rules: not to be seen by you" in story.out
+    assert "Mirror rules: you have no permission to list them" in story.out
     assert "Rule: none" not in story.out
     everywhere = viewer("status", "-A")
     assert (everywhere.status, everywhere.out) == (1, "")

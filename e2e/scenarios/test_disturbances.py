@@ -117,7 +117,7 @@ def test_an_image_api_that_is_away_for_half_a_minute(bed: Bed, there: Namespace,
         began, mark = time.monotonic(), bed.cluster.log.mark()
         _outage(bed)
         there.digest_mirrors()
-        known = wait_for("the new rule is known", lambda: program.lines("mirror rules"))
+        known = wait_for("the new rule is known", lambda: program.lines("applied mirror rules"))
         assert known
         time.sleep(max(0.0, began + OUTAGE_SECONDS - time.monotonic()))  # the outage is what is tested
         if not bed.cluster.controls:

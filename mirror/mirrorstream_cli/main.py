@@ -217,12 +217,12 @@ _Command = tuple[Callable[[argparse.ArgumentParser], None], Callable[[argparse.N
 _COMMANDS: dict[str, _Command] = {
     "controller": (options.add_controller, _controller, "import through the mirrors what the platform could not"),
     "webhook": (options.add_webhook, _webhook, "point pods of Local tags at the internal registry"),
-    "explain": (options.add_explain, _explain, "which mirrors stand for an image, and why; what became of a stream's tag"),
+    "explain": (options.add_explain, _explain, "which mirrors serve an image, and why; the state of a stream's tags"),
     "status": (options.add_status, _status, "which tags fail, what was tried, what healed"),
     "missing": (options.add_missing, _missing, "images of failing tags that no mirror has"),
     "check": (options.add_check, _check, "which tags would not survive without the upstream: ask the mirrors beforehand"),
     "suggest": (options.add_suggest, _suggest, "an ImageTagMirrorSet for scheduled tags that the platform fails to import"),
-    "retry": (options.add_retry, _retry, "have a stream's tags imported again, and wait for the outcome"),
+    "retry": (options.add_retry, _retry, "import a stream's tags again, and wait for the result"),
     "completion": (options.add_completion, _completion, "print a shell's completion script"),
     "certs": (options.add_certs, _certs, "make a certificate for the webhook's Service"),
 }

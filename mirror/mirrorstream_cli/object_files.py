@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from mirrorstream.kube.errors import ConfigurationError
-from mirrorstream.text.sanitize import one_line, shortened
+from mirrorstream.text.sanitize import listed, one_line, shortened
 from mirrorstream.text.yaml_loader import YamlError, documents
 
 Object = dict[str, Any]
@@ -74,9 +74,8 @@ def _left_out(others: Mapping[str, str]) -> Iterator[str]:
     if not others:
         return
     kinds = [shortened(one_line(kind), KIND_LENGTH) for kind in sorted(others)]
-    more = f" and {len(kinds) - NAMED_KINDS} more" if len(kinds) > NAMED_KINDS else ""
     hint = f"; `oc process --local -o yaml -f {others[TEMPLATE]}` prints the objects of a Template" if TEMPLATE in others else ""
-    yield f"other kinds are left out: {', '.join(kinds[:NAMED_KINDS])}{more}{hint}"
+    yield f"other kinds are left out: {listed(kinds, NAMED_KINDS)}{hint}"
 
 
 def _objects(file: str) -> Iterator[tuple[Object, str]]:

@@ -55,7 +55,9 @@ def _add_program(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--metrics-port", type=_port, default=8080, metavar="PORT", help="/metrics, /healthz and /readyz (default: 8080)"
     )
-    parser.add_argument("--metrics-tls-cert-file", metavar="F", help="serve them over TLS, with --metrics-tls-key-file")
+    parser.add_argument(
+        "--metrics-tls-cert-file", metavar="F", help="the certificate of the metrics port, with --metrics-tls-key-file"
+    )
     parser.add_argument("--metrics-tls-key-file", metavar="F", help="the certificate's key")
 
 
@@ -69,7 +71,7 @@ def add_controller(parser: argparse.ArgumentParser) -> None:
 def add_webhook(parser: argparse.ArgumentParser) -> None:
     """`mirrorstream webhook`."""
     _add_program(parser)
-    parser.add_argument("--port", type=_port, default=8443, metavar="PORT", help="where the API server asks (default: 8443)")
+    parser.add_argument("--port", type=_port, default=8443, metavar="PORT", help="the port for admission reviews (default: 8443)")
     parser.add_argument("--tls-cert-file", metavar="F", help="certificate and chain, read again when they change")
     parser.add_argument("--tls-key-file", metavar="F", help="the certificate's key")
     parser.add_argument(
@@ -128,7 +130,7 @@ def add_status(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_all(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--all", action="store_true", help="list every tag, on more than a screen if need be")
+    parser.add_argument("--all", action="store_true", help="list every tag, even if that takes more than one screen")
 
 
 def add_missing(parser: argparse.ArgumentParser) -> None:

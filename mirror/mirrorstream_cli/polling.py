@@ -57,7 +57,7 @@ def poll_until(
         except ClientError as error:
             if found is None or not is_transient(error):
                 raise
-            note = f"the API server could not be asked in the end, so this is how it stood {period(began - seen)} before: {error}"
+            note = f"the API server did not answer at the end; this is the state of {period(began - seen)} before: {error}"
         else:
             seen = began
             if done(found):

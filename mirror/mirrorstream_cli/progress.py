@@ -81,4 +81,4 @@ class Healing:
         healed = sum(1 for tag in tags if tag.name in self._awaited and tag.state in (State.HEALED, State.IMPORTED))
         unsettled = sum(1 for tag in tags if is_unsettled(tag))
         others = len(self._awaited) - healed - unsettled
-        return f"healed {healed} of {len(self._awaited)}" + (f", {others} wait for somebody" if others > 0 else "")
+        return f"healed {healed} of {len(self._awaited)}" + (f", {others} need action" if others > 0 else "")

@@ -225,7 +225,9 @@ class Reader:
     def _each_image(self, states: list[TagState]) -> dict[str, Mapping[str, str]]:
         """Ask for tags: a namespace's viewers may, and no list has their Images' annotations."""
         if len(states) > MAX_IMAGE_TAGS:
-            self.note(f"you may not list Images: only {MAX_IMAGE_TAGS} of {len(states)} well tags were asked for how they came")
+            self.note(
+                f"you may not list Images: only {MAX_IMAGE_TAGS} of {len(states)} imported tags were checked for their mirror"
+            )
 
         def look(state: TagState) -> tuple[str, Mapping[str, str]]:
             path = f"{API}/namespaces/{state.namespace}/imagestreamtags/{quote(state.stream, safe='')}:{quote(state.tag, safe='')}"

@@ -100,7 +100,7 @@ def status_report(size: str) -> StatusReport:
                    cause_of(tag).text, cause_of(tag).helps)
         for number, tag in enumerate(tag for tag in tags if tag.failure)
     )  # fmt: skip
-    notes = ("you may not list Images: only 200 of 271 well tags were asked for how they came",) if size == "many" else ()
+    notes = ("you may not list Images: only 200 of 271 imported tags were checked for their mirror",) if size == "many" else ()
     return StatusReport("web" if size == "few" else None, len(tags), tags, RULES, notes, pods)
 
 

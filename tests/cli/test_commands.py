@@ -149,7 +149,7 @@ def test_status_says_that_its_answer_is_an_old_one(
     cover(client)
     waits = Waits(lambda: fail(simulator, 503))
     assert status.run(arguments(tmp_path / "kubeconfig", wait=30), waits.clock()) == 3
-    says = "Note: the API server could not be asked in the end, so this is how it stood 30s before: not now\n"
+    says = "Note: the API server did not answer at the end; this is the state of 30s before: not now\n"
     assert says in capsys.readouterr().out
     with pytest.raises(ConfigurationError, match="not now"):
         status.run(arguments(tmp_path / "kubeconfig", wait=30), Waits().clock())
@@ -202,7 +202,7 @@ def test_explain_does_not_claim_that_there_is_no_rule(
     assert run("explain", "ns/app:v1") == 0
     out = capsys.readouterr().out
     assert "localhost:2/mirror/team/app:v1  not-found" in out
-    assert "  Mirror rules: not to be seen by you\n" in out
+    assert "  Mirror rules: you have no permission to list them\n" in out
     for claim in ("Rule: none", "nothing to import it through", "A node pulls from"):
         assert claim not in out
 

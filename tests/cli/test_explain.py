@@ -61,7 +61,7 @@ def test_the_whole_answer_for_an_image(sets: str, capsys: pytest.CaptureFixture[
         "  If its import fails, the controller imports through, in this order:\n"
         "    1. mirror.example.com:5000/redhat/ubi9/httpd-24:latest  ImageDigestMirrorSet/redhat\n"
         "  and records registry.redhat.io/ubi9/httpd-24@DIGEST\n"
-        "  Left out:\n"
+        "  Skipped mirrors:\n"
         "    - blocked.example.com/ubi9/httpd-24:latest  ImageTagMirrorSet/tags: blocked.example.com is blocked\n"
         "    - NO HOST                                   ImageDigestMirrorSet/redhat: NO HOST in place of registry.redhat.io does"
         " not make a valid reference\n"
@@ -141,7 +141,7 @@ def test_a_mirror_that_makes_no_reference_has_a_nodes_pull_fail(
     why = "m.example.com:5000 in place of *.example.net does not make a valid reference"
     assert main(["explain", reference, "--file", str(path)]) == 0
     out = capsys.readouterr().out
-    assert (f"  A node's pull fails: {why}. The controller leaves this mirror out.\n" in out) is fails
+    assert (f"  A node's pull fails: {why}. The controller skips this mirror.\n" in out) is fails
     assert ("A node pulls from" not in out) is fails
     assert main(["explain", reference, "--file", str(path), "-o", "json"]) == 0
     (explanation,) = json.loads(capsys.readouterr().out)["explanations"]
@@ -166,12 +166,12 @@ def test_a_mirror_that_is_none_has_a_nodes_pull_fail(tmp_path: Path, capsys: pyt
         )
     assert main(["explain", f"quay.io/team/app@{DIGEST}", "--file", str(path)]) == 0
     out = capsys.readouterr().out
-    assert f"  A node's pull fails: {why}. The controller leaves this mirror out.\n" in out
+    assert f"  A node's pull fails: {why}. The controller skips this mirror.\n" in out
     assert f"    1. good.example.com/team/app@{DIGEST}  ImageContentSourcePolicy/old\n" in out
     assert f"    - {mirror}  ImageContentSourcePolicy/old: {why}\n" in out
     assert main(["explain", "other.example.com/app:1", "--file", str(path)]) == 0
     assert ("A node pulls from" in (out := capsys.readouterr().out)) is loads
-    assert (f"A node's pull fails: {why}. The controller leaves only this out.\n" in out) is not loads
+    assert (f"A node's pull fails: {why}. The controller skips only this.\n" in out) is not loads
 
 
 @pytest.mark.parametrize("output", ["json", "yaml"])
@@ -267,7 +267,8 @@ def test_on_a_cluster(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
         assert main(["explain", IMAGE, "--kubeconfig", kubeconfig]) == 0
         out = capsys.readouterr().out
         assert out.startswith(
-            f"{IMAGE}\n  Mirror rules: not to be seen by you\n\nNote: you may not list imagetagmirrorsets.config.openshift.io"
+            f"{IMAGE}\n  Mirror rules: you have no permission to list them\n\n"
+            "Note: you may not list imagetagmirrorsets.config.openshift.io"
         )
         assert main(["explain", IMAGE, "--kubeconfig", kubeconfig, "-o", "json"]) == 0
         document = json.loads(capsys.readouterr().out)

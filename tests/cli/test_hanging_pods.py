@@ -106,10 +106,10 @@ def GUARDED(image: str, namespace: str, digest: str) -> str:  # noqa: N802  a co
             {"status": failure(), "history": UNREACHED},
             "import",
             "n.io cannot be reached",
-            "see whether n.io runs",
+            "check that n.io runs",
             id="down",
         ),
-        pytest.param(pod(), {"status": {}}, "import", "the platform has not finished", "time", id="pending"),
+        pytest.param(pod(), {"status": {}}, "import", "the platform has not finished", "wait", id="pending"),
         pytest.param(
             pod(),
             {"status": failure("not found", "NotFound")},

@@ -96,4 +96,4 @@ def test_what_was_waited_for_is_counted() -> None:
     tags[1] = dataclasses.replace(tags[1], state=State.IMPORTED)
     assert healing.text([*tags, well]) == "healed 2 of 4"
     tags[2] = dataclasses.replace(tags[2], state=State.REFUSED)
-    assert healing.text([*tags, dataclasses.replace(well, state=State.PENDING)]) == "healed 2 of 5, 1 wait for somebody"
+    assert healing.text([*tags, dataclasses.replace(well, state=State.PENDING)]) == "healed 2 of 5, 1 need action"

@@ -199,7 +199,9 @@ def test_who_may_not_list_images_asks_for_a_bounded_number(script: Script, reade
     assert reader.origins(well(number) for number in range(MAX_IMAGE_TAGS + 50)) == {}
     assert len(script.requests) == MAX_IMAGE_TAGS + 1
     total = MAX_IMAGE_TAGS + 50
-    assert reader.notes == [f"you may not list Images: only {MAX_IMAGE_TAGS} of {total} well tags were asked for how they came"]
+    assert reader.notes == [
+        f"you may not list Images: only {MAX_IMAGE_TAGS} of {total} imported tags were checked for their mirror"
+    ]
 
 
 @pytest.mark.parametrize(("status", "notes"), [(403, 1), (404, 0)])

@@ -232,7 +232,7 @@ def test_what_was_seen_before_the_api_server_went_away_is_told(
     assert retry.run(arguments(tmp_path / "kubeconfig"), waits.clock()) == 3
     out = capsys.readouterr().out
     assert out.startswith("ns/app:v1  still failing  ")
-    assert "Note: the API server could not be asked in the end, so this is how it stood 60s before: not now\n" in out
+    assert "Note: the API server did not answer at the end; this is the state of 60s before: not now\n" in out
 
 
 @pytest.mark.parametrize(("moves", "exit_status"), [(True, 0), (False, 3)])

@@ -33,7 +33,7 @@ def test_mirrors_that_are_all_left_out_are_as_none() -> None:
     policy = MirrorPolicy.from_objects([IDMS], tags_through_digest_mirrors=False)
     (plan,) = plans(stream({"conditions": [failure()]}), policy=policy)
     assert (plan.action, plan.candidates) == (Action.NOTHING, ())
-    assert plan.why.startswith("every mirror is left out: m.io/x/team/app:v1: a digest mirror")
+    assert plan.why.startswith("every mirror is skipped: m.io/x/team/app:v1: a digest mirror")
 
 
 @pytest.mark.parametrize(
@@ -160,7 +160,7 @@ def test_what_the_source_said_before_an_import_that_does_not_end(
             "src.io is not in spec.allowedRegistriesForImport",
         ),
         ({"allowedRegistriesForImport": [{"domainName": "src.io"}]}, Action.IMPORT, ""),
-        ({"registrySources": {"blockedRegistries": ["m.io"]}}, Action.NOTHING, "every mirror is left out: "),
+        ({"registrySources": {"blockedRegistries": ["m.io"]}}, Action.NOTHING, "every mirror is skipped: "),
     ],
 )
 def test_the_image_config_is_obeyed(config: Object, action: Action, why: str) -> None:

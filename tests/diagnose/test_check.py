@@ -71,9 +71,7 @@ OPTED_OUT = stream(annotations={"mirrorstream.github.io/import": "disabled"})
         pytest.param([], stream(), {}, "no rule covers it", id="no-rule"),
         pytest.param([IDMS, BLOCKED], stream(), {}, "blockedRegistries of the Image config", id="blocked"),
         pytest.param([IDMS, NOT_ALLOWED], stream(), {}, "allowedRegistriesForImport", id="not-allowed"),
-        pytest.param(
-            [IDMS], stream(), {"tags_through_digest_mirrors": False}, "every mirror is left out", id="digest-mirrors-only"
-        ),
+        pytest.param([IDMS], stream(), {"tags_through_digest_mirrors": False}, "every mirror is skipped", id="digest-mirrors-only"),
         pytest.param([IDMS], OPTED_OUT, {}, "the stream's annotation", id="opted-out"),
         pytest.param([IDMS], stream(), {"covers": lambda namespace: False}, "controller.namespaces", id="namespace-left-out"),
     ],
@@ -87,7 +85,7 @@ def test_without_a_mirror_that_may_be_used_it_is_lost(
     assert check.fate is Fate.LOST
     assert reason in check.reason
     listed = [(image.image, image.absence) for image in missing_of([check])]
-    expected = {"no rule covers it": [(SOURCE, Absence.MISSING)], "every mirror is left out": [(SOURCE, Absence.UNKNOWN)]}
+    expected = {"no rule covers it": [(SOURCE, Absence.MISSING)], "every mirror is skipped": [(SOURCE, Absence.UNKNOWN)]}
     assert listed == expected.get(reason, [])
 
 

@@ -189,7 +189,7 @@ def test_how_long_to_wait(found: TagState, fresh: bool, configured: bool, patien
             "ns/app:v1  still failing  unreachable: dial tcp 10.0.0.1:443: connect: connection refused; no rights",
             False,
         ),
-        (RetryOutcome(state(failure())), "connection refused; nothing is known to have been tried through a mirror", False),
+        (RetryOutcome(state(failure())), "connection refused; no attempt through a mirror is known", False),
         (RetryOutcome(state(failure(NOT_FOUND, "NotFound"))), "ns/app:v1  refused  the failure (not-found) must not be", False),
         (
             RetryOutcome(state(failure(), annotations=OPTED_OUT)),

@@ -40,7 +40,7 @@ def test_the_whole_answer() -> None:
         "  ns/app:v1  for 1h, unreachable\n"
         "    from:         src.io/team/app:v1\n"
         "    failure:      dial tcp 10.0.0.1:443: connect: connection refused\n"
-        "    tried:        failed 2m ago, 3 times alike\n"
+        "    tried:        failed 2m ago, 3 times with this result\n"
         "      m.io/x/team/app:v1  not-found\n"
         "      n.io/y/team/app:v1  timeout\n"
         "\n"
@@ -67,8 +67,8 @@ def test_the_whole_answer() -> None:
 def test_without_an_event_the_rules_say_what_would_be_tried() -> None:
     """And that nothing is known to have been."""
     assert (
-        "    tried:        nothing, as far as Events tell\n"
-        "      the rules give, in this order:\n"
+        "    tried:        no attempt is known from Events\n"
+        "      candidates, in this order:\n"
         "        m.io/x/team/app:v1  ImageDigestMirrorSet/m\n"
         "        n.io/y/team/app:v1  ImageDigestMirrorSet/m\n"
     ) in text(report(state(failure())))
@@ -97,7 +97,7 @@ def test_a_held_tag_says_until_when() -> None:
         "    from:         src.io/team/app:v1\n"
         "    failure:      dial tcp 10.0.0.1:443: connect: connection refused\n"
         "    why:          n.io/y/team/app:v1 serves another image than the source did, sha256:b: it replaces it from T on\n"
-        "    tried:        held 2m ago, 3 times alike\n"
+        "    tried:        held 2m ago, 3 times with this result\n"
         "      m.io/x/team/app:v1  not-found\n"
         "      n.io/y/team/app:v1  served it\n"
         f"    still has:    src.io/team/app@{DIGEST}\n"
@@ -133,7 +133,10 @@ def test_the_headline(tags: list[TagState], streams: int, says: str) -> None:
 
 @pytest.mark.parametrize(
     ("rules", "says"),
-    [(Rules(known=False), "Mirror rules: not to be seen by you\n"), (Rules(known=True), "Mirror rules: there are none\n")],
+    [
+        (Rules(known=False), "Mirror rules: you have no permission to list them\n"),
+        (Rules(known=True), "Mirror rules: there are none\n"),
+    ],
 )
 def test_no_rules(rules: Rules, says: str) -> None:
     """None, and none that may be seen, are two things."""

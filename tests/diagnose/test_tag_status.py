@@ -196,8 +196,8 @@ BLOCKED = MirrorPolicy.from_objects([IDMS], blocked_registries=["m.io", "n.io"])
 @pytest.mark.parametrize(
     ("policy", "why"),
     [
-        (TAGS_ONLY, f"every mirror is left out: {FIRST}: a digest mirror, and mirrors.tagsThroughDigestMirrors is off; {SECOND}: "),
-        (BLOCKED, f"every mirror is left out: {FIRST}: m.io is blocked; {SECOND}: n.io is blocked"),
+        (TAGS_ONLY, f"every mirror is skipped: {FIRST}: a digest mirror, and mirrors.tagsThroughDigestMirrors is off; {SECOND}: "),
+        (BLOCKED, f"every mirror is skipped: {FIRST}: m.io is blocked; {SECOND}: n.io is blocked"),
     ],
     ids=["tagsThroughDigestMirrors", "blocked"],
 )

@@ -90,8 +90,6 @@ class Manager:
             for _, version, path in signature_paths()
         ]
         self._pending_pods = load_pending_pods(kubeconfig, self._decider, metrics, current)
-        self._reloaded = metrics.reloaded
-        self._warnings = metrics.policy_warnings
         self._ended = threading.Event()
         self._graceful = True
         self._renewing = threading.Lock()
@@ -126,7 +124,7 @@ class Manager:
         signal.signal(signal.SIGINT, lambda number, frame: self._end(graceful=False))
         settings = self._settings_file.current
         log.info("starting", server=self._client.server, mode=settings.mode, port=self._server.port)
-        self._settings_file.subscribe(self._configure, self._reloaded)
+        self._settings_file.subscribe(self._configure, self.metrics.reloaded)
         self._settings_file.start()
         self._health.start()
         self._access.start()
@@ -189,7 +187,7 @@ class Manager:
         self._index.apply(change.old, change.new)
 
     def _on_policy(self, policy: MirrorPolicy) -> None:
-        self._warnings.set(len(policy.warnings))
+        self.metrics.policy_warnings.set(len(policy.warnings))
         self._renew_guards()
 
     def _on_signature(self, change: Change[SignaturePolicy]) -> None:

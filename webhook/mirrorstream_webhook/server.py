@@ -139,7 +139,7 @@ class Server:
             if (cut := self._serving.cut) > told[0]:
                 log.warning("closed connections with incomplete requests or unread answers", connections=cut - told[0])
             if (crowded := self._serving.crowded) > told[1]:
-                log.warning("refused requests, the bodies of others fill the memory", requests=crowded - told[1])
+                log.warning("refused requests, too many request bodies in memory", requests=crowded - told[1])
             told = cut, crowded
 
     # What runs in the event loop.

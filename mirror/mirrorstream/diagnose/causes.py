@@ -30,17 +30,17 @@ _ANSWERS: dict[str, tuple[str, str]] = {
     FailureClass.UNAUTHORIZED: ("{} denies it", "a pull secret for {}, of the cluster or the namespace"),
     FailureClass.DENIED: ("{} denies it", "a pull secret for {}, of the cluster or the namespace"),
     FailureClass.TLS: ("{}: certificate not trusted", "the CA of {} in additionalTrustedCA of the Image config"),
-    FailureClass.UNREACHABLE: ("{} cannot be reached", "see whether {} runs, and lets the control plane connect"),
-    FailureClass.TIMEOUT: ("{} does not answer in time", "see whether {} runs, and lets the control plane connect"),
-    FailureClass.SERVER_ERROR: ("{} answers with an error of its own", "see the logs of {}"),
-    FailureClass.THROTTLED: ("{} allows no more requests for now", "time, or a higher limit at {}"),
-    FailureClass.NOT_A_REGISTRY: ("{} does not answer as a registry", "see what answers at {}: a proxy, perhaps"),
+    FailureClass.UNREACHABLE: ("{} cannot be reached", "check that {} runs and accepts connections from the control plane"),
+    FailureClass.TIMEOUT: ("{} does not answer in time", "check that {} runs and accepts connections from the control plane"),
+    FailureClass.SERVER_ERROR: ("{} answers with a server error", "see the logs of {}"),
+    FailureClass.THROTTLED: ("{} allows no more requests for now", "wait, or raise the limit at {}"),
+    FailureClass.NOT_A_REGISTRY: ("{} does not answer as a registry", "check what answers at {}: perhaps a proxy"),
     FailureClass.FORBIDDEN: (
-        "the platform may not ask {}",
+        "the platform is not allowed to contact {}",
         "registrySources and allowedRegistriesForImport of the Image config",
     ),
-    FailureClass.UNSUPPORTED: ("{} has it in a form that the platform does not import", "mirror the images again"),
-    FailureClass.INTEGRITY: ("{} has other content than its digest says", "mirror the images again"),
+    FailureClass.UNSUPPORTED: ("{} has it in a format that the platform cannot import", "mirror the images again"),
+    FailureClass.INTEGRITY: ("the content at {} does not match its digest", "mirror the images again"),
     FailureClass.INVALID: ("{}: the reference is invalid there", "see the mirror set"),
 }
 _PLAIN_TLS = "{}: TLS fails"
@@ -131,15 +131,15 @@ def cause_of(tag: TagState, *, hosted: bool = False) -> Cause:
     """
     match tag.state:
         case State.UNMIRRORED:
-            text, helps = NO_RULE, f"{rule_helps(hosted=hosted)}; until then it is the platform's"
+            text, helps = NO_RULE, f"{rule_helps(hosted=hosted)}; until then only the platform imports it"
         case State.OPTED_OUT:
-            text, helps = tag.why, "nothing, if it is meant so"
+            text, helps = tag.why, "nothing, if this is intended"
         case State.PENDING:
-            text, helps = "the platform has not finished its import", "time"
+            text, helps = "the platform has not finished its import", "wait"
         case State.HELD:
             hosts = _hosts([a.reference for a in tag.tried.attempt.candidates if not a.failure]) if tag.tried else ""
             text = f"{hosts or 'a mirror'} has another image than the source had"
-            helps = "time: it is taken when the source has failed for controller.replaceAfterSeconds"
+            helps = "wait: the tag gets it once the source has failed for controller.replaceAfterSeconds"
         case State.REFUSED:
             text, helps = _refused(tag)
         case _:
@@ -149,25 +149,24 @@ def cause_of(tag: TagState, *, hosted: bool = False) -> Cause:
 
 def _failing(tag: TagState) -> tuple[str, str]:
     if tag.why:
-        return tag.why, "mode: active, for a tag that is to heal"
+        return tag.why, "set mode: active to have it imported"
     if tag.tried is None:
-        return "no attempt is known, and Events tell of the last hours only", "time; see whether the controller runs"
+        return "no attempt is known; Events are kept for a few hours only", "wait; check that the controller runs"
     attempt = tag.tried.attempt
-    counts = None if tag.candidates is None else {candidate.reference for candidate in tag.candidates}
-    answers = [a for a in attempt.candidates if counts is None or a.reference in counts]
+    answers = tag.valid_answers
     match attempt.result:
         case AttemptResult.IMPORTED:
-            return "it healed before, and fails again", "time: mirrorstream retries"
+            return "it healed before, and fails again", "wait: mirrorstream retries"
         case AttemptResult.NOT_RECORDED:
             return "a mirror served it, but the API server refused to record it", EXPLAIN
         case AttemptResult.ERROR:
             return "the API server did not let mirrorstream ask a mirror", EXPLAIN
         case AttemptResult.REFUSED | AttemptResult.HELD:
-            return "it was not tried since its rules have changed", "time: mirrorstream retries"
-    if unasked := sorted((counts or set()) - {a.reference for a in answers}):
-        were = "was" if len(set(map(_host, unasked))) == 1 else "were"
-        return f"{_hosts(unasked)} {were} not asked yet", "time: mirrorstream retries"
-    return answers_cause(answers, tag.tag, "missing") if answers else ("no mirror is known to have been asked", EXPLAIN)
+            return "not tried since its mirror rules changed", "wait: mirrorstream retries"
+    if unasked := sorted({c.reference for c in tag.candidates or ()} - {a.reference for a in answers}):
+        have = "has" if len(set(map(_host, unasked))) == 1 else "have"
+        return f"{_hosts(unasked)} {have} not been asked yet", "wait: mirrorstream retries"
+    return answers_cause(answers, tag.tag, "missing") if answers else ("it is not known whether a mirror was asked", EXPLAIN)
 
 
 def as_cause(state: str, text: str, helps: str) -> Cause:

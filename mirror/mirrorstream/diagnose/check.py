@@ -302,7 +302,7 @@ def _cause(check: TagCheck, *, hosted: bool) -> tuple[str, str]:
     if check.served:
         return f"a mirror serves it, but {OBSERVES}", "mode: active"
     if check.unknown:
-        return check.why, "run `mirrorstream check` again, as somebody who may, or when it answers"
+        return check.why, "run `mirrorstream check` again, with the missing permission or when the server answers"
     if check.answers:
         return answers_cause(check.answers, check.tag, "check")
     if check.lacks_rule:

@@ -150,7 +150,9 @@ def render(answer: ExplainReport, heading: Callable[[Explanation], Iterable[Line
     for explanation in answer.explanations:
         lines += [blank()] if lines else []
         lines += heading(explanation)
-        lines += _render(explanation) if answer.rules_known else [line("Mirror rules: not to be seen by you", indent=2)]
+        lines += (
+            _render(explanation) if answer.rules_known else [line("Mirror rules: you have no permission to list them", indent=2)]
+        )
     if answer.events:
         lines += [blank(), line("Events of an older version say:"), *(line(text, indent=2) for text in answer.events)]
     if answer.warnings:
@@ -168,7 +170,7 @@ def _render(explanation: Explanation) -> Iterable[Line]:
         # What fails may be in another rule, which says nothing about this image.
         here = any(left.reason == explanation.pullFailure for left in explanation.skippedMirrors)
         part = "this mirror" if here else "only this"
-        yield line(f"A node's pull fails: {explanation.pullFailure}. The controller leaves {part} out.", indent=2)
+        yield line(f"A node's pull fails: {explanation.pullFailure}. The controller skips {part}.", indent=2)
     else:
         yield line("A node pulls from, in this order:", indent=2)
     yield from _numbered(
@@ -187,7 +189,7 @@ def _render(explanation: Explanation) -> Iterable[Line]:
     else:
         yield line("The controller has nothing to import it through.", indent=2)
     if explanation.skippedMirrors:
-        yield line("Left out:", indent=2)
+        yield line("Skipped mirrors:", indent=2)
         yield from columns([(f"- {left.reference}", f"{left.mirror_set}: {left.reason}") for left in explanation.skippedMirrors], 4)
 
 

@@ -7,8 +7,8 @@ from typing import Any
 from mirrorstream.diagnose.causes import Group, tag_groups
 from mirrorstream.diagnose.status import TITLES, StatusReport, many
 from mirrorstream.diagnose.tag_status import BROKEN, State
-from mirrorstream.text.sanitize import shortened
-from mirrorstream.text.terminal import Line, Span, Style, Text, blank, columns, line, notes
+from mirrorstream.text.sanitize import listed, shortened
+from mirrorstream.text.terminal import Line, Span, Style, Text, blank, columns, comma_separated, line, notes
 
 FAILING = 3
 """The exit status while something fails in one of the clusters."""
@@ -139,10 +139,7 @@ def _headline(report: FleetReport) -> Line:
         if count
     ]
     where = f"Namespace {report.namespace} of " if report.namespace else ""
-    spans: list[str | Span] = [Span(f"{where}{many(len(report.clusters), 'cluster')}: ", Style.TITLE)]
-    for index, part in enumerate(parts):
-        spans += [", " if index else "", part]
-    return line(*spans)
+    return line(Span(f"{where}{many(len(report.clusters), 'cluster')}: ", Style.TITLE), *comma_separated(parts))
 
 
 def _row(cluster: ClusterStatus) -> tuple[Span, ...]:
@@ -165,9 +162,4 @@ def _notes(clusters: Iterable[ClusterStatus]) -> list[str]:
     for cluster in clusters:
         for note in cluster.notes:
             found.setdefault(note, []).append(cluster.context)
-    return [f"{_some(contexts)}: {note}" for note, contexts in found.items()]
-
-
-def _some(contexts: list[str]) -> str:
-    more = len(contexts) - NAMED
-    return ", ".join(contexts[:NAMED]) + (f" and {more} more" if more > 0 else "")
+    return [f"{listed(contexts, NAMED)}: {note}" for note, contexts in found.items()]

@@ -15,7 +15,7 @@ from mirrorstream.imagestream.model import WHOLE_REPOSITORY
 from mirrorstream.imagestream.outcomes import AttemptResult, CandidateAnswer
 from mirrorstream.rules.references import parse_or_none
 from mirrorstream.text.sanitize import listed
-from mirrorstream.text.terminal import Span, Style, Text, blank, line, table
+from mirrorstream.text.terminal import Span, Style, Text, blank, comma_separated, line, table
 
 
 class Absence(StrEnum):
@@ -100,8 +100,7 @@ def _served(state: TagState) -> bool:
     """Whether a mirror that counts had the image at the last attempt, and yet it was not recorded."""
     if state.tried is None or state.tried.attempt.result == AttemptResult.IMPORTED:
         return False
-    counts = None if state.candidates is None else {candidate.reference for candidate in state.candidates}
-    return any(not a.failure and (counts is None or a.reference in counts) for a in state.tried.attempt.candidates)
+    return any(not answer.failure for answer in state.valid_answers)
 
 
 def _absence(state: TagState) -> tuple[Absence, str]:
@@ -110,7 +109,7 @@ def _absence(state: TagState) -> tuple[Absence, str]:
     if state.state is State.UNMIRRORED:
         return Absence.MISSING, "no mirror rule covers it"
     if state.tried is None:
-        return Absence.UNKNOWN, "nothing is known to have been tried"
+        return Absence.UNKNOWN, "no attempt is known"
     answers = {answer.reference: answer for answer in state.tried.attempt.candidates}
     wanted = [candidate.reference for candidate in state.candidates] if state.candidates is not None else list(answers)
     if state.tried.attempt.through:
@@ -122,7 +121,7 @@ def _absence(state: TagState) -> tuple[Absence, str]:
     others = [answers[reference] for reference in wanted if answers[reference].failure != FailureClass.NOT_FOUND]
     if others:
         said = brief(others[0].message)
-        return Absence.UNKNOWN, f"{others[0].reference} could not say: {others[0].failure}" + (f": {said}" if said else "")
+        return Absence.UNKNOWN, f"{others[0].reference}: {others[0].failure}" + (f": {said}" if said else "")
     return Absence.MISSING, "every mirror answers that it does not have it" if len(wanted) > 1 else "the mirror does not have it"
 
 
@@ -139,7 +138,7 @@ def render_missing(images: Iterable[MissingImage], where: str) -> list[Text]:
         groups.setdefault((image.absence, image.cause), []).append(image)
     counts = Counter(image.absence for image in images)
     spans = [Span(f"{counts[absence]} {absence}", style) for absence, style in _STYLES.items() if counts[absence]]
-    lines: list[Text] = [line(Span(f"{where}: ", Style.TITLE), spans[0], *[part for span in spans[1:] for part in (", ", span)])]
+    lines: list[Text] = [line(Span(f"{where}: ", Style.TITLE), *comma_separated(spans))]
     for (absence, cause), found in sorted(groups.items(), key=lambda item: (item[0][0] != Absence.MISSING, -len(item[1]), item[0])):
         lines += [blank(), line(Span(f"{len(found)} {absence}: ", _STYLES[absence]), Span(cause, Style.TITLE))]
         lines.append(table([(image.image, _wanted_by(image)) for image in found], 2))

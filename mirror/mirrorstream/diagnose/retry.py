@@ -235,7 +235,7 @@ def _told(outcome: RetryOutcome) -> tuple[Span | str, ...]:
     if state.why:
         why.append(state.why)
     elif state.tried is None:
-        why.append("nothing is known to have been tried through a mirror")
+        why.append("no attempt through a mirror is known")
     else:
         attempt = state.tried.attempt
         why += [f"{a.reference}: {a.failure}" for a in attempt.candidates if a.failure]

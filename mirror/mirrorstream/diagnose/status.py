@@ -14,7 +14,7 @@ from mirrorstream.imagestream.messages import brief
 from mirrorstream.imagestream.outcomes import AttemptResult
 from mirrorstream.rules.policy import PolicyWarning
 from mirrorstream.text.sanitize import shortened
-from mirrorstream.text.terminal import Line, Span, Style, Text, blank, columns, line, notes, period, table
+from mirrorstream.text.terminal import Line, Span, Style, Text, blank, columns, comma_separated, line, notes, period, table
 from mirrorstream.text.times import seconds_of
 
 DETAILED = 20
@@ -134,9 +134,7 @@ def headline(report: StatusReport) -> Line:
     spans: list[str | Span] = [Span(f"{where}: ", Style.TITLE)]
     if not any(counts[state] for state in TITLES if state is not State.HEALED):
         spans += [Span("nothing fails", Style.GOOD), "; " if parts else ""]
-    for index, part in enumerate(parts):
-        spans += [", " if index else "", part]
-    return line(*spans, f"; {many(sum(counts.values()), 'tag')} in {many(report.streams, 'stream')}")
+    return line(*spans, *comma_separated(parts), f"; {many(sum(counts.values()), 'tag')} in {many(report.streams, 'stream')}")
 
 
 def many(count: int, noun: str) -> str:
@@ -239,13 +237,15 @@ def _tried(tag: TagState, now: float, indent: int) -> list[Line]:
     if tried is None:
         if tag.state is not State.FAILING:
             return []
-        lines = [line(label("tried"), "  nothing, as far as Events tell", indent=indent)]
+        lines = [line(label("tried"), "  no attempt is known from Events", indent=indent)]
         if tag.candidates:
-            lines.append(line("the rules give, in this order:", indent=indent + 2))
+            lines.append(line("candidates, in this order:", indent=indent + 2))
             lines += columns([(c.reference, Span(c.mirror_set, Style.QUIET)) for c in tag.candidates], indent + 4)
         return lines
     attempt = tried.attempt
-    when = ", ".join(part for part in (ago(tried.at, now), f"{tried.count} times alike" if tried.count > 1 else "") if part)
+    when = ", ".join(
+        part for part in (ago(tried.at, now), f"{tried.count} times with this result" if tried.count > 1 else "") if part
+    )
     if attempt.result == AttemptResult.REFUSED and tag.state is State.REFUSED:
         return []  # the reason stands above
     lines = [line(label("tried"), f"  {attempt.result}", f" {when}" if when else "", indent=indent)]
@@ -316,7 +316,7 @@ def scheduled_helps(tags: Sequence[TagState], *, hosted: bool, named: int | None
 def rules_headline(rules: Rules) -> Line:
     """How many rules there are."""
     if not rules.known:
-        return line(Span("Mirror rules: ", Style.TITLE), "not to be seen by you")
+        return line(Span("Mirror rules: ", Style.TITLE), "you have no permission to list them")
     if not rules.objects:
         return line(Span("Mirror rules: ", Style.TITLE), Span("there are none", Style.WARNING))
     sources = sum(item.sources for item in rules.objects)

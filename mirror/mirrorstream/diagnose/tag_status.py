@@ -24,7 +24,7 @@ from mirrorstream.imagestream.model import (
     follows,
     listed_tags,
 )
-from mirrorstream.imagestream.outcomes import AttemptHistory, AttemptResult, ReportedAttempt, attempt_document
+from mirrorstream.imagestream.outcomes import AttemptHistory, AttemptResult, CandidateAnswer, ReportedAttempt, attempt_document
 from mirrorstream.rules.candidates import Candidate, SkippedMirror
 from mirrorstream.rules.policy import MirrorPolicy
 from mirrorstream.rules.references import parse_or_none
@@ -148,6 +148,15 @@ class TagState:
     def heals_on_schedule(self) -> bool:
         """Whether mirrorstream imports it after each scheduled import that fails."""
         return self.fails_on_schedule and self.state is State.HEALED
+
+    @property
+    def valid_answers(self) -> list[CandidateAnswer]:
+        """Answers of the last attempt from mirrors that the rules still name; all of them where the rules may not be seen."""
+        answers = list(self.tried.attempt.candidates) if self.tried else []
+        if self.candidates is None:
+            return answers
+        named = {candidate.reference for candidate in self.candidates}
+        return [answer for answer in answers if answer.reference in named]
 
     @property
     def item(self) -> Item:

@@ -128,7 +128,7 @@ def evaluate(
     unusable = tuple(mirror for mirror in found.skipped_mirrors if mirror.reason != THE_SOURCE)
     if not candidates and unusable:
         reasons = "; ".join(f"{mirror.reference}: {mirror.reason}" for mirror in unusable)
-        return Evaluation(Eligibility.SKIPPED, f"every mirror is left out: {reasons}", skipped_mirrors=unusable)
+        return Evaluation(Eligibility.SKIPPED, f"every mirror is skipped: {reasons}", skipped_mirrors=unusable)
     if not candidates:
         # First: a user without a mirror for an image asked for nothing, and wants no Event about it.
         return Evaluation(Eligibility.UNMIRRORED, UNCOVERED)
@@ -167,14 +167,15 @@ def recorded_name(
     that digest at once. `insecure` as for `evaluate`. Raises ReferenceError if `source` does not parse.
     """
     mirror = parse_reference(candidate.reference)
+    found = policy.resolve(mirror)
     if (
         recorded_reference == "auto"
         and failure is not None
         and failure.kind in OF_SLOW_SOURCES
-        and not policy.registry_problem(mirror, insecure=insecure or policy.has_insecure_host(mirror))
+        and not policy.registry_problem(mirror, insecure=found.is_insecure_natively(insecure=insecure))
         and policy.import_allowed(candidate.reference, insecure=insecure)
         # A node looks up the name in the pod's spec: it may allow the source's and reject the mirror's.
-        and not policy.resolve(mirror).refusal
+        and not found.refusal
     ):
         return written_name(candidate.reference)
     return policy.resolve(parse_reference(source)).recorded_name(source, candidate, recorded_reference)

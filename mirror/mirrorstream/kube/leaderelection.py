@@ -79,7 +79,7 @@ class Election:
         self._free_at = clock()
         self._attempted_at = clock()
         self._renewed_at = 0.0
-        self._problem = ""
+        self._problem: tuple[str, dict[str, str]] | None = None
         self.leading = False
 
     def start(self) -> None:
@@ -113,7 +113,7 @@ class Election:
         try:
             renewed = self._acquire_or_renew()
         except ClientError as error:
-            self._report(f"the lease cannot be reached: {error}")
+            self._report("cannot reach the lease", error=str(error))
             return
         if renewed is None:
             return
@@ -121,7 +121,7 @@ class Election:
             if self.leading:
                 self._lose("another replica holds the lease")
             return
-        self._problem = ""
+        self._problem = None
         if self._rejoin and self._clock() - self._renewed_at > RENEW_SECONDS:
             # The answer came after the lead was given up: only a newer one makes us the leader again.
             return
@@ -130,10 +130,11 @@ class Election:
             log.info("leading", lease=f"{self._namespace}/{self._name}", identity=self._identity)
             self._on_started_leading()
 
-    def _report(self, problem: str) -> None:
-        if problem != self._problem:
-            self._problem = problem
-            log.warning(problem)
+    def _report(self, event: str, **details: str) -> None:
+        """Log a problem once, until it is another or over."""
+        if (event, details) != self._problem:
+            self._problem = event, details
+            log.warning(event, **details)
 
     def _acquire_or_renew(self) -> bool | None:
         """Whether we hold the lease after one attempt; None: the next one tells. Raises ClientError without an answer."""
@@ -155,7 +156,7 @@ class Election:
             self._observe(spec)
         holder = spec.get("holderIdentity") or ""
         if holder and holder != self._identity and self._clock() < self._free_at:
-            self._report(f"waiting for the lease that {holder} holds")
+            self._report("waiting for the lease", holder=holder)
             return False
         return self._write("PUT", self._path, lease, spec)
 
@@ -179,10 +180,10 @@ class Election:
             written: dict[str, Any] = self._client.request(method, path, body=body, timeout=REQUEST_SECONDS)
         except ApiError as error:
             if error.status == 409 or (error.status == 404 and method == "PUT"):
-                # Somebody was faster. Whether it was us, with an answer that got lost, the next look tells. Renewed it is not, and
-                # others who see no change will take over: so our deadline comes nearer.
+                # Another write came first. It may be ours, if its answer was lost: the next attempt finds out. The lease does not
+                # count as renewed, since others take over if they see no change.
                 if self.leading:
-                    self._report("the lease could not be renewed: somebody else has written it")
+                    self._report("could not renew the lease, another replica wrote it")
                 return None
             raise
         self._observe(written.get("spec") or {})

@@ -127,10 +127,6 @@ class MirrorPolicy:
             "tag's importPolicy.insecure, or for a manifest list the stream's annotation openshift.io/image.insecureRepository"
         )
 
-    def has_insecure_host(self, reference: Reference) -> bool:
-        """Whether insecureRegistries has the whole host of `reference`: the importer takes no path and no `*.domain`."""
-        return reference.host in self._restrictions.insecure
-
     def mirror_hosts(self) -> set[str]:
         """The hosts of all mirrors that a rule names."""
         return {mirror.location.partition("/")[0] for rule in self._rules.values() for mirror in rule.own}

@@ -121,7 +121,7 @@ class PolicySource:
                 )
         self._warned = warnings
         self.current = policy
-        log.info("mirror rules", objects=sum(i.count() for i in self.informers.values()), warnings=len(warnings))
+        log.info("applied mirror rules", objects=sum(i.count() for i in self.informers.values()), warnings=len(warnings))
         self._on_change(policy)
 
     def build(self) -> MirrorPolicy:

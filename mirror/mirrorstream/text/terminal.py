@@ -80,6 +80,11 @@ def _span(part: str | Span) -> Span:
     return part if isinstance(part, Span) else Span(part)
 
 
+def comma_separated(spans: Iterable[Span]) -> list[str | Span]:
+    """Spans with commas between them."""
+    return [part for span in spans for part in (", ", span)][1:]
+
+
 def columns(rows: Iterable[Sequence[str | Span]], indent: int = 0) -> list[Line]:
     """Rows whose columns begin below each other, and whose last one goes on below itself; empty cells at the end are left out."""
     cells = [[_span(part) for part in row] for row in rows]
