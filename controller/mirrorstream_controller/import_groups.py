@@ -6,6 +6,7 @@ gets more slots by it.
 """
 
 import threading
+from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import islice
 
@@ -19,6 +20,8 @@ from mirrorstream_controller.plan import Fingerprint, TagPlan
 from mirrorstream_controller.results import FailedCandidates
 
 GroupKey = tuple[object, ...]
+ImportName = tuple[str, Fingerprint]
+"""A tag, and what its import was planned for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +41,7 @@ class ImportJob:
         return self.plan.candidates[len(self.tried)]
 
     @property
-    def name(self) -> tuple[str, Fingerprint]:
+    def name(self) -> ImportName:
         """Which of the tag's imports it is: one that is obsolete must not stand in for the one that is wanted."""
         return self.plan.tag, self.plan.fingerprint
 
@@ -54,7 +57,7 @@ class ImportGroups:
     def __init__(self, pace: MirrorPace) -> None:
         self._pace = pace
         self._lock = threading.Lock()
-        self._waiting: dict[GroupKey, dict[tuple[str, Fingerprint], ImportJob]] = {}
+        self._waiting: dict[GroupKey, dict[ImportName, ImportJob]] = {}
 
     def add(self, job: ImportJob) -> None:
         """Let `job` go along with others until its own turn comes."""
@@ -78,7 +81,7 @@ class ImportGroups:
                 del self._waiting[job.group]
         return [job, *along]
 
-    def _along(self, job: ImportJob, waiting: dict[str, ImportJob]) -> "filter[ImportJob]":
+    def _along(self, job: ImportJob, waiting: Mapping[ImportName, ImportJob]) -> "filter[ImportJob]":
         """What may go along with `job`; a slow one goes alone."""
         others = () if self._pace.is_slow(job.candidate.reference) else waiting.values()
         return filter(lambda other: not self._pace.is_slow(other.candidate.reference), others)

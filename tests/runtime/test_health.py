@@ -13,6 +13,7 @@ from mirrorstream.runtime.health import HealthServer
 from mirrorstream.runtime.metrics import Metrics
 
 from e2e.testbed.support.certificates import DAYS, Authority, Pair
+from tests.runtime.loopback import LOOPBACK
 
 
 def get(server: HealthServer, path: str, context: ssl.SSLContext | None = None) -> tuple[int, str]:
@@ -52,6 +53,15 @@ def test_probes_say_what_is_wrong(server: HealthServer, problems: dict[str, str 
     problems["ready"] = None
     assert get(server, "/readyz") == (200, "ok\n")
     assert get(server, "/nowhere")[0] == 404
+
+
+@pytest.mark.parametrize("address", LOOPBACK)
+def test_probes_are_answered_in_both_families(server: HealthServer, address: str) -> None:
+    """A kubelet asks the pod's first address, which may be of either."""
+    connection = http.client.HTTPConnection(address, server.port, timeout=5)
+    connection.request("GET", "/healthz")
+    assert connection.getresponse().status == 200
+    connection.close()
 
 
 def test_metrics_have_our_prefix_and_help(server: HealthServer) -> None:

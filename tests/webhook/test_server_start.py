@@ -1,6 +1,5 @@
 """What a server refuses before it serves, and how it starts and stops."""
 
-import errno
 import socket
 import subprocess
 import sys
@@ -72,23 +71,6 @@ def test_a_port_that_is_taken_is_said(tmp_path: Path) -> None:
         pytest.raises(ConfigurationError, match=r"port \d+: Address already in use"),
     ):
         Server(application, taken.getsockname()[1], address="127.0.0.1")
-
-
-def test_without_ipv6_it_listens_on_ipv4(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A kernel with IPv6 switched off still has a socket family of that name."""
-    create = socket.create_server
-
-    def without_ipv6(address: Any, *, family: int = socket.AF_INET, **more: Any) -> socket.socket:
-        if family == socket.AF_INET6:
-            raise OSError(errno.EADDRNOTAVAIL, "Cannot assign requested address")
-        return create(address, family=family, **more)
-
-    monkeypatch.setattr(socket, "create_server", without_ipv6)
-    server = Server(application, 0)
-    server.start()
-    with socket.create_connection(("127.0.0.1", server.port), 5):
-        pass
-    server.stop()
 
 
 def test_a_server_that_is_stopped_as_soon_as_it_starts_ends_well() -> None:

@@ -5,7 +5,6 @@ HTTP/2 is not offered: API servers ask a Service's webhook for HTTP/1.1 only.
 """
 
 import asyncio
-import errno
 import socket
 import threading
 from collections.abc import Callable, Coroutine
@@ -13,15 +12,14 @@ from contextlib import suppress
 from typing import Any
 
 import structlog
-from mirrorstream.kube.errors import ConfigurationError
 from mirrorstream.runtime.certs import CertificateError, CertificatePair, pair_fingerprint, read_pair
+from mirrorstream.runtime.listening import BACKLOG, listen
 
 from mirrorstream_webhook.connection import REQUEST_SECONDS, Application, Connection, Serving
 from mirrorstream_webhook.tls import TlsTransport, server_context
 
 log = structlog.get_logger(__name__)
 
-BACKLOG = 1024
 MINIMUM_GRACE_SECONDS = 0.05
 CHECK_SECONDS = 1.0
 KEEPALIVE_SECONDS, KEEPALIVE_PROBES = 30, 3
@@ -51,7 +49,7 @@ class Server:
         self._seen = pair_fingerprint(*self._files) if self._files else ""
         self.pair: CertificatePair | None = read_pair(*self._files) if self._files else None
         """The certificate that is served."""
-        self._socket = _bind(address, port)
+        self._socket = listen(port, address)
         _set_options(self._socket)
         self.port = int(self._socket.getsockname()[1])
         """The port that is listened on."""
@@ -198,18 +196,3 @@ def _set_options(listener: socket.socket) -> None:
         (socket.TCP_KEEPCNT, KEEPALIVE_PROBES),
     ):
         listener.setsockopt(socket.IPPROTO_TCP, option, value)
-
-
-def _bind(address: str, port: int) -> socket.socket:
-    """A listening socket; for every address, IPv6 and IPv4, where none is named."""
-    try:
-        if not address and socket.has_dualstack_ipv6():
-            try:
-                return socket.create_server(("", port), family=socket.AF_INET6, dualstack_ipv6=True, backlog=BACKLOG)
-            except OSError as error:
-                # Where the kernel's IPv6 is switched off, IPv4 is all that there is.
-                if error.errno not in (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT):
-                    raise
-        return socket.create_server((address, port), backlog=BACKLOG)
-    except OSError as error:
-        raise ConfigurationError(f"port {port}: {error.strerror}") from error

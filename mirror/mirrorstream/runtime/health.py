@@ -14,6 +14,7 @@ from prometheus_client.exposition import choose_encoder
 
 from mirrorstream.kube.errors import ConfigurationError
 from mirrorstream.runtime.certs import Validity, validity_of
+from mirrorstream.runtime.listening import BACKLOG, listen
 
 log = structlog.get_logger(__name__)
 
@@ -54,12 +55,17 @@ class _Certificate:
 
 class _Server(http.server.ThreadingHTTPServer):
     daemon_threads = True
+    request_queue_size = BACKLOG
 
-    def __init__(
-        self, address: tuple[str, int], handler: type[http.server.BaseHTTPRequestHandler], tls: _Certificate | None
-    ) -> None:
+    def __init__(self, port: int, handler: type[http.server.BaseHTTPRequestHandler], tls: _Certificate | None) -> None:
         self._tls = tls
-        super().__init__(address, handler)
+        super().__init__(("", port), handler)
+
+    def server_bind(self) -> None:
+        """Bind to every address; the library's own knows one family, and asks DNS for a name that nothing here needs."""
+        self.socket.close()
+        self.socket = listen(self.server_address[1], purpose="metrics and health")
+        self.server_address = self.socket.getsockname()[:2]
 
     def get_request(self) -> tuple[socket.socket, Any]:
         """Accept a connection; the handshake is the handler's, in its own thread."""
@@ -70,7 +76,7 @@ class _Server(http.server.ThreadingHTTPServer):
         return connection, address
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """A probe that hangs up, or a handshake that fails, is nobody's business."""
+        """Log at debug only: probes hang up, and handshakes fail, in normal operation."""
         log.debug("a connection failed", client=str(client_address), open=request.fileno() >= 0)
 
 
@@ -115,10 +121,7 @@ class HealthServer:
                 log.debug("probe", request=format % args)
 
         self._tls = tls = _Certificate(certificate, key) if certificate and key else None
-        try:
-            self._server = _Server(("", port), Handler, tls)
-        except OSError as error:
-            raise ConfigurationError(f"port {port} for metrics and health: {error.strerror}") from error
+        self._server = _Server(port, Handler, tls)
         self._thread = threading.Thread(target=self._server.serve_forever, name="health", daemon=True)
 
     @property
