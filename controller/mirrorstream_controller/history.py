@@ -7,14 +7,18 @@ from mirrorstream.imagestream.eligibility import normalised
 from mirrorstream.imagestream.model import Condition, ImageStream, SpecTag, StatusTag, is_pending
 from mirrorstream.text.times import seconds_of
 
+NEW_OUTAGE_SECONDS = 1800.0
+"""A tag that failed, was recorded through a mirror and did not fail again for longer has a source that answered in between: two
+turns of the platform's scheduled import. An import that finds the same image again leaves no trace in the stream."""
+
 
 @dataclass(frozen=True, slots=True)
 class History:
     """What a plan needs to know of the past, by tag.
 
     `pending_since`: when each tag's import was first seen pending at its present generation. `failing_since`: when each tag's
-    present source was first seen failing without a success of the platform's in between; a condition's own time is younger
-    whenever the message changed (an ephemeral port in it is enough). `unsettled`: the tags whose newest item is not known to be
+    present source was first seen failing without a success of the platform's in between, as far as a stream tells; a condition's
+    own time is younger whenever the message changed (an ephemeral port in it is enough). `unsettled`: the tags whose newest item is not known to be
     an image of the present source, with the source that it is settled under (`mirrorstream.imagestream.settled`).
     """
 
@@ -32,6 +36,8 @@ class TagHistory:
     """While the platform's import is pending: at which generation, and since when."""
     failing: tuple[float, int | None] | None = None
     """While the source fails: since when, and the generation that was recorded through a mirror, if one was."""
+    well_since: float | None = None
+    """While the tag is well only because it was recorded through a mirror: since when."""
     failed_since: float | None = None
     """Since when the tag is known to fail: a condition whose message changed is younger."""
 
@@ -47,7 +53,9 @@ class TagHistory:
         self.pending = None
         if status and status.failure:
             since = min(failed_at(status.failure, now), now)
-            self.failing = self.failing or (since, None)
+            if self.well_since is not None and since - self.well_since > NEW_OUTAGE_SECONDS:
+                self.failing = None
+            self.failing, self.well_since = self.failing or (since, None), None
             self._fail(since)
             return other
         self.failed_since = None
@@ -64,9 +72,9 @@ class TagHistory:
         else:
             self.failed_since = None
 
-    def record(self, since: float, generation: int) -> None:
+    def record(self, since: float, generation: int, now: float) -> None:
         """Remember that the tag is well because of us, at `generation`, though its source has failed since `since`."""
-        self.failing, self.failed_since = (since, generation), None
+        self.failing, self.well_since, self.failed_since = (since, generation), now, None
 
     def _wait(self, generation: int, now: float) -> None:
         if self.pending is None or self.pending[0] != generation:

@@ -296,7 +296,7 @@ class StreamState:
         since = result.plan.failing_since
         with self._lock:
             history = self._tags.setdefault(result.tag, TagState()).history
-            history.record(since if since is not None else now, result.plan.generation)
+            history.record(since if since is not None else now, result.plan.generation, now)
             self._failures = 0
             # Until the watch brings our own write, the stream we know still looks failed.
             planned = self._tags.get(result.plan.tag)

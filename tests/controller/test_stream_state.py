@@ -356,3 +356,14 @@ def test_a_source_fails_until_the_platform_itself_succeeds() -> None:
     assert state.observe(stream(3, item=2, failed=3), 130).failing_since == {"v1": 50}
     assert state.observe(stream(4, item=4), 140).failing_since == {}, "the platform's own import"
     assert state.is_empty
+
+
+@pytest.mark.parametrize(("well_for", "since"), [(1800, 50), (1801, 1921)])
+def test_a_source_that_fails_again_long_after_the_record_fails_anew(well_for: int, since: int) -> None:
+    """It answered in between: scheduled imports that find the same image again write nothing. A stale mirror must not profit."""
+    state = new_state("v1")
+    state.observe(stream(2, failed=2), 100)
+    state.recorded(RESULT, now=120, at=0)
+    state.observe(stream(2, item=2), 121)
+    assert state.observe(stream(3, item=2, failed=3), 120 + well_for).failing_since == {"v1": since}
+    assert state.observe(stream(3, item=2, failed=3), 9000).failing_since == {"v1": since}, "it goes on"

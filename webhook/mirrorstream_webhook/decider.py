@@ -1,7 +1,6 @@
 """What is done about one image of one pod, and why: the index, the guards, the settings and the right to pull, in their order."""
 
 import itertools
-import platform
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from mirrorstream.runtime.settings import ControllerSettings, Settings, WebhookS
 from mirrorstream.text.sanitize import shortened
 
 from mirrorstream_webhook.access import AnswerPendingError
+from mirrorstream_webhook.architecture import own_architecture
 from mirrorstream_webhook.claims import EARLIER, MAYBE_EARLIER, Claim, parse_again, parse_with_key
 from mirrorstream_webhook.guards import Guards
 from mirrorstream_webhook.index import Index
@@ -36,18 +36,11 @@ log = structlog.get_logger(__name__)
 
 DOUBT_SECONDS = 60.0
 """How long an item that may be of an earlier `from` is not served after an import failed: the controller replaces it by then."""
-ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
-"""The names of machines that the API has another name for."""
 TEXT_LIMIT = 300
 """Characters of an image that are logged: a pod may name anything."""
 NO_WAY: frozenset[Way] = frozenset()
 REGISTRY = Way.REGISTRY
 HAS_IT = "the tag has this image"
-
-
-def own_architecture() -> str:
-    """The architecture of this machine, as the API names it."""
-    return ARCHITECTURES.get(platform.machine(), platform.machine())
 
 
 _numbers = itertools.count(1)

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from typing import Any
 
 import structlog
-from mirrorstream.kube.client import ClientError, load_client
+from mirrorstream.kube.client import load_client
 from mirrorstream.kube.credentials import own_name, own_namespace
 from mirrorstream.kube.informer import Change, Informer
 from mirrorstream.rules.policy import MirrorPolicy
@@ -21,6 +21,7 @@ from mirrorstream.runtime.settings import Settings, SettingsFile
 
 from mirrorstream_webhook.access import Access
 from mirrorstream_webhook.app import Deps, create_application
+from mirrorstream_webhook.architecture import api_server_architecture
 from mirrorstream_webhook.claims import StreamClaims, read_claims
 from mirrorstream_webhook.decider import Decider
 from mirrorstream_webhook.guards import Guards, SignaturePolicies, SignaturePolicy, decode_signature_policy, signature_paths
@@ -90,6 +91,7 @@ class Manager:
             for _, version, path in signature_paths()
         ]
         self._pending_pods = load_pending_pods(kubeconfig, self._decider, metrics, current)
+        self._has_architecture = False
         self._ended = threading.Event()
         self._graceful = True
         self._renewing = threading.Lock()
@@ -131,14 +133,15 @@ class Manager:
         self._policy.start()
         for informer in self._informers():
             informer.start()
-        self._learn_architecture()
         if self._self_signed:
             self._self_signed.start()  # and the server with its first certificate
         else:
             self._server.start()
         self._pending_pods.start()
-        synced = False
-        while not self._ended.wait(1.0 if synced else 0.1):
+        synced, pause = False, 0.0
+        while not self._ended.wait(pause):
+            self._learn_architecture()
+            pause = 0.1 if self._has_architecture and not synced else 1.0
             # The guards may be there already: the thread that reads the rules makes them, too.
             if not synced and self._not_synced() is None:
                 synced = True
@@ -148,13 +151,8 @@ class Manager:
         return 0
 
     def _learn_architecture(self) -> None:
-        """The API server's, which is what its importer takes from a list; a cluster's machines may have several."""
-        try:
-            found = str(self._client.get("/version").get("platform") or "")
-        except ClientError as error:
-            log.info("API server architecture unknown, using this machine's", error=str(error))
-            return
-        self._decider.architecture = found.partition("/")[2] or self._decider.architecture
+        if not self._has_architecture and (found := api_server_architecture(self._client)):
+            self._decider.architecture, self._has_architecture = found, True
 
     def _end(self, *, graceful: bool) -> None:
         self._graceful = graceful
@@ -226,6 +224,8 @@ class Manager:
 
     def _not_synced(self) -> str | None:
         """What has not been read yet; None if all has."""
+        if not self._has_architecture:
+            return "not read yet: the API server's architecture"
         if not self._streams.synced.is_set():
             return self._streams.problem or f"not synced yet: {self._streams.name}"
         if self._settings_file.current.webhook.respectImagePolicies:

@@ -137,7 +137,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
         if path.startswith("/simulator/"):
             self._control(path.removeprefix("/simulator/"), data)
         elif path == "/version":
-            self._send(200, {"major": "1", "minor": "36", "gitVersion": "v1.36.0-simulator"})
+            self._fault_before(self.server.faults.match("get", path, urlsplit(self.path).query, agent))
+            self._send(200, {"major": "1", "minor": "36", "gitVersion": "v1.36.0-simulator", "platform": "linux/amd64"})
         elif (target := self._target(path)) is not None:
             self._resource(target, path, data, agent)
         elif (found := discovery(self.server.api.registry, path)) is not None:
