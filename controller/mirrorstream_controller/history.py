@@ -8,8 +8,8 @@ from mirrorstream.imagestream.model import Condition, ImageStream, SpecTag, Stat
 from mirrorstream.text.times import seconds_of
 
 NEW_OUTAGE_SECONDS = 1800.0
-"""A tag that failed, was recorded through a mirror and did not fail again for longer has a source that answered in between: two
-turns of the platform's scheduled import. An import that finds the same image again leaves no trace in the stream."""
+"""Two turns of the platform's scheduled import. A tag that was recorded through a mirror, and did not fail again for longer, has a
+source that answered in between: an import that finds the same image again leaves no trace in the stream."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,8 +18,8 @@ class History:
 
     `pending_since`: when each tag's import was first seen pending at its present generation. `failing_since`: when each tag's
     present source was first seen failing without a success of the platform's in between, as far as a stream tells; a condition's
-    own time is younger whenever the message changed (an ephemeral port in it is enough). `unsettled`: the tags whose newest item is not known to be
-    an image of the present source, with the source that it is settled under (`mirrorstream.imagestream.settled`).
+    own time is younger whenever the message changed (an ephemeral port in it is enough). `unsettled`: the tags whose newest item is
+    not known to be an image of the present source, with the source that it is settled under (`mirrorstream.imagestream.settled`).
     """
 
     pending_since: Mapping[str, float] = field(default_factory=dict)

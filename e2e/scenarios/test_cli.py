@@ -126,7 +126,7 @@ def test_missing_names_what_is_to_be_mirrored(ns: Namespace, start: Start, run: 
     }
     assert images[ns.source("whole")]["repository"]
     assert images[lacking]["tags"] == [f"{ns.name}/app:v2"]
-    assert "could not say: unreachable" in images[ns.source("half:v1")]["why"]
+    assert ": unreachable: " in images[ns.source("half:v1")]["why"]
     made = run("missing", "-n", ns.name, "-o", "imageset")
     assert made.status == 3
     assert check_imageset(made.document) == [lacking]

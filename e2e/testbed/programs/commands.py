@@ -10,7 +10,8 @@ from urllib.parse import urlsplit
 
 import yaml
 
-from e2e.testbed.programs.program import PROGRAM
+from e2e.testbed.programs.program import PROGRAM, RELEASED
+from e2e.testbed.support.processes import COMPILED
 from e2e.testbed.support.waiting import PATIENCE
 
 _WATCH = """
@@ -56,7 +57,8 @@ class Commands:
 
     def start(self, *arguments: str) -> subprocess.Popen[str]:
         """Start a command."""
-        environment = {**os.environ, "PYTHONPATH": str(self._folder / "watch"), "CONNECTIONS": str(self._folder / "connections")}
+        paths = os.pathsep.join(map(str, (self._folder / "watch", RELEASED)))
+        environment = {**os.environ, **COMPILED, "PYTHONPATH": paths, "CONNECTIONS": str(self._folder / "connections")}
         environment.pop("KUBECONFIG", None)
         command = [str(PROGRAM), *arguments, "--kubeconfig", str(self._kubeconfig)]
         return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)

@@ -18,6 +18,8 @@ from e2e.testbed.support.waiting import wait_for
 
 Running = TypeVar("Running", bound="Program")
 PROGRAM = Path(sys.executable).parent / "mirrorstream"
+RELEASED = Path(__file__).parent / "released"
+"""On a program's PYTHONPATH, it hides what only tests need."""
 
 
 class Program:
@@ -51,7 +53,7 @@ class Program:
             "--log-format",
             "json",
         ]
-        variables = {"PYTHONUNBUFFERED": "1", "PYTHONFAULTHANDLER": "1", **(environment or {})}
+        variables = {"PYTHONUNBUFFERED": "1", "PYTHONFAULTHANDLER": "1", "PYTHONPATH": str(RELEASED), **(environment or {})}
         self.process = Process(name, [*command, *arguments], self.log_file, environment=variables)
 
     def configure(self, configuration: dict[str, Any]) -> None:

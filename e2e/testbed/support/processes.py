@@ -14,6 +14,8 @@ from e2e.testbed.support.waiting import PATIENCE, wait_for
 STOP_SECONDS = 60
 # The kernel kills what we started when we end, however we end. Where there is no setpriv (not Linux) only an orderly end cleans up.
 _SETPRIV = shutil.which("setpriv")
+COMPILED = {"PYTHONDONTWRITEBYTECODE": ""}
+"""In the environment of programs: they are started a thousand times, and compiled once."""
 _PR_SET_PDEATHSIG = 1  # <linux/prctl.h>
 _TIED = [_SETPRIV, "--pdeathsig", "KILL", "--"] if _SETPRIV else []
 
@@ -50,7 +52,7 @@ class Process:
                     stdin=subprocess.DEVNULL,
                     stdout=log,
                     stderr=log,
-                    env={**os.environ, **(environment or {})},
+                    env={**os.environ, **COMPILED, **(environment or {})},
                     cwd=folder,
                     start_new_session=True,
                 )
