@@ -81,9 +81,9 @@ class ImportWorker:
         """A user waits for an import that has been started: if it is still queued, its turn comes now."""
         self._imports.raise_priority((key, tag))
 
-    def recorded(self, key: Key, result: TagResult) -> None:
-        """The stream has the result's item."""
-        self._times.recorded(key, result.tag, result.digest)
+    def forget(self, key: Key, result: TagResult) -> None:
+        """The stream has the result's item, or is not to get it."""
+        self._times.forget(key, result.tag, result.digest)
 
     def _run(self, job: ImportJob) -> None:
         """Import through one candidate, with what goes along; the next candidate's turn comes when this one does not serve it."""
@@ -170,6 +170,8 @@ class ImportWorker:
     def _done(self, job: ImportJob, result: ImportResult) -> None:
         if not self._on_done(job.key, result):
             log.info("dropping import result: tag changed during the import", tag=job.plan.tag)
+            for dropped in result.results if isinstance(result, FetchedImport) else ():
+                self.forget(job.key, dropped)
 
     def _prepare(self, job: ImportJob, fetched: list[FetchedImage]) -> ImportResult:
         """Create the Images of what was fetched, unless it must not replace what the tag has. Raises ClientError."""

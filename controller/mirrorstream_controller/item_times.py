@@ -1,7 +1,7 @@
-"""When the items are made that their Images have already, and the streams do not.
+"""The `created` of items that their Images note already, and that the streams do not have yet.
 
 An Image notes an item before the item is recorded. A status write that is refused is tried again for as long as it is refused:
-were each attempt's item another one, those that no stream ever has would push the others out of the Image's annotation.
+if each attempt used a new time, items that no stream ever has would push the others out of the Image's annotation.
 """
 
 import threading
@@ -38,7 +38,7 @@ class ItemTimes:
                 self._created.popitem(last=False)
         return created
 
-    def recorded(self, key: Key, tag: str, digest: str) -> None:
-        """The stream has the item; if the tag gets this image again, that is another one."""
+    def forget(self, key: Key, tag: str, digest: str) -> None:
+        """The stream has the item, or is not to get it: if the tag gets this image later, that is another item."""
         with self._lock:
             self._created.pop((key, tag, digest), None)

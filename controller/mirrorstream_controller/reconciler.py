@@ -289,6 +289,7 @@ class Reconciler:
             log.info("status write conflict, will retry")
         for skipped, why in applied.skipped:
             log.info("not recorded", tag=skipped.tag, why=why)
+            self._worker.forget(key, skipped)
         for result in applied.recorded:
             self._recorded(key, state, result)
         return not applied.skipped and outcome not in (WriteOutcome.CONFLICT, WriteOutcome.GONE)
@@ -298,7 +299,7 @@ class Reconciler:
         began = max(state.failed_since(result.plan) or now, self._started)
         self._metrics.heal_seconds.observe(max(0.0, now - began))  # clocks differ
         state.recorded(result, now=now, at=self._clock())
-        self._worker.recorded(key, result)
+        self._worker.forget(key, result)
         self._reporter.imported(key, state.uid, result, self._warnings(result))
 
     def _warnings(self, result: TagResult) -> tuple[str, ...]:

@@ -14,8 +14,8 @@ def test_an_item_keeps_its_time_until_it_is_recorded() -> None:
     assert times.of(KEY, "v1", "sha256:aa") == "2027-01-15T08:00:00Z"
     for other in ((KEY, "v2", "sha256:aa"), (KEY, "v1", "sha256:bb"), (("ns2", "app"), "v1", "sha256:aa")):
         assert times.of(*other) == "2027-01-15T08:01:00Z"
-    times.recorded(KEY, "v1", "sha256:aa")
-    times.recorded(KEY, "unknown", "sha256:aa")
+    times.forget(KEY, "v1", "sha256:aa")
+    times.forget(KEY, "unknown", "sha256:aa")
     assert times.of(KEY, "v1", "sha256:aa") == "2027-01-15T08:01:00Z"
 
 

@@ -8,7 +8,7 @@ from mirrorstream.imagestream.model import imagestream_from
 from mirrorstream.rules.policy import MirrorPolicy
 from mirrorstream_controller.stream_state import Phase
 
-from tests.controller.bed import FAILED, KEY, Bed, Platform
+from tests.controller.bed import FAILED, KEY, WELL, Bed, Platform
 from tests.controller.builders import failure, stream
 
 
@@ -26,7 +26,9 @@ class Hanging(Platform):
         self.meanwhile: Callable[[], None] | None = None
 
     def request(self, *args: Any, **more: Any) -> Any:
-        """A dry run."""
+        """A dry run, or an Image."""
+        if args[1].endswith("/images"):
+            return {}
         if self.meanwhile:
             meanwhile, self.meanwhile = self.meanwhile, None
             meanwhile()
@@ -70,3 +72,17 @@ def test_the_wanted_import_is_made(before: tuple[str, ...], change: Callable[[Be
     bed.pool.run()
     assert platform.asked == asked
     assert bed.reconciler._states[KEY]._tags["v1"].phase is Phase.BACKING_OFF
+
+
+def test_an_item_that_is_dropped_leaves_no_time_behind() -> None:
+    """Were it remembered, the tag's next item of the same image could be weeks older than those before it."""
+    platform = Hanging()
+    platform.digest = "sha256:bb"
+    bed = Bed(platform)
+    bed.reconciler.on_policy(rules("a.io/x"))
+    bed.see(KEY, FAILED)
+    bed.work()
+    platform.meanwhile = lambda: (bed.see(KEY, WELL), bed.work())[0]
+    bed.pool.run()
+    assert platform.asked == ["a.io/x/team/app:v1"]
+    assert not bed.reconciler._worker._times._created

@@ -207,6 +207,20 @@ def test_the_rate_is_limited_after_a_burst() -> None:
     assert 1 <= slept[-1] <= 2
 
 
+def test_a_rate_below_one_in_three_seconds_lets_requests_through() -> None:
+    """One after the other, however low it is: the bucket once held less than a request, and none was ever sent."""
+    now, slept = [0.0], []
+
+    def sleep(seconds: float) -> None:
+        slept.append(seconds)
+        now[0] += seconds
+
+    limiter = RateLimiter(0.1, clock=lambda: now[0], sleep=sleep)
+    for _ in range(3):
+        limiter.wait()
+    assert sum(slept) == pytest.approx(20, abs=0.01)
+
+
 def test_what_a_user_waits_for_goes_ahead_within_the_rate() -> None:
     """Of many requests that wait already; those are slowed down by it, and never stopped, and the rate holds for all together."""
     now, order = [0.0], []

@@ -60,8 +60,32 @@ def test_the_scope_of_a_signature_policy(scope: str, reference: str, guarded: bo
         pytest.param(
             [signature("registry.example.com", name="wide"), signature(SOURCE, namespace="team")],
             "team",
+            "ClusterImagePolicy wide",
+            id="inside-the-clusters-it-does-not-count",
+        ),
+        pytest.param(
+            [signature("*.example.com", name="wide"), signature(SOURCE, namespace="team")],
+            "team",
+            "ClusterImagePolicy wide",
+            id="inside-a-wildcard-of-the-clusters",
+        ),
+        pytest.param(
+            [signature(SOURCE, name="cluster"), signature(f"{SOURCE}:v1", namespace="team")],
+            "team",
             "ImagePolicy team/signed",
-            id="the-most-specific-is-named",
+            id="a-tag-lies-in-no-repository",
+        ),
+        pytest.param(
+            [signature("*.example.com", name="wide"), signature(f"{SOURCE}:v1", namespace="team")],
+            "team",
+            "ImagePolicy team/signed",
+            id="a-tag-lies-in-no-wildcard",
+        ),
+        pytest.param(
+            [signature(f"{SOURCE}/sub", name="narrow"), signature("registry.example.com", namespace="team")],
+            "team",
+            "ImagePolicy team/signed",
+            id="around-the-clusters-it-counts",
         ),
         pytest.param(
             [signature(SOURCE, name="cluster"), signature(SOURCE, namespace="team")],
@@ -248,3 +272,14 @@ def test_every_version_of_both_kinds_is_read() -> None:
     ]
     assert {path.rpartition("/")[2] for _, _, path in signature_paths()} == {"clusterimagepolicies", "imagepolicies"}
     assert not any("namespaces" in path for _, _, path in signature_paths())
+
+
+def test_a_policy_of_a_namespace_does_not_weaken_the_clusters() -> None:
+    """Nodes drop it: the digest would be checked less than the tag, whatever the namespace's policy looks at."""
+    policies = SignaturePolicies()
+    policies.apply(None, signature_policy_from(signature("registry.example.com")))
+    namespaced = signature(SOURCE, namespace="team")
+    namespaced["spec"]["policy"] = {"signedIdentity": {"matchPolicy": "MatchRepository"}}
+    policies.apply(None, signature_policy_from(namespaced))
+    tag_, by_digest = parse_reference(f"{SOURCE}:v1"), parse_reference(f"{SOURCE}@{digest(1)}")
+    assert not policies.allow_digest(tag_, by_digest, "team")

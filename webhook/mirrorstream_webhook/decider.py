@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import msgspec
 import structlog
 from mirrorstream.diagnose.pods import DISABLED, SYSTEM
-from mirrorstream.imagestream.eligibility import Eligibility, evaluate
-from mirrorstream.imagestream.failures import Bypass, Failure, FailureClass, may_be_bypassed
+from mirrorstream.imagestream.eligibility import Eligibility, evaluate, makes_room
+from mirrorstream.imagestream.failures import Bypass, Failure, FailureClass
 from mirrorstream.rules.policy import MirrorPolicy
 from mirrorstream.rules.references import Reference, has_registry_host, parse_reference
 from mirrorstream.runtime.settings import ControllerSettings, Settings, WebhookSettings
@@ -276,13 +276,13 @@ class Decider:
         why = failure or "its import is pending"
         if configured.webhook.pendingTags != "rewrite":
             return f"the tag is not imported ({why}), and webhook.pendingTags is leave"
-        if failure is not None and not may_be_bypassed(failure, configured.bypass):
+        found = policy.resolve(parse_reference(source))
+        if failure is not None and not makes_room(failure, found, configured.bypass):
             return f"the tag is not imported, and its failure must not be bypassed ({why})"
         if claim.stream.opted_out:
             return "the tag is not imported, and its stream opted out"
         if not configured.controller.namespaces.cover(claim.stream.namespace):
             return "the tag is not imported, and controller.namespaces leaves its namespace out"
-        found = policy.resolve(parse_reference(source))
         if len(found.pull_sources) > 1:
             return "the tag is not imported, and the node has a mirror of its own for it"
         evaluation = evaluate(

@@ -135,11 +135,18 @@ class SignaturePolicies:
         exact = [f"{reference.name}@{reference.digest}"] if reference.digest else []
         exact += [f"{reference.name}:{reference.tag}"] if reference.tag else []
         for scope in (*exact, *enclosing_scopes(reference.name)):
-            # Where a cluster's policy and a namespace's have the same scope, the cluster's counts.
-            for where in ("", namespace):
-                if found := self._scopes.get((where, scope)):
-                    return found
+            if found := self._scopes.get(("", scope)):
+                return found
+            if (found := self._scopes.get((namespace, scope))) and not self._is_in_conflict(scope):
+                return found
         return None
+
+    def _is_in_conflict(self, scope: str) -> bool:
+        """Whether a namespace's scope counts for nothing since it lies in one of a cluster's policy (machine-config-operator)."""
+        before, colon, _ = scope.partition(":")
+        # There, a scope with a tag or a digest lies in no wildcard.
+        exact = bool(colon) and "/" in before
+        return any(("", outer) in self._scopes for outer in enclosing_scopes(scope) if not (exact and outer.startswith("*.")))
 
 
 def signature_paths(namespace: str = "") -> Iterator[tuple[str, str, str]]:

@@ -10,6 +10,7 @@ from mirrorstream.imagestream.failures import (
     Failure,
     FailureClass,
     classify,
+    may_be_bypassed,
     why_not_bypassed,
 )
 from mirrorstream.imagestream.messages import mentions, split_aggregate
@@ -17,6 +18,7 @@ from mirrorstream.imagestream.model import Condition, ImageStream, SpecTag, Stat
 from mirrorstream.rules.candidates import THE_SOURCE, Candidate, SkippedMirror
 from mirrorstream.rules.policy import MirrorPolicy
 from mirrorstream.rules.references import parse_or_none, parse_reference, written_name
+from mirrorstream.rules.resolution import Resolution
 
 
 class Eligibility(StrEnum):
@@ -108,6 +110,16 @@ class Evaluation:
     """The mirrors that cannot be used, where there is no other."""
 
 
+def makes_room(kind: FailureClass, found: Resolution, bypass: Bypass) -> bool:
+    """Whether a failure of this class makes room for the mirrors of what `found` resolves.
+
+    Importers of releases without the fix of OCPBUGS-44432 refuse the whole host of a NeverContactSource rule as blocked. That is
+    the normal disconnected cluster; what registrySources blocks, or an allow-list leaves out, is refused for that.
+    """
+    never_contacted = found.refusal is None and found.pull_sources[-1].blocked
+    return may_be_bypassed(kind, bypass) or (kind is FailureClass.FORBIDDEN and never_contacted)
+
+
 def evaluate(
     policy: MirrorPolicy,
     source: str,
@@ -132,7 +144,7 @@ def evaluate(
     if not candidates:
         # First: a user without a mirror for an image asked for nothing, and wants no Event about it.
         return Evaluation(Eligibility.UNMIRRORED, UNCOVERED)
-    if not failure.may_be_bypassed(bypass):
+    if not makes_room(failure.kind, found, bypass):
         return Evaluation(Eligibility.REFUSE, why_not_bypassed(failure))
     if found.refusal:
         return Evaluation(Eligibility.REFUSE, found.refusal)

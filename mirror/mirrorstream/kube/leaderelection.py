@@ -128,7 +128,11 @@ class Election:
         if not self.leading and not self._stopped.is_set():
             self.leading = True
             log.info("leading", lease=f"{self._namespace}/{self._name}", identity=self._identity)
-            self._on_started_leading()
+            try:
+                self._on_started_leading()
+            except Exception:  # no thread can be started, say: who leads and does nothing keeps others from doing it
+                log.exception("failed to start leading")
+                self._lose("failed to start leading")
 
     def _report(self, event: str, **details: str) -> None:
         """Log a problem once, until it is another or over."""

@@ -37,7 +37,7 @@ class RateLimiter:
         self._clock = clock
         self._sleep = sleep
         self._lock = threading.Lock()
-        self._tokens = rate * BURST_SECONDS
+        self._tokens = self._most
         self._priority_tokens = self._tokens * PRIORITY_SHARE
         self._updated = clock()
         self._first: list[object] = []
@@ -58,12 +58,16 @@ class RateLimiter:
             slept += delay
         return slept
 
+    @property
+    def _most(self) -> float:
+        """How many tokens there can be; one is enough for a request, however low the rate is."""
+        return max(1.0, self.rate * BURST_SECONDS)
+
     def _refill(self) -> None:
         now = self._clock()
         earned, self._updated = (now - self._updated) * self.rate, now
-        most = self.rate * BURST_SECONDS
-        self._tokens = min(most, self._tokens + earned)
-        self._priority_tokens = min(most * PRIORITY_SHARE, self._priority_tokens + earned * PRIORITY_SHARE)
+        self._tokens = min(self._most, self._tokens + earned)
+        self._priority_tokens = min(self._most * PRIORITY_SHARE, self._priority_tokens + earned * PRIORITY_SHARE)
 
     def _delay(self, ticket: object) -> float:
         """Seconds to sleep before asking again; 0 once a token is taken. Those before it find theirs left."""
