@@ -108,7 +108,7 @@ class Loop:
             PendingPodMetrics(self.metrics),
             namespace="mirrorstream",
             identity="one",
-            repair=chosen.mode == "active" and chosen.webhook.pendingPods == "repair",
+            settings=chosen,
             rate=rate,
             clock=clock or (lambda: self.now),
         )

@@ -1,5 +1,6 @@
 """What is done about an image: where it is looked for, what keeps it as it is, and what the reason says."""
 
+import json
 from typing import Any
 
 import pytest
@@ -7,7 +8,10 @@ from mirrorstream_webhook import decider
 from mirrorstream_webhook.access import AnswerPendingError
 
 from tests.webhook.builders import (
+    ANNOTATION,
+    HEALED,
     MIRROR_SET,
+    OURS,
     REGISTRY,
     SOURCE,
     Bed,
@@ -309,3 +313,30 @@ def test_settings_that_change_in_the_middle_of_a_review_count_from_the_next_one_
     assert bed.image(V1)[0] == "no-access"
     assert bed.decider.version() != version
     assert bed.image(V1)[0] == "rewritten"
+
+
+APPLIED = {"annotations": {ANNOTATION: json.dumps({"c0": f"{SOURCE}:v1"})}}
+OPTED_OUT = {**APPLIED, "labels": {"mirrorstream.github.io/rewrite": "disabled"}}
+
+
+@pytest.mark.parametrize(
+    ("metadata", "webhook", "result", "patched"),
+    [
+        pytest.param(APPLIED, {}, "rewritten", True, id="usual"),
+        pytest.param(APPLIED, {"mode": "observe"}, "observed", False, id="observe"),
+        pytest.param(OPTED_OUT, {}, "opted-out", False, id="opted-out"),
+    ],
+)
+def test_a_pod_whose_original_image_is_set_again(metadata: Any, webhook: Any, result: str, patched: bool) -> None:
+    """It keeps what it was rewritten to, unless nothing is to be changed: then it gets what its owner says."""
+    old, new = pod(OURS, metadata=metadata), pod(f"{SOURCE}:v1", metadata=metadata)
+    rewriting = Bed(HEALED, **webhook).review(new, old)
+    assert [image.decision.result for image in rewriting.images] == [result]
+    assert bool(rewriting.patch) is patched
+
+
+def test_an_observer_tells_of_the_namespace_that_would_serve() -> None:
+    """The pod's own namespace comes first, and has no image."""
+    own = stream("app", tag("v1", V1, failure="dial tcp: connect: connection refused"), namespace="team")
+    for mode, result in (("active", "rewritten"), ("observe", "observed")):
+        assert Bed(own, SHARED, mode=mode, pendingTags="leave").image(V1)[0] == result

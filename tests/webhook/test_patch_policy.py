@@ -16,16 +16,20 @@ from tests.webhook.pending_loop import NOT_FOUND, Loop
     ],
     ids=["report", "observe"],
 )
-def test_where_nothing_may_be_changed_it_is_told(change: Object, expected: str) -> None:
-    """What would become of the pod, once."""
+def test_where_nothing_may_be_changed_it_is_reported(change: Object, expected: str) -> None:
+    """What would become of the pod, once: by an Event, or in an observer's log."""
     loop = Loop(Bed(HEALED, mode=change.get("mode", "active")), **change)
     loop.see(hanging(f"{SOURCE}:v1"))
     loop.evaluate()
     loop.evaluate()
-    ((_, reason, text),) = loop.recorder.events
-    assert reason == "PendingPodNotRepaired"
-    assert expected in text
-    assert OURS in text
+    if "mode" in change:
+        assert not loop.recorder.events, "an observer writes nothing"
+    else:
+        ((_, reason, text),) = loop.recorder.events
+        assert reason == "PendingPodNotRepaired"
+        assert expected in text
+        assert OURS in text
+    assert loop.counted() == {"reported": 1}
     assert not loop.api.patches
     loop.bed.decider.configure(settings())
     loop.loop.configure(settings())

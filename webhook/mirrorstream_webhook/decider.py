@@ -20,7 +20,7 @@ from mirrorstream_webhook.architecture import own_architecture
 from mirrorstream_webhook.claims import EARLIER, MAYBE_EARLIER, Claim, parse_again, parse_with_key
 from mirrorstream_webhook.guards import Guards
 from mirrorstream_webhook.index import Index
-from mirrorstream_webhook.patch import Decision, Result, Rewriting, Way, rewrite
+from mirrorstream_webhook.patch import Decision, Examined, Result, Rewriting, Way, new_slots, observed, rewrite
 from mirrorstream_webhook.pods import (
     Pod,
     Slot,
@@ -104,6 +104,9 @@ class Decider:
     def pod(self, pod: Pod, old: Pod | None, namespace: str, *, subresource: str = "", waits: bool = True) -> Rewriting:
         """Decide about a pod that is created (`old` is None) or changed. If it `waits`, raises AnswerPendingError in a loop."""
         if left := self.left_alone(pod, namespace):
+            if left.result is not Result.NOT_SYNCED:
+                return Rewriting([], [Examined(slot, left) for slot in new_slots(pod, old)])
+            # What a pod has from before it keeps all the same: nothing may restart.
             return rewrite(pod, old, lambda slot: left, self.stands_for, subresource=subresource)
         subject = self.subject(pod, namespace, waits=waits)
         pending: AnswerPendingError | None = None
@@ -125,7 +128,7 @@ class Decider:
         rewriting = rewrite(pod, old, decide, self.stands_for, subresource=subresource)
         if pending:
             raise pending
-        return rewriting
+        return observed(rewriting) if self._configured.observe else rewriting
 
     def subject(self, pod: Pod, namespace: str, *, waits: bool = True) -> Subject:
         """What decides about all images of a pod of `namespace`."""
@@ -180,7 +183,7 @@ class Decider:
             if not (claims := self.index.find(namespace, key)) or (first is not None and namespace == subject.namespace):
                 continue
             decision = self._claimed(guards, configured, claims, reference, text, subject, without)
-            if decision.target:
+            if decision.target or decision.result is Result.OBSERVED:
                 return decision
             first = first or decision
         return first or Decision(Result.NO_STREAM, "no Local tag stands for it")

@@ -163,8 +163,7 @@ def rewrite(
             named = read_originals(text)
             examined = [Examined(e.slot, _kept(e.slot, named.get(e.slot.name, ""), stands_for) or e.decision) for e in examined]
     else:
-        before = {slot.name: slot.image for slot in slots(old)}
-        changed = [slot for slot in slots(pod) if before.get(slot.name) != slot.image]
+        before, changed = _images(old), new_slots(pod, old)
         was, now = (read_originals(_written(old)), read_originals(_written(pod))) if changed else ({}, {})
         examined = [
             Examined(slot, _as_before(slot, before, was, now, stands_for) or _settle(slot, decide(slot))) for slot in changed
@@ -178,6 +177,28 @@ def rewrite(
     if subresource != EPHEMERAL and (operation := _annotate(pod, examined, stands_for)):
         patch.insert(0, operation)
     return Rewriting(patch, examined)
+
+
+def new_slots(pod: Pod, old: Pod | None) -> list[Slot]:
+    """The places whose image `old` (None for a new pod) does not have at the same place."""
+    before = _images(old) if old else {}
+    return [slot for slot in slots(pod) if before.get(slot.name) != slot.image]
+
+
+def _images(pod: Pod) -> dict[str, str]:
+    return {slot.name: slot.image for slot in slots(pod)}
+
+
+def observed(rewriting: Rewriting) -> Rewriting:
+    """The outcome where nothing is changed: what would be."""
+    return Rewriting([], [Examined(e.slot, _observed(e.decision)) for e in rewriting.images])
+
+
+def _observed(decision: Decision) -> Decision:
+    if not decision.target:
+        return decision
+    reason = f"would become {decision.target}: {decision.reason}"
+    return Decision(Result.OBSERVED, reason, decision.stream, way=decision.way, other=decision.other)
 
 
 def _settle(slot: Slot, decision: Decision) -> Decision:

@@ -64,7 +64,7 @@ def load_pending_pods(kubeconfig: str | None, decider: Deciding, metrics: Metric
         PendingPodMetrics(metrics),
         namespace=own_namespace(),
         identity=identity,
-        repair=may_repair(settings),
+        settings=settings,
     )
     return found
 
@@ -90,13 +90,13 @@ class PendingPods:
         *,
         namespace: str,
         identity: str,
-        repair: bool,
+        settings: Settings,
         rate: float = PODS_PER_SECOND,
         clock: Callable[[], float] = boottime,
     ) -> None:
         self._decider = decider
         self._events = events
-        self._repair = repair
+        self._settings = settings
         self._clock = clock
         self._stopped = threading.Event()
         self._repairs = Repairs(client, decider, events, metrics, self, Pace(rate, clock, self._stopped), clock=clock)
@@ -156,7 +156,7 @@ class PendingPods:
 
     def configure(self, settings: Settings) -> None:
         """Take over changed settings."""
-        self._repair = may_repair(settings)
+        self._settings = settings
         self._evaluate_all()
 
     def check_lead(self) -> float:
@@ -228,9 +228,14 @@ class PendingPods:
         """Take over that the API server says that this account may not patch pods; a role may come back."""
         self._forbidden_until = self._clock() + BOUNDS_SECONDS
 
+    @property
+    def observes(self) -> bool:
+        """Whether nothing is written, no Event either: mode is observe."""
+        return self._settings.mode == "observe"
+
     def problem(self) -> str | None:
         """Why pods are told of only; None if they are repaired."""
-        if not self._repair:
+        if not may_repair(self._settings):
             return "webhook.pendingPods is report, or mode is observe"
         if self._clock() < self._forbidden_until:
             return "this account may not patch pods"

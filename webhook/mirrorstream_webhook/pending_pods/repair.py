@@ -76,6 +76,10 @@ class Right(Protocol):
     def problem(self) -> str | None:
         """Why pods are told of only; None if they are changed."""
 
+    @property
+    def observes(self) -> bool:
+        """Whether nothing is written, no Event either."""
+
     def withdrawn(self) -> None:
         """The API server says that this account may not patch pods."""
 
@@ -273,12 +277,15 @@ class Repairs:
         return wait
 
     def _tell(self, key: Key, pending: PendingPod, state: PodState, text: str) -> bool:
-        """An Event about a pod that is not changed, once for each text; whether it was the first time."""
+        """Say why a pod is not changed, once for each text: by an Event, or in the log; whether it was the first time."""
         if text in state.told:
             return False
         state.told.add(text)
         self._metrics.counted("reported")
-        self._event(key, pending, WARNING, NOT_REPAIRED, text)
+        if self._right.observes:
+            log.info("pending pod not repaired", namespace=key[0], pod=key[1], reason=text)
+        else:
+            self._event(key, pending, WARNING, NOT_REPAIRED, text)
         return True
 
     def _event(self, key: Key, pending: PendingPod, kind: str, reason: str, text: str) -> None:
