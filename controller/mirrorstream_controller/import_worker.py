@@ -197,7 +197,7 @@ class ImportWorker:
             if active and not only_condition and not noted:
                 created = kept or self._times.of(job.key, image.tag, image.digest)
                 items = self._images.create(image, name, created)
-            reference = f"{name}@{image.digest}"
+            reference = plan.newest_reference if only_condition else f"{name}@{image.digest}"
             results.append(TagResult(plan, image.tag, image.digest, reference, image.through, candidate.mirror_set, created, items))
         return FetchedImport(plan, tuple(results)) if active else ObservedImport(plan, tuple(results))
 

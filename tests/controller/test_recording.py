@@ -14,7 +14,7 @@ from mirrorstream.runtime.settings import Settings
 from mirrorstream_controller.import_queue import ImportQueue
 
 from tests.controller.bed import FAILED, KEY, Bed, Storing, storing
-from tests.controller.builders import IDMS, Object, failure, stream
+from tests.controller.builders import IDMS, Object, failure, item, stream
 
 
 def with_tags(*tags: str) -> Object:
@@ -321,3 +321,17 @@ def test_no_two_reconciles_have_the_same_id() -> None:
         for number in range(50):
             bed.reconciler.reconcile(("ns", f"app{number}"))
     assert len(set(seen)) == len(seen) == 150
+
+
+def test_the_event_names_the_reference_that_the_tag_has() -> None:
+    """After a timeout the mirror's own name would be recorded, but the platform's item stays, and only the condition goes."""
+    bed = Bed()
+    timed_out = failure(2, 'Internal error occurred: src.io/team/app:v1: Get "https://src.io/v2/": context deadline exceeded')
+    document = stream({"items": [item(1, "sha256:aa")], "conditions": [timed_out]}, {"generation": 2})
+    storing(bed, document)
+    bed.see(KEY, imagestream_from(document))
+    bed.settle()
+    bed.time += 60
+    bed.reconciler.stop()
+    ((_, text, _),) = bed.events
+    assert text.startswith("tag v1: src.io/team/app@sha256:aa through m.io/")

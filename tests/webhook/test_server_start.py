@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography.exceptions import UnsupportedAlgorithm
 from mirrorstream.kube.errors import ConfigurationError
+from mirrorstream.runtime import certs
 from mirrorstream.runtime.certs import CertificateError, read_pair
 from mirrorstream_webhook.connection import Answer, Request
 from mirrorstream_webhook.server import Server
@@ -62,6 +64,18 @@ def test_keys_that_the_server_cannot_use_are_refused(kind: str, tmp_path: Path) 
     (tmp_path / "k").write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
     with pytest.raises(CertificateError, match="k: "):
         read_pair(str(tmp_path / "c"), str(tmp_path / "k"))
+
+
+def test_a_key_on_a_curve_that_nobody_supports_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The library has an error of its own for it."""
+
+    def unsupported(key: bytes, password: None) -> None:
+        raise UnsupportedAlgorithm("Curve 1.3.132.0.8 is not supported")
+
+    monkeypatch.setattr(certs, "load_pem_private_key", unsupported)
+    pair = Authority(tmp_path, "authority").issue("a")
+    with pytest.raises(CertificateError, match=r"key: Curve 1\.3\.132\.0\.8 is not supported"):
+        read_pair(str(pair.certificate), str(pair.key))
 
 
 def test_a_port_that_is_taken_is_said(tmp_path: Path) -> None:

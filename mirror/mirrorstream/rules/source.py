@@ -48,6 +48,8 @@ class PolicySource:
         self._stopped = threading.Event()
         self._thread: threading.Thread | None = None
         self._warned: frozenset[str] = frozenset()
+        self._unread: str | None = None
+        """Why the Image config could not be read, as it was logged last."""
         self.informers: dict[str, Informer[RuleObjects]] = {
             name: Informer(client, path, partial(_read, kind), self._changed_object, name=name, optional=True)
             for name, (path, kind) in PATHS.items()
@@ -108,7 +110,9 @@ class PolicySource:
 
     def _rebuild(self) -> None:
         if not self.informers[IMAGE_CONFIG].synced.is_set():
-            log.warning("cannot read the Image config, importing nothing", reason=self.informers[IMAGE_CONFIG].problem)
+            if (reason := self.informers[IMAGE_CONFIG].problem) != self._unread:
+                log.warning("cannot read the Image config, importing nothing", reason=reason)
+            self._unread = reason
             return
         policy = self.build()
         if policy == self.current:

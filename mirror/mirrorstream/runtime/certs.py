@@ -8,6 +8,7 @@ from datetime import datetime
 from pathlib import Path
 
 from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_private_key
 
@@ -80,6 +81,8 @@ def read_pair(certificate_file: str, key_file: str) -> CertificatePair:
         raise CertificateError(f"{certificate_file}: not a certificate in PEM: {error}") from error
     try:
         private = load_pem_private_key(key, password=None)
+    except UnsupportedAlgorithm as error:
+        raise CertificateError(f"{key_file}: {error}") from error
     except (ValueError, TypeError) as error:
         raise CertificateError(f"{key_file}: not an unencrypted private key in PEM: {error}") from error
     if problem := _unusable(private):
