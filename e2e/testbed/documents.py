@@ -144,11 +144,11 @@ def not_shown(expected: Iterable[str], output: str) -> str:
 
 def programs(command: str) -> list[list[str]]:
     """The words of each program that a command line runs, without what goes into and comes out of it."""
-    words = shlex.shlex(command, posix=True, punctuation_chars="|&;<>")
+    words = shlex.shlex(command, posix=True, punctuation_chars="|&;<>()")
     words.whitespace_split = True
     found: list[list[str]] = [[]]
     for word in words:
-        if set(word) <= set("|&;"):
+        if set(word) <= set("|&;()"):
             found.append([])
         else:
             found[-1].append(word)

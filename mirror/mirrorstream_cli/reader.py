@@ -159,7 +159,7 @@ class Reader:
     def controller_view(self) -> tuple[ControllerView, bool]:
         """The controller's configuration, and whether it is known: otherwise it is taken for the default."""
         try:
-            settings = parse_settings(single_objects.configuration(self.client), "ConfigMap mirrorstream-config")
+            settings = parse_settings(*single_objects.configuration(self.client))
         except ApiError as error:
             if error.status not in (403, 404):
                 raise

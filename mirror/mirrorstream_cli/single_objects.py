@@ -4,18 +4,45 @@ from collections.abc import Mapping
 from urllib.parse import quote
 
 import msgspec
-from mirrorstream.kube.client import Client
+from mirrorstream.kube.client import ApiError, Client
 from mirrorstream.text.projection import decoder
 
 API = "/apis/image.openshift.io/v1"
 USER_AGENT = "kubectl-mirrorstream"
-CONFIGURATION = "/api/v1/namespaces/mirrorstream/configmaps/mirrorstream-config"
-"""Where config/base puts the controller's configuration."""
+CONTROLLER = "/apis/apps/v1/namespaces/mirrorstream/deployments/mirrorstream-controller"
+CONFIGURATIONS = "/api/v1/namespaces/mirrorstream/configmaps"
+VOLUME, CONFIGURATION = "configuration", "mirrorstream-config"
+"""The volume with the configuration, and the ConfigMap that config/base puts there; OLM's users put another one."""
 INFRASTRUCTURE = "/apis/config.openshift.io/v1/infrastructures/cluster"
 
 
 class _ConfigMap(msgspec.Struct):
     data: dict[str, str] = {}
+
+
+class _ConfigMapVolume(msgspec.Struct):
+    name: str = ""
+
+
+class _Volume(msgspec.Struct, rename="camel"):
+    name: str = ""
+    config_map: _ConfigMapVolume = msgspec.field(default_factory=_ConfigMapVolume)
+
+
+class _PodSpec(msgspec.Struct):
+    volumes: list[_Volume] = []
+
+
+class _Template(msgspec.Struct):
+    spec: _PodSpec = msgspec.field(default_factory=_PodSpec)
+
+
+class _DeploymentSpec(msgspec.Struct):
+    template: _Template = msgspec.field(default_factory=_Template)
+
+
+class _Deployment(msgspec.Struct):
+    spec: _DeploymentSpec = msgspec.field(default_factory=_DeploymentSpec)
 
 
 class _InfrastructureStatus(msgspec.Struct, rename="camel"):
@@ -52,15 +79,29 @@ class _Review(msgspec.Struct):
 
 # Made before any thread: see `Client.request`.
 _decode_config_map = decoder(_ConfigMap)
+_decode_deployment = decoder(_Deployment)
 _decode_infrastructure = decoder(_Infrastructure)
 _decode_namespace = decoder(_Namespace)
 _decode_service_account = decoder(_ServiceAccount)
 _decode_review = decoder(_Review)
 
 
-def configuration(client: Client) -> str:
-    """The text of the cluster's own configuration file; empty where its ConfigMap has none."""
-    return client.request("GET", CONFIGURATION, decode=_decode_config_map).data.get("config.yaml", "")
+def configuration(client: Client) -> tuple[str, str]:
+    """The text of the cluster's own configuration file, empty where its ConfigMap has none; and that ConfigMap, for errors."""
+    name = _configuration_name(client)
+    data = client.request("GET", f"{CONFIGURATIONS}/{name}", decode=_decode_config_map).data
+    return data.get("config.yaml", ""), f"ConfigMap {name}"
+
+
+def _configuration_name(client: Client) -> str:
+    """The ConfigMap that the controller reads; the usual one where its Deployment cannot be read."""
+    try:
+        volumes = client.request("GET", CONTROLLER, decode=_decode_deployment).spec.template.spec.volumes
+    except ApiError as error:
+        if error.status not in (403, 404):
+            raise
+        return CONFIGURATION
+    return next((volume.config_map.name for volume in volumes if volume.name == VOLUME), "") or CONFIGURATION
 
 
 def is_hosted(client: Client) -> bool:

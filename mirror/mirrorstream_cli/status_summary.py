@@ -109,7 +109,7 @@ def _end(report: StatusReport, groups: list[Group], now: float) -> list[Text]:
         rows += _lists(failing, f"mirrorstream missing {scope} -o imageset")
         rows.append((f"mirrorstream explain {first.name}", "all of one tag"))
     elif report.streams:
-        rows.append((f"mirrorstream status {scope} --all", "each tag that is not just imported"))
+        rows.append((f"mirrorstream status {scope} --all", "each tag"))
     return [*lines, *columns(rows, 2)] if rows else []
 
 

@@ -131,6 +131,7 @@ class Answers:
 
 STREAMS = "/apis/image.openshift.io/v1/namespaces/{}/imagestreams"
 MIRROR_SETS = "/apis/config.openshift.io/v1/imagedigestmirrorsets"
+CONTROLLER = "/apis/apps/v1/namespaces/mirrorstream/deployments/mirrorstream-controller"
 CONFIG = "/api/v1/namespaces/mirrorstream/configmaps/mirrorstream-config"
 NAMESPACE = "/api/v1/namespaces/team"
 ACCOUNT = "/api/v1/namespaces/team/serviceaccounts/default"
@@ -150,7 +151,7 @@ def cluster(monkeypatch: pytest.MonkeyPatch, **answers: Any) -> None:
         CONFIG: {"data": {"config.yaml": ""}},
     }
     client = Answers({**found, **answers})
-    monkeypatch.setattr("mirrorstream_cli.commands.explain_as_pod.load_client", lambda kubeconfig, context: client)
+    monkeypatch.setattr("mirrorstream_cli.commands.explain_as_pod.load_client", lambda kubeconfig, context, user_agent: client)
 
 
 def asked(capsys: pytest.CaptureFixture[str], *more: str) -> tuple[int, Any, str]:
@@ -308,3 +309,17 @@ def test_the_webhook_says_what_it_cannot_start_with(capsys: pytest.CaptureFixtur
     """One line, exit status 1."""
     assert main(["webhook", "--insecure", "--kubeconfig", "/nowhere"]) == 1
     assert "/nowhere" in capsys.readouterr().err
+
+
+def test_the_configuration_is_the_one_that_the_controller_has(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Under OLM, users keep theirs in a ConfigMap of another name, and the default one stays in its place."""
+    volumes = [{"name": "tmp", "emptyDir": {}}, {"name": "configuration", "configMap": {"name": "mine"}}]
+    deployment = {"spec": {"template": {"spec": {"volumes": volumes}}}}
+    mine = {CONFIG.replace("mirrorstream-config", "mine"): {"data": {"config.yaml": "webhook: {serveFrom: [digest]}"}}}
+    cluster(monkeypatch, **{CONTROLLER: deployment, **mine})
+    assert asked(capsys)[1]["pod"]["way"] == "digest"
+    mine = {CONFIG.replace("mirrorstream-config", "mine"): {"data": {"config.yaml": "webhook: {serveFrom: [nowhere]}"}}}
+    cluster(monkeypatch, **{CONTROLLER: deployment, **mine})
+    assert "ConfigMap mine: webhook.serveFrom" in asked(capsys)[2]

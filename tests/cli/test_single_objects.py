@@ -23,7 +23,7 @@ class Answering:
 def test_what_is_unset(body: bytes) -> None:
     """Nothing, and nobody may do anything."""
     client = cast("Client", Answering(body))
-    assert single_objects.configuration(client) == ""
+    assert single_objects.configuration(client) == ("", "ConfigMap mirrorstream-config")
     assert single_objects.is_hosted(client) is False
     assert single_objects.namespace_labels(client, "team") == {}
     assert single_objects.pull_secrets(client, "team", "default") == []
@@ -37,4 +37,4 @@ def test_what_is_null_within() -> None:
     client = cast("Client", Answering(body))
     assert single_objects.namespace_labels(client, "team") == {"a": "b"}
     assert single_objects.is_hosted(client) is False
-    assert single_objects.configuration(client) == "x"
+    assert single_objects.configuration(client) == ("x", "ConfigMap mirrorstream-config")

@@ -176,18 +176,26 @@ def test_tags_whose_image_pods_may_be_unable_to_run_are_listed_by_the_reason() -
     assert ("Pods may be unable to run (an image that its tag has)\n  the reason\n    ns/app:v00\n") in found
     assert "    ns/app:v20\n    ns/app:v21\n  another\n    ns/app:v03\n\n" in found
     document = report(*tags, state(item())).document()
-    assert [tag["tag"] for tag in document["tags"]] == [f"v{n:02}" for n in range(22)]
+    assert [tag["tag"] for tag in document["tags"] if tag["warnings"]] == [f"v{n:02}" for n in range(22)]
 
 
 def test_the_document() -> None:
-    """Every state is counted; tags that are well without a mirror are not listed."""
+    """Every state is counted, and every tag listed."""
     document = report(state(failure()), state(item()), notes=("n",)).document()
     assert set(document) == {"namespace", "summary", "groups", "tags", "pods", "rules", "notes"}
     counts = {str(one): 0 for one in State} | {"failing": 1, "imported": 1}
     assert document["summary"] == {"streams": 1, "tags": counts}
-    assert [tag["state"] for tag in document["tags"]] == ["failing"]
+    assert [tag["state"] for tag in document["tags"]] == ["failing", "imported"]
     assert document["rules"] == {
         "known": True,
         "objects": [{"object": "ImageDigestMirrorSet/m", "sources": 1}],
         "warnings": [{"object": "ImageTagMirrorSet/x", "field": "spec.y", "message": "is nothing"}],
     }
+
+
+def test_everything_has_the_imported_tags_too() -> None:
+    """They are otherwise only counted."""
+    found = report(state(failure()), state(item()))
+    assert "Imported" not in layout(render_status(found, NOW))
+    shown = layout(render_status(found, NOW, everything=True))
+    assert "Imported (its import succeeded without mirrorstream)\n  ns/app:v1  from src.io/team/app:v1\n" in shown

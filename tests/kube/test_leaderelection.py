@@ -396,15 +396,3 @@ def test_a_late_answer_does_not_bring_the_lead_back(clock: list[float]) -> None:
     one.election._client = leases  # type: ignore[assignment]
     one.election.attempt()
     assert (one.leads, one.started) == (True, 2)
-
-
-def test_who_cannot_start_to_lead_does_not_lead(clock: list[float]) -> None:
-    """A replica that renews the lease and does nothing keeps others from working."""
-    replica = Replica(Leases(), "one", clock)
-
-    def fail() -> None:
-        raise RuntimeError("can't start new thread")
-
-    replica.election._on_started_leading = fail
-    replica.election.attempt()
-    assert (replica.leads, replica.lost) == (False, ["failed to start leading"])

@@ -140,6 +140,9 @@ def test_the_wheel_in_a_clean_environment(dist: Path, tmp_path: Path, environmen
     subprocess.run([*pip, "--find-links", str(wheels), *dist.glob("*.whl")], check=True, capture_output=True, timeout=300)
     for name in ("mirrorstream", "kubectl-mirrorstream"):
         assert output(tmp_path / "venv" / "bin" / name, "--version", environment=environment).endswith(f" {VERSION}\n")
+    imports = "import mirrorstream_controller.manager, mirrorstream_webhook.manager, mirrorstream_cli.commands.explain_as_pod"
+    imports += ", mirrorstream.kube.kubeconfig"
+    assert output(tmp_path / "venv" / "bin" / "python", "-I", "-c", imports, environment=environment) == ""
 
 
 def test_the_one_file_with_nothing_installed(dist: Path, tmp_path: Path, environment: dict[str, str]) -> None:
@@ -165,6 +168,8 @@ def test_the_one_file_is_a_plugin(dist: Path, tmp_path: Path, environment: dict[
     (tmp_path / "kubectl-mirrorstream").symlink_to(dist / f"{STEM}.pyz")
     paths = {**environment, "PATH": f"{Path(PYTHON).parent}:/usr/bin:/bin"}
     assert output(tmp_path / "kubectl-mirrorstream", "--version", environment=paths) == f"kubectl mirrorstream {VERSION}\n"
+    (tmp_path / "kubectl_complete-mirrorstream").symlink_to(dist / f"{STEM}.pyz")
+    assert output(tmp_path / "kubectl_complete-mirrorstream", "status", "-o", "j", environment=paths) == "json\n:4\n"
 
 
 def test_the_one_file_where_nothing_can_be_kept(dist: Path, tmp_path: Path, environment: dict[str, str]) -> None:
@@ -179,7 +184,7 @@ def test_sums(dist: Path, tmp_path: Path, environment: dict[str, str]) -> None:
     """The check of the documents takes the release, and names the file of which one byte is another."""
     copy = tmp_path / "dist"
     shutil.copytree(dist, copy)
-    check = f"cd {copy} && sha256sum --check --quiet SHA256SUMS"
+    check = f"cd {copy} && sha256sum --check --strict --quiet SHA256SUMS"
     assert output("sh", "-c", check, environment=environment) == ""
     listed = {line.split("  ")[1] for line in (copy / "SHA256SUMS").read_text(encoding="utf-8").splitlines()}
     assert listed == set(statement.files(copy)) - {"SHA256SUMS"}
@@ -188,6 +193,11 @@ def test_sums(dist: Path, tmp_path: Path, environment: dict[str, str]) -> None:
         content[100] ^= 1
         (copy / name).write_bytes(content)
         assert f"{name}: FAILED" in output("sh", "-c", check, environment=environment, status=1)
+        shutil.copy2(dist / name, copy / name)
+    sums = bytearray((copy / "SHA256SUMS").read_bytes())
+    sums[100] ^= 0x40
+    (copy / "SHA256SUMS").write_bytes(sums)
+    assert "improperly formatted" in output("sh", "-c", check, environment=environment, status=1)
 
 
 def test_the_provenance(dist: Path) -> None:

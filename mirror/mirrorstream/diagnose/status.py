@@ -31,7 +31,8 @@ TITLES = {
     State.PENDING: ("the platform has not finished its import", Style.WARNING),
     State.HEALED: ("imported through a mirror", Style.GOOD),
 }
-"""What each state means, for people; IMPORTED tags are only counted."""
+"""What each state means, for people; IMPORTED tags are listed only on request."""
+_ALL_TITLES = {**TITLES, State.IMPORTED: ("its import succeeded without mirrorstream", Style.GOOD)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,22 +96,22 @@ class StatusReport:
         return any(map(is_unsettled, self.tags))
 
     def document(self) -> dict[str, Any]:
-        """The JSON and YAML form; tags that are well without a mirror are counted only, unless there is something to be said."""
+        """The JSON and YAML form, with every tag."""
         return {
             "namespace": self.namespace,
             "summary": {"streams": self.streams, "tags": {str(state): count for state, count in self.counts.items()}},
             "groups": [group.document() for group in tag_groups(self.tags, hosted=self.hosted)],
-            "tags": [state.document() for state in self.tags if state.state is not State.IMPORTED or state.warnings],
+            "tags": [state.document() for state in self.tags],
             "pods": None if self.pods is None else [pod.document() for pod in self.pods],
             "rules": self.rules.document(),
             "notes": list(self.notes),
         }
 
 
-def render_status(report: StatusReport, now: float) -> list[Text]:
-    """Every tag that is not just imported, and every pod, for people; `now` in seconds since the epoch."""
+def render_status(report: StatusReport, now: float, *, everything: bool = False) -> list[Text]:
+    """Every tag and every pod, for people; `now` in seconds since the epoch. Tags that are just imported are listed for `everything`."""
     lines: list[Text] = [headline(report)]
-    for state in TITLES:
+    for state in _ALL_TITLES if everything else TITLES:
         found = [tag for tag in report.tags if tag.state is state]
         if found:
             lines += [blank(), *_section(state, found, now)]
@@ -143,7 +144,7 @@ def many(count: int, noun: str) -> str:
 
 
 def _section(state: State, found: list[TagState], now: float) -> list[Text]:
-    meaning, style = TITLES[state]
+    meaning, style = _ALL_TITLES[state]
     if state is State.FAILING and found[0].why:
         meaning = found[0].why
     lines: list[Text] = [line(Span(str(state).capitalize(), style), Span(f" ({meaning})", Style.QUIET))]
@@ -175,6 +176,8 @@ def warnings_of(tags: Iterable[TagState]) -> dict[str, list[str]]:
 def _row(tag: TagState, now: float) -> tuple[str, ...]:
     if tag.state is State.HEALED:
         return (tag.name, f"through {tag.through}")
+    if tag.state is State.IMPORTED:
+        return (tag.name, f"from {tag.source}")
     if tag.state is State.PENDING:
         return (tag.name, f"from {tag.source}" + (f"; before: {tag.failure.kind}" if tag.failure else ""))
     return (tag.name, failing_for(tag, now), f"from {tag.source}")

@@ -34,7 +34,7 @@ from mirrorstream_cli.commands.explain import is_reference
 from mirrorstream_cli.object_files import read_files
 from mirrorstream_cli.output import print_document, print_lines
 from mirrorstream_cli.reader import DEFAULTS_NOTE
-from mirrorstream_cli.single_objects import configuration, namespace_labels, pull_secrets
+from mirrorstream_cli.single_objects import USER_AGENT, configuration, namespace_labels, pull_secrets
 
 Object = dict[str, Any]
 SIGNATURE_KINDS = ("ClusterImagePolicy", "ImagePolicy")
@@ -89,7 +89,7 @@ def run(args: argparse.Namespace) -> int:
     if not is_reference(args.subject) and parse_or_none(args.subject) is None:
         raise ConfigurationError(f"{args.subject!r} is not an image")
     try:
-        client = None if args.file else load_client(args.kubeconfig, args.context)
+        client = None if args.file else load_client(args.kubeconfig, args.context, user_agent=USER_AGENT)
         known = _of_cluster(client, args) if client else _of_files(args)
         found = _explain(_decider(known, client), known, args)
     except (SettingsError, ClientError) as error:
@@ -141,13 +141,13 @@ def _of_cluster(client: Client, args: argparse.Namespace) -> Known:
 def _configuration(client: Client, notes: list[str]) -> Settings:
     """The cluster's own configuration. Raises SettingsError."""
     try:
-        text = configuration(client)
+        text, where = configuration(client)
     except ApiError as error:
         if error.status not in (403, 404):
             raise
         notes.append(DEFAULTS_NOTE)
         return Settings()
-    return parse_settings(text, "ConfigMap mirrorstream-config")
+    return parse_settings(text, where)
 
 
 def _read(client: Client, resources: Iterable[tuple[str, str, str]], known: Known) -> Iterable[Object]:

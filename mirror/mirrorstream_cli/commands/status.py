@@ -57,7 +57,7 @@ def run(args: argparse.Namespace, clock: Clock | None = None) -> int:
 def text_lines(report: StatusReport, now: float, width: int | None, *, everything: bool = False) -> list[Text]:
     """Every tag, where that is wanted or fits a screen for one namespace; otherwise groups of them."""
     if everything or report.namespace:
-        lines = render_status(report, now)
+        lines = render_status(report, now, everything=everything)
         if everything or fits(lines, width):
             return lines
     return render_summary(report, now, width)
