@@ -2,82 +2,15 @@
 
 import threading
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import pytest
 from mirrorstream.kube.client import ApiError, ApiUnreachable
-from mirrorstream.kube.leaderelection import LEASE_SECONDS, RENEW_SECONDS, RETRY_SECONDS, Election, NotLeadingError
+from mirrorstream.kube.leaderelection import LEASE_SECONDS, RENEW_SECONDS, RETRY_SECONDS, NotLeadingError
+
+from tests.kube.leases import Leases, Replica, Slow
 
 Object = dict[str, Any]
-
-
-class Leases:
-    """An API server with one Lease; `problem` is raised for every request while it is set."""
-
-    def __init__(self) -> None:
-        self.lease: Object | None = None
-        self.version = 0
-        self.problem: Exception | None = None
-        self.conflicts = 0
-        self.requests: list[str] = []
-
-    def request(self, method: str, path: str, *, body: Object | None = None, timeout: float = 0) -> Object:
-        """One request, two of which must fit into the time in which a leader has to renew."""
-        assert 0 < 2 * timeout <= RENEW_SECONDS
-        self.requests.append(method)
-        if self.problem:
-            raise self.problem
-        if method == "GET":
-            if self.lease is None:
-                raise ApiError(404, "NotFound", "")
-            return {**self.lease, "spec": dict(self.lease["spec"])}
-        assert body is not None
-        if method == "PUT" and self.lease is None:
-            raise ApiError(404, "NotFound", "")
-        version = body["metadata"].get("resourceVersion", "")
-        if self.conflicts or version != (self.lease["metadata"]["resourceVersion"] if self.lease else ""):
-            self.conflicts = max(0, self.conflicts - 1)
-            raise ApiError(409, "Conflict", "")
-        self.version += 1
-        self.lease = {**body, "metadata": {**body["metadata"], "resourceVersion": str(self.version)}}
-        return self.lease
-
-
-@dataclass
-class Slow:
-    """A client whose requests are a function of the test."""
-
-    request: Callable[..., Object]
-
-
-class Replica:
-    """One participant, driven by hand."""
-
-    def __init__(self, leases: Leases, name: str, clock: list[float] | None = None, *, rejoin: bool = False) -> None:
-        """By the clock of the test, by default the election's own."""
-        self.started = 0
-        self.lost: list[str] = []
-        self.election = Election(
-            leases,  # type: ignore[arg-type]
-            namespace="ns",
-            name="lease",
-            identity=name,
-            on_started_leading=self.on_started_leading,
-            on_stopped_leading=self.lost.append,
-            rejoin=rejoin,
-            **({"clock": lambda: clock[0]} if clock else {}),
-        )
-
-    def on_started_leading(self) -> None:
-        """Count."""
-        self.started += 1
-
-    @property
-    def leads(self) -> bool:
-        """Whether it leads."""
-        return self.election.leading
 
 
 @pytest.fixture
@@ -396,3 +329,15 @@ def test_a_late_answer_does_not_bring_the_lead_back(clock: list[float]) -> None:
     one.election._client = leases  # type: ignore[assignment]
     one.election.attempt()
     assert (one.leads, one.started) == (True, 2)
+
+
+def test_who_cannot_start_to_lead_does_not_lead(clock: list[float]) -> None:
+    """A replica that renews the lease and does nothing keeps others from working."""
+    replica = Replica(Leases(), "one", clock)
+
+    def fail() -> None:
+        raise RuntimeError("can't start new thread")
+
+    replica.election._on_started_leading = fail
+    replica.election.attempt()
+    assert (replica.leads, replica.lost) == (False, ["failed to start leading"])

@@ -109,7 +109,7 @@ class StatusReport:
 
 
 def render_status(report: StatusReport, now: float, *, everything: bool = False) -> list[Text]:
-    """Every tag and every pod, for people; `now` in seconds since the epoch. Tags that are just imported are listed for `everything`."""
+    """Every tag and pod, for people, tags that are just imported only with `everything`; `now` in seconds since the epoch."""
     lines: list[Text] = [headline(report)]
     for state in _ALL_TITLES if everything else TITLES:
         found = [tag for tag in report.tags if tag.state is state]
