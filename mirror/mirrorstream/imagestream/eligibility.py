@@ -116,8 +116,9 @@ def makes_room(kind: FailureClass, found: Resolution, bypass: Bypass) -> bool:
     Importers of releases without the fix of OCPBUGS-44432 refuse the whole host of a NeverContactSource rule as blocked. That is
     the normal disconnected cluster; what registrySources blocks, or an allow-list leaves out, is refused for that.
     """
-    never_contacted = found.refusal is None and found.pull_sources[-1].blocked
-    return may_be_bypassed(kind, bypass) or (kind is FailureClass.FORBIDDEN and never_contacted)
+    if kind is not FailureClass.FORBIDDEN:
+        return may_be_bypassed(kind, bypass)
+    return found.refusal is None and found.pull_sources[-1].blocked
 
 
 def evaluate(
