@@ -131,6 +131,16 @@ def test_merging_loses_no_mirror(lists: list[list[str]]) -> None:
         pytest.param([idms("*.a.io/x", "b.io")], "source: '*.a.io/x' is not a registry host", id="wildcard-with-a-path"),
         pytest.param([idms("a.io", "b.io", mirrorSourcePolicy="Never")], "mirrorSourcePolicy: 'Never' is neither", id="policy"),
         pytest.param(
+            [idms("a.io", "b.io", mirrorSourcePolicy="NeverContactSource"), itms("a.io", "c.io")],
+            "ImageDigestMirrorSet/digests: mirrorSourcePolicy: ImageTagMirrorSet/tags has another one for a.io",
+            id="two-policies-for-a-source",
+        ),
+        pytest.param(
+            [idms("a.io", "b.io", "a.io", mirrorSourcePolicy="NeverContactSource")],
+            "spec.imageDigestMirrors[0].mirrors: a.io is among its own mirrors, and never to be contacted",
+            id="never-contacted-and-a-mirror",
+        ),
+        pytest.param(
             [image_config(registrySources={"blockedRegistries": ["https://x"]})],
             "Image/cluster: spec.registrySources.blockedRegistries[0]: 'https://x' is not a registry host",
             id="blocked",

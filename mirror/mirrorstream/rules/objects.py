@@ -24,6 +24,7 @@ KINDS = {
 """Mirror set kinds: the field of the spec with their entries, and for which references they count."""
 
 NEVER_CONTACT, ALLOW_CONTACT = "NeverContactSource", "AllowContactingSource"
+REFUSED_WHOLE = "machine-config-operator refuses that, and nodes get no change of any mirror set until it is repaired"
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,6 +176,9 @@ def _entry(kind: str, entry: Mapping[str, Any], path: str, read: RuleObjects) ->
         warnings.append(
             PolicyWarning(origin, f"{path}.mirrorSourcePolicy", f"{policy!r} is neither {NEVER_CONTACT} nor {ALLOW_CONTACT}")
         )
+    if policy == NEVER_CONTACT and value in listed:
+        text = f"{source} is among its own mirrors, and never to be contacted: {REFUSED_WHOLE}"
+        warnings.append(PolicyWarning(origin, f"{path}.mirrors", text))
     if all(mirror == source for mirror in of_node):
         # Only the source itself, or nothing: not a mirror set, and its mirrorSourcePolicy goes with it, as on the node.
         return None

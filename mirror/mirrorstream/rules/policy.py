@@ -44,7 +44,7 @@ class MirrorPolicy:
         """Whether the cluster is made for nodes of several architectures, as OpenShift says from 4.18 on."""
         self.search_registries = tuple(objects.search_registries)
         """Where nodes look for names without a registry, in place of docker.io."""
-        self.warnings: tuple[PolicyWarning, ...] = tuple(objects.warnings)
+        self.warnings: tuple[PolicyWarning, ...] = (*objects.warnings, *self.scope_rules.conflicts)
 
     @classmethod
     def from_objects(

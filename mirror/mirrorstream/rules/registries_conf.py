@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import msgspec
 
 from mirrorstream.rules.merge import merge_mirror_lists
-from mirrorstream.rules.objects import DIGEST, TAG, MirrorEntry, RuleObjects
+from mirrorstream.rules.objects import DIGEST, REFUSED_WHOLE, TAG, MirrorEntry, PolicyWarning, RuleObjects
 from mirrorstream.rules.scopes import enclosing_scopes
 
 
@@ -42,6 +42,8 @@ class Rule:
     """The rule that would count here without this one; set only where this one has no mirrors of its own."""
     entries: list[MirrorEntry] = field(default_factory=list, compare=False)
     """What its own mirrors come from."""
+    conflict: PolicyWarning | None = field(default=None, compare=False)
+    """Why machine-config-operator refuses these entries, and all others with them."""
 
     @property
     def mirrors(self) -> list[Mirror]:
@@ -69,6 +71,7 @@ class ScopeRules:
     def __init__(self, objects: RuleObjects, before: "ScopeRules | None" = None) -> None:
         self._insecure, self._blocked = frozenset(objects.insecure), frozenset(objects.blocked)
         self.by_scope: dict[str, Rule] = {}
+        self.conflicts: list[PolicyWarning] = []
         known: Mapping[str, Rule] = before.by_scope if before and self._are_restricted_as(before) else {}
         for source, entries in _by_source(objects.entries).items():
             rule = known.get(source)
@@ -76,6 +79,8 @@ class ScopeRules:
             if rule is None or not rule.own or rule.entries != entries:
                 rule = self._mirrored(source, entries)
             self.by_scope[source] = rule
+            if rule.conflict:
+                self.conflicts.append(rule.conflict)
         mirrored = {scope: rule for scope, rule in self.by_scope.items() if rule.listed}
         for scope in self._blocked | self._insecure:
             if scope not in self.by_scope:
@@ -92,7 +97,7 @@ class ScopeRules:
 
     def _mirrored(self, source: str, entries: list[MirrorEntry]) -> Rule:
         """The rule of a scope that mirror sets name."""
-        rule = Rule(source, entries=entries)
+        rule = Rule(source, entries=entries, conflict=_conflict(source, entries) if len(entries) > 1 else None)
         for kind in (DIGEST, TAG):
             if not (those := [entry for entry in entries if entry.kind == kind]):
                 continue
@@ -121,6 +126,15 @@ class ScopeRules:
         rule.insecure |= not self._insecure.isdisjoint(enclosing)
         rule.blocked |= not self._blocked.isdisjoint(enclosing)
         return rule
+
+
+def _conflict(source: str, entries: list[MirrorEntry]) -> PolicyWarning | None:
+    """Of entries for one source of which only some say that it is never contacted; those of an ICSP never do."""
+    never = [entry.origin for entry in entries if entry.never_contact_source]
+    others = [entry.origin for entry in entries if not entry.never_contact_source]
+    if not never or not others:
+        return None
+    return PolicyWarning(never[0], "mirrorSourcePolicy", f"{others[0]} has another one for {source}: {REFUSED_WHOLE}")
 
 
 def _by_source(entries: Iterable[MirrorEntry]) -> dict[str, list[MirrorEntry]]:
