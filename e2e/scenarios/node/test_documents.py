@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from config.release.statement import SUMS, sums
-from e2e.testbed.documents import blocks, pages, title
+from e2e.testbed.documents import PROJECT, blocks, pages, title
 from e2e.testbed.node.product import dist
 from e2e.testbed.programs.installed import Bed
 from e2e.testbed.programs.reader import Reader, for_one_node
@@ -32,6 +32,24 @@ def reader(bed: Bed, digest: str, tmp_path_factory: pytest.TempPathFactory) -> I
         reader.prepare()
         yield reader
         reader.leave()
+
+
+@pytest.mark.timeout(600)
+def test_a_stranger_installs_it_from_a_release_alone(reader: Reader) -> None:
+    """The first chapter of docs/install.md, in order: from dist/ to healed streams and a pod, within ten minutes."""
+    page = PROJECT / "docs" / "install.md"
+    end = page.read_text(encoding="utf-8").splitlines().index("## Other clusters")
+    reader.new_checkout()
+    reader.uninstall()
+    with reader.stranger():
+        for block in blocks(page):
+            if block.line < end:
+                reader.follow(block)
+        pods = reader.client.get("/api/v1/namespaces/mirrorstream/pods")["items"]
+        images = {container["image"].partition("@")[0] for pod in pods for container in pod["spec"]["containers"]}
+        assert images == {reader.image}
+        assert reader.seconds < 600
+    print(f"the commands took {reader.seconds:.0f} s")
 
 
 @pytest.mark.timeout(600)

@@ -8,6 +8,7 @@ from e2e.testbed.cluster import Namespace
 from e2e.testbed.node.product import NAMESPACE, Product, overlay_of
 from e2e.testbed.programs.installed import Bed, image_of, mirrored
 from e2e.testbed.programs.issuers import CertManager, Issuer, ServiceCA
+from e2e.testbed.streams import tag
 from e2e.testbed.support.waiting import wait_for
 from e2e.testbed.workloads import state, wait_running
 
@@ -60,3 +61,20 @@ def test_an_overlay_runs_and_goes(overlay: str, bed: Bed, digest: str, user: Nam
         assert not [request for request in requests if request.forbidden]
         product.remove()
     assert {thing for thing in everything(bed) - before if user.name not in thing} == set()
+
+
+def test_an_observer_runs_and_changes_nothing(bed: Bed, digest: str, user: Namespace, tmp_path: Path) -> None:
+    """The overlay `observe`: it tells what it would record, the tag stays failed, and a pod keeps its image."""
+    assert bed.node
+    folder = overlay_of(tmp_path / "overlay", "observe", bed.node, digest)
+    with Product(bed.kubectl, bed.plane.kubeconfig, folder, tmp_path) as product:
+        product.install(ServiceCA(bed.client, tmp_path).issue)
+        source = user.source("app:v1")
+        user.put("good", "app:v1")
+        user.digest_mirrors()
+        user.create("app", tag("v1", source))
+        wait_for("the controller tells what it would do", lambda: "would record" in product.log("controller"))
+        (status,) = user.get("app")["status"]["tags"]
+        assert not status.get("items")
+        assert status["conditions"]
+        assert image_of(user.pod("app", source, dry_run=True)) == source

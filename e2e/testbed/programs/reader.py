@@ -10,6 +10,8 @@ import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -54,12 +56,17 @@ class Reader:
     def __init__(self, bed: Bed, digest: str, folder: Path, dist: Path) -> None:
         self.bed, self.client, self.folder, self._dist = bed, bed.client, folder, dist
         self._digest = digest
-        self._bin = folder / "bin"
-        self._bin.mkdir(parents=True)
+        self._repository = REPOSITORY
+        """Where the mirror has, or gets, the product's image."""
+        self.seconds = 0.0
+        """How long the commands have taken."""
+        self._bin, self._given = folder / "given" / "bin", folder / "given" / "commands"
+        for place in (self._bin, self._given):
+            place.mkdir(parents=True)
         for name in ("oc", "kubectl"):
             (self._bin / name).symlink_to(bed.kubectl)
         for name in ("mirrorstream", "kubectl-mirrorstream"):
-            (self._bin / name).symlink_to(Path(sys.executable).parent / name)
+            (self._given / name).symlink_to(Path(sys.executable).parent / name)
         self._add_skopeo()
         self.checkout = folder / "checkout"
         self._internal = "the internal registry"
@@ -111,9 +118,8 @@ class Reader:
     def here(self, text: str) -> str:
         """`text` with the documents' hosts replaced by those of the tests."""
         dead, good = self.bed.cluster.host("dead"), self.bed.cluster.host("good")
-        assert self.bed.node
         hosts = {
-            f"mirror.example.com:5000/{REPOSITORY}": f"{self.bed.node.registry}/{REPOSITORY}",
+            f"mirror.example.com:5000/{REPOSITORY}": self.image,
             "registry.redhat.io": dead,
             "registry.access.redhat.com": f"127.0.0.1:{dead.partition(':')[2]}",
             "registry.example.com": f"{dead}/example",
@@ -123,6 +129,24 @@ class Reader:
         for name, host in hosts.items():
             text = text.replace(name, host)
         return text
+
+    @property
+    def image(self) -> str:
+        """The product's image in the mirror, without tag or digest."""
+        assert self.bed.node
+        return f"{self.bed.node.registry}/{self._repository}"
+
+    @contextmanager
+    def stranger(self) -> Iterator[None]:
+        """Somebody who has a release and nothing else: no checkout, no commands, and no image in the mirror."""
+        shutil.rmtree(self.checkout / "config")
+        given, self._given = self._given, self.folder / "bin"
+        self._repository, self.seconds = "stranger/mirrorstream", 0.0
+        try:
+            yield
+        finally:
+            self._repository, self._given = REPOSITORY, given
+            self.new_checkout()
 
     def new_checkout(self) -> None:
         """What a reader has: a release, and config/ of its checkout with the image's digest, for a cluster with one node."""
@@ -152,11 +176,12 @@ class Reader:
 
     def _type(self, command: str, statuses: tuple[int, ...], where: str) -> str:
         environment = {
-            "PATH": f"{self._bin}:{os.environ['PATH']}",
+            "PATH": f"{self._given}:{self._bin}:{os.environ['PATH']}",
             "HOME": str(self.folder),
             "KUBECONFIG": str(self.bed.plane.kubeconfig),
             "TERM": "dumb",
         }
+        began = time.monotonic()
         done = subprocess.run(
             ["bash", "-o", "pipefail", "-c", command],
             cwd=self.checkout,
@@ -166,6 +191,7 @@ class Reader:
             check=False,
             timeout=COMMAND_SECONDS,
         )
+        self.seconds += time.monotonic() - began
         with (self.folder / "transcript").open("a", encoding="utf-8") as transcript:
             transcript.write(f"[{where}] $ {command}\n{done.stdout}{done.stderr}\n")
         # Where grep may find nothing, kubectl's own errors have the same status.
