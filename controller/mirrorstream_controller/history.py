@@ -8,8 +8,8 @@ from mirrorstream.imagestream.model import Condition, ImageStream, SpecTag, Stat
 from mirrorstream.text.times import seconds_of
 
 NEW_OUTAGE_SECONDS = 1800.0
-"""Two turns of the platform's scheduled import. A tag that was recorded through a mirror, and did not fail again for longer, has a
-source that answered in between: an import that finds the same image again leaves no trace in the stream."""
+"""Two turns of the platform's scheduled import. The source of a tag that was recorded through a mirror, and that did not fail again
+for longer, may have answered in between: an import that finds the same image again leaves no trace in the stream."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,14 +48,13 @@ class TagHistory:
             self.failing = self.failed_since = None
         self.source = source
         if is_pending(tag, status):
-            self._wait(tag.generation or 0, now)
+            self._fails_again(self._wait(tag.generation or 0, now))
             return other
         self.pending = None
         if status and status.failure:
             since = min(failed_at(status.failure, now), now)
-            if self.well_since is not None and since - self.well_since > NEW_OUTAGE_SECONDS:
-                self.failing = None
-            self.failing, self.well_since = self.failing or (since, None), None
+            self._fails_again(since)
+            self.failing = self.failing or (since, None)
             self._fail(since)
             return other
         self.failed_since = None
@@ -76,9 +75,19 @@ class TagHistory:
         """Remember that the tag is well because of us, at `generation`, though its source has failed since `since`."""
         self.failing, self.well_since, self.failed_since = (since, generation), now, None
 
-    def _wait(self, generation: int, now: float) -> None:
+    def _fails_again(self, since: float) -> None:
+        """Begin a new outage if the tag was well for long; what is older than the record was seen before its watch event."""
+        if self.well_since is None or since <= self.well_since:
+            return
+        if since - self.well_since > NEW_OUTAGE_SECONDS:
+            self.failing = None
+        self.well_since = None
+
+    def _wait(self, generation: int, now: float) -> float:
+        """Take in that an import is pending at this generation; since when."""
         if self.pending is None or self.pending[0] != generation:
             self.pending = (generation, now)
+        return self.pending[1]
 
     def _fail(self, since: float) -> None:
         self.failed_since = since if self.failed_since is None else min(self.failed_since, since)

@@ -186,7 +186,8 @@ class Reconciler:
         history = state.observe(stream, now, self._unsettled.of(key))
         plans = plan_stream(stream, policy, PlanSettings.of(settings), history, now)
         # What was imported under other rules, or for another tag, must not be recorded under these.
-        state.drop_obsolete(plans, active=settings.mode == "active")
+        for dropped in state.drop_obsolete(plans, active=settings.mode == "active"):
+            self._worker.forget(key, dropped)
         for tag in state.raise_priority() if priority else ():
             self._worker.raise_priority(key, tag)
         self._record(key, state)
@@ -289,7 +290,8 @@ class Reconciler:
             log.info("status write conflict, will retry")
         for skipped, why in applied.skipped:
             log.info("not recorded", tag=skipped.tag, why=why)
-            self._worker.forget(key, skipped)
+        for result in results if outcome is WriteOutcome.GONE else (skipped for skipped, _ in applied.skipped):
+            self._worker.forget(key, result)
         for result in applied.recorded:
             self._recorded(key, state, result)
         return not applied.skipped and outcome not in (WriteOutcome.CONFLICT, WriteOutcome.GONE)

@@ -135,10 +135,12 @@ class TagState:
         if not self.is_active:
             self.enter(Phase.IDLE, ())
 
-    def drop(self) -> None:
-        """Drop an import, or its result, that is not wanted any more."""
+    def drop(self) -> tuple[TagResult, ...]:
+        """Drop an import that is not wanted any more; its results, if it had some."""
+        results = self.results
         if self.is_active:
             self.enter(Phase.IDLE, ())
+        return results
 
     def is_due(self, plan: TagPlan, *, now: float, next_attempt_due: bool) -> bool:
         """Whether the import of `plan` must be started now."""
@@ -187,17 +189,22 @@ class StreamState:
             unsettled or {},
         )
 
-    def drop_obsolete(self, plans: Iterable[TagPlan], *, active: bool) -> None:
-        """Drop imports that no plan asks for any more, and, unless `active`, their results: the rules or the tag changed."""
+    def drop_obsolete(self, plans: Iterable[TagPlan], *, active: bool) -> list[TagResult]:
+        """Drop imports that no plan asks for any more, and, unless `active`, their results: the rules or the tag changed.
+
+        What was dropped of results.
+        """
         wanted = {plan.tag: plan for plan in plans}
+        dropped: list[TagResult] = []
         with self._lock:
             for name, tag in self._tags.items():
                 plan = wanted.get(name)
                 is_wanted = plan is not None and plan.action is Action.IMPORT and plan.fingerprint == tag.fingerprint
                 if not is_wanted or (tag.phase is Phase.FETCHED and not active):
-                    tag.drop()
+                    dropped += tag.drop()
                 if plan is None:
                     tag.reset()
+        return dropped
 
     def raise_priority(self) -> list[str]:
         """A user waits for all that runs, and for its results; the tags whose imports run."""

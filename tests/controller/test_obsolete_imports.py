@@ -74,7 +74,8 @@ def test_the_wanted_import_is_made(before: tuple[str, ...], change: Callable[[Be
     assert bed.reconciler._states[KEY]._tags["v1"].phase is Phase.BACKING_OFF
 
 
-def test_an_item_that_is_dropped_leaves_no_time_behind() -> None:
+@pytest.mark.parametrize("fetched", [False, True], ids=["while it is imported", "before it is recorded"])
+def test_an_item_that_is_dropped_leaves_no_time_behind(fetched: bool) -> None:
     """Were it remembered, the tag's next item of the same image could be weeks older than those before it."""
     platform = Hanging()
     platform.digest = "sha256:bb"
@@ -82,7 +83,10 @@ def test_an_item_that_is_dropped_leaves_no_time_behind() -> None:
     bed.reconciler.on_policy(rules("a.io/x"))
     bed.see(KEY, FAILED)
     bed.work()
-    platform.meanwhile = lambda: (bed.see(KEY, WELL), bed.work())[0]
+    if not fetched:
+        platform.meanwhile = lambda: (bed.see(KEY, WELL), bed.work())[0]
     bed.pool.run()
+    bed.see(KEY, WELL)
+    bed.work()
     assert platform.asked == ["a.io/x/team/app:v1"]
     assert not bed.reconciler._worker._times._created

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from mirrorstream.imagestream.model import RETRY_ANNOTATION, imagestream_from
 from mirrorstream.rules.candidates import Candidate
+from mirrorstream.text.times import rfc3339
 from mirrorstream_controller.plan import Action, TagPlan
 from mirrorstream_controller.results import FailedImport, FetchedImport, HeldImport, ImportResult, ObservedImport, TagResult
 from mirrorstream_controller.stream_state import NEXT_PHASES, OBSERVED, Demand, NextSteps, Phase, Requeue, StreamState, TagState
@@ -29,6 +30,7 @@ def stream(
     item: int = 0,
     failed: int = 0,
     *,
+    failed_at: float | None = None,
     tags: tuple[str, ...] = ("v1",),
     source: str = "src.io/a",
     retry: str = "",
@@ -38,7 +40,8 @@ def stream(
     if item:
         status["items"] = [{"image": "sha256:aa", "dockerImageReference": "x", "generation": item}]
     if failed:
-        status["conditions"] = [{"type": "ImportSuccess", "status": "False", "generation": failed}]
+        when = {} if failed_at is None else {"lastTransitionTime": rfc3339(failed_at)}
+        status["conditions"] = [{"type": "ImportSuccess", "status": "False", "generation": failed, **when}]
     spec = [{"name": t, "from": {"kind": "DockerImage", "name": f"{source}:{t}"}, "generation": generation} for t in tags]
     metadata = {"name": "a", "annotations": {RETRY_ANNOTATION: retry} if retry else {}}
     statuses = [{"tag": tag, **status} for tag in tags]
@@ -364,6 +367,16 @@ def test_a_source_that_fails_again_long_after_the_record_fails_anew(well_for: in
     state = new_state("v1")
     state.observe(stream(2, failed=2), 100)
     state.recorded(RESULT, now=120, at=0)
+    state.observe(stream(2, failed=2, failed_at=100), 120.1)  # before the watch brings the record
     state.observe(stream(2, item=2), 121)
     assert state.observe(stream(3, item=2, failed=3), 120 + well_for).failing_since == {"v1": since}
     assert state.observe(stream(3, item=2, failed=3), 9000).failing_since == {"v1": since}, "it goes on"
+
+
+def test_an_import_that_stays_pending_long_after_the_record_fails_anew() -> None:
+    """As one that fails does."""
+    state = new_state("v1")
+    state.observe(stream(2, failed=2), 100)
+    state.recorded(RESULT, now=120, at=0)
+    state.observe(stream(2, item=2), 121)
+    assert state.observe(stream(3, item=2), 5000).failing_since == {}

@@ -10,10 +10,11 @@ from mirrorstream.rules.policy import MirrorPolicy
 BLOCKED = Failure(FailureClass.FORBIDDEN, "forbidden: registry src.io blocked")
 
 
-def policy(source_policy: str, **image: Any) -> MirrorPolicy:
-    """A digest mirror for a whole host, and an Image config."""
-    entry = {"source": "src.io", "mirrors": ["m.io/x"], "mirrorSourcePolicy": source_policy}
-    mirror_set = {"kind": "ImageDigestMirrorSet", "metadata": {"name": "m"}, "spec": {"imageDigestMirrors": [entry]}}
+def policy(source_policy: str, *, nested: bool = False, **image: Any) -> MirrorPolicy:
+    """A digest mirror for a whole host, perhaps one for a part of it, and an Image config."""
+    entries = [{"source": "src.io", "mirrors": ["m.io/x"], "mirrorSourcePolicy": source_policy}]
+    entries += [{"source": "src.io/team", "mirrors": ["m.io/team"]}] if nested else []
+    mirror_set = {"kind": "ImageDigestMirrorSet", "metadata": {"name": "m"}, "spec": {"imageDigestMirrors": entries}}
     config = {"kind": "Image", "apiVersion": "config.openshift.io/v1", "metadata": {"name": "cluster"}, "spec": image}
     return MirrorPolicy.from_objects([mirror_set, config])
 
@@ -27,6 +28,7 @@ ELSEWHERE = {"allowedRegistriesForImport": [{"domainName": "other.io"}]}
     ("rules", "failure", "expected"),
     [
         pytest.param(policy(NEVER), BLOCKED, Eligibility.IMPORT, id="by-the-mirror-set"),
+        pytest.param(policy(NEVER, nested=True), BLOCKED, Eligibility.IMPORT, id="also-below-another-rule"),
         pytest.param(policy("AllowContactingSource"), BLOCKED, Eligibility.REFUSE, id="by-nothing-that-is-known"),
         pytest.param(policy(NEVER, **LISTED), BLOCKED, Eligibility.REFUSE, id="by-registry-sources"),
         pytest.param(policy(NEVER, **ELSEWHERE), BLOCKED, Eligibility.REFUSE, id="not-in-the-allow-list"),

@@ -40,10 +40,11 @@ def of(answer: Any) -> str | None:
         (ApiError(403, "Forbidden", "no"), own_architecture()),
         (ApiError(503, "ServiceUnavailable", "starting"), None),
         (ApiError(429, "TooManyRequests", "busy"), None),
+        (ApiError(401, "Unauthorized", "expired"), None),
         (ApiUnreachable("connection refused"), None),
         (ApiTimeout("timed out"), None),
     ],
-    ids=["told", "not told", "forbidden", "starting", "busy", "down", "slow"],
+    ids=["told", "not told", "forbidden", "starting", "busy", "expired", "down", "slow"],
 )
 def test_nobody_else_answers_for_an_api_server_that_is_away(answer: Any, expected: str | None) -> None:
     """It will answer later."""

@@ -340,3 +340,17 @@ def test_an_observer_tells_of_the_namespace_that_would_serve() -> None:
     own = stream("app", tag("v1", V1, failure="dial tcp: connect: connection refused"), namespace="team")
     for mode, result in (("active", "rewritten"), ("observe", "observed")):
         assert Bed(own, SHARED, mode=mode, pendingTags="leave").image(V1)[0] == result
+
+
+def test_nothing_of_a_pod_is_changed_before_everything_is_known() -> None:
+    """Its annotation stays, since nobody can tell yet what it stands for."""
+    bed = Bed(HEALED)
+    bed.decider.guards = None
+    assert not bed.review(pod(f"{SOURCE}:v1", metadata=APPLIED), pod(OURS, metadata=APPLIED)).patch
+    assert not bed.review(pod(OURS, metadata=APPLIED)).patch
+
+
+def test_an_observer_tells_of_no_change_to_an_image_that_is_there() -> None:
+    """A pod that names the digest already would keep it."""
+    for mode in ("active", "observe"):
+        assert Bed(HEALED, mode=mode, serveFrom=["digest"]).image(f"{SOURCE}@{digest(1)}")[0] == "kept"

@@ -252,13 +252,6 @@ def test_the_reason_may_name_the_image_of_a_volume() -> None:
         assert found.outdated == ({"c0"} if outdated else set())
 
 
-def test_an_observer_says_what_it_would_do() -> None:
-    """With mode: observe nothing is changed."""
-    found = planned(Bed(HEALED, mode="observe"), hanging(f"{SOURCE}:v1"))
-    assert not found.changes
-    assert OURS in found.told[0]
-
-
 def test_a_pod_without_its_accounts_secret_gets_the_digest() -> None:
     """A pod that hangs from before its account had one, or with a secret of its own only."""
     document = hanging(f"{SOURCE}:v1", imagePullSecrets=[{"name": "mine"}])

@@ -1,10 +1,11 @@
 """The architecture whose manifest a Legacy import takes from a list of several: that of the API server."""
 
 import platform
+from http import HTTPStatus
 
 import structlog
 from mirrorstream.kube.client import Client
-from mirrorstream.kube.errors import ClientError, is_transient
+from mirrorstream.kube.errors import ApiError, ClientError, is_transient
 
 log = structlog.get_logger(__name__)
 
@@ -26,7 +27,7 @@ def api_server_architecture(client: Client) -> str | None:
     try:
         found = str(client.get("/version", timeout=TIMEOUT).get("platform") or "")
     except ClientError as error:
-        if is_transient(error):
+        if is_transient(error) or (isinstance(error, ApiError) and error.status == HTTPStatus.UNAUTHORIZED):
             return None
         log.info("API server architecture unknown, using this machine's", error=str(error))
         found = ""

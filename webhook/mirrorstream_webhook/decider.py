@@ -104,10 +104,7 @@ class Decider:
     def pod(self, pod: Pod, old: Pod | None, namespace: str, *, subresource: str = "", waits: bool = True) -> Rewriting:
         """Decide about a pod that is created (`old` is None) or changed. If it `waits`, raises AnswerPendingError in a loop."""
         if left := self.left_alone(pod, namespace):
-            if left.result is not Result.NOT_SYNCED:
-                return Rewriting([], [Examined(slot, left) for slot in new_slots(pod, old)])
-            # What a pod has from before it keeps all the same: nothing may restart.
-            return rewrite(pod, old, lambda slot: left, self.stands_for, subresource=subresource)
+            return Rewriting([], [Examined(slot, left) for slot in new_slots(pod, old)])
         subject = self.subject(pod, namespace, waits=waits)
         pending: AnswerPendingError | None = None
 
@@ -183,7 +180,7 @@ class Decider:
             if not (claims := self.index.find(namespace, key)) or (first is not None and namespace == subject.namespace):
                 continue
             decision = self._claimed(guards, configured, claims, reference, text, subject, without)
-            if decision.target or decision.result is Result.OBSERVED:
+            if decision.target:
                 return decision
             first = first or decision
         return first or Decision(Result.NO_STREAM, "no Local tag stands for it")
@@ -221,8 +218,6 @@ class Decider:
             if isinstance(found, str):
                 other = _told(refused) if refused else ""
                 reason = HAS_IT if claim.digest and len(claims) == 1 else _why(claims)
-                if configured.observe:
-                    return Decision(Result.OBSERVED, f"would become {found}: {reason}", claim.name, way=way, other=other)
                 return Decision(Result.REWRITTEN if claim.digest else Result.PENDING, reason, claim.name, found, way, other)
             refused.append((way, found))
             if found.result is Result.TOO_LONG:

@@ -323,9 +323,9 @@ class Handler(http.server.BaseHTTPRequestHandler):
         for key, value in (headers or {}).items():
             self.send_header(key, value)
         self.end_headers()
-        self.wfile.write(data[: len(data) // 2] if truncate else data)
         self._sent = code
         self._log()
+        self.wfile.write(data[: len(data) // 2] if truncate else data)
         self.wfile.flush()
         if truncate:
             raise _CutConnection

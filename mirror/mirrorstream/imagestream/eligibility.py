@@ -118,7 +118,7 @@ def makes_room(kind: FailureClass, found: Resolution, bypass: Bypass) -> bool:
     """
     if kind is not FailureClass.FORBIDDEN:
         return may_be_bypassed(kind, bypass)
-    return found.refusal is None and found.pull_sources[-1].blocked
+    return found.host_is_never_contacted
 
 
 def evaluate(

@@ -115,6 +115,12 @@ class Resolution:
         return None
 
     @property
+    def host_is_never_contacted(self) -> bool:
+        """Whether a mirror set has NeverContactSource for the whole host of the reference, which the Image config allows."""
+        rule = self._rules.get(self.reference.host)
+        return rule is not None and rule.blocked and self.refusal is None
+
+    @property
     def is_mirrored(self) -> bool:
         """Whether any mirror set, for tags or digests, names a mirror for the repository."""
         return any(self._is_real(mirror) for mirror in self._mirrors)

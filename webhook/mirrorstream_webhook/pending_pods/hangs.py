@@ -284,10 +284,8 @@ class _Place:
         return decision if decision and decision.target != self.slot.image else None
 
     def _of(self, text: str, without: frozenset[Way]) -> Decision | None:
-        """The decision if it names a digest, or would if anything were changed at all."""
+        """The decision if it names a digest."""
         decision = self._decide(text, without)
-        if decision.result is Result.OBSERVED:
-            return decision
         if decision.result is not Result.REWRITTEN or "@" not in decision.target:
             return None
         if self._foreign(decision) and Way.DIGEST not in without:
@@ -301,7 +299,7 @@ class _Place:
             decision = self._of(text, without)
             if decision is None or (way is Way.REGISTRY and decision.stream.rpartition(":")[0] != self._stream()):
                 continue
-            if decision.result is Result.OBSERVED or decision.target.endswith(f"@{present.digest}"):
+            if decision.target.endswith(f"@{present.digest}"):
                 return decision
         return None
 
@@ -317,8 +315,6 @@ class _Place:
 
     def problem(self, decision: Decision) -> str:
         """Why the image is not replaced though it could be served; empty if it is."""
-        if decision.result is Result.OBSERVED:
-            return f"{self.slot.name}: {self.slot.image} {decision.reason}; mode is observe"
         if self._foreign(decision):
             return (
                 f"{self.slot.name}: {self.slot.image} can be served as {decision.target} only, which is not put into a pod that is "
