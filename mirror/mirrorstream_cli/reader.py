@@ -24,7 +24,7 @@ from mirrorstream.runtime.settings import Settings, SettingsError, parse_setting
 from mirrorstream_cli import single_objects
 from mirrorstream_cli.single_objects import API
 
-DEFAULTS_NOTE = "decided with the default configuration, since ConfigMap mirrorstream/mirrorstream-config cannot be read"
+DEFAULTS_NOTE = "decided with the default configuration, since the ConfigMap of mirrorstream's configuration cannot be read"
 MAX_SINGLE_IMAGES = 32
 """Up to this number, Images are read one by one; beyond it, all Images of the cluster are listed, which costs it more."""
 MAX_IMAGE_TAGS = 200
@@ -158,12 +158,12 @@ class Reader:
 
     def controller_view(self) -> tuple[ControllerView, bool]:
         """The controller's configuration, and whether it is known: otherwise it is taken for the default."""
-        try:
-            settings = parse_settings(*single_objects.configuration(self.client))
-        except ApiError as error:
-            if error.status not in (403, 404):
-                raise
+        if (found := single_objects.configuration(self.client)) is None:
             return ControllerView(), False
+        for note in found.notes:
+            self.note(note)
+        try:
+            settings = parse_settings(found.text, found.where)
         except SettingsError as error:
             self.note(str(error))
             return ControllerView(), False

@@ -1,6 +1,7 @@
 """Single objects that the commands read, as the few fields that they need; null is unset. Each function raises ClientError."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from urllib.parse import quote
 
 import msgspec
@@ -9,7 +10,8 @@ from mirrorstream.text.projection import decoder
 
 API = "/apis/image.openshift.io/v1"
 USER_AGENT = "kubectl-mirrorstream"
-CONTROLLER = "/apis/apps/v1/namespaces/mirrorstream/deployments/mirrorstream-controller"
+DEPLOYMENT = "mirrorstream-controller"
+CONTROLLER = f"/apis/apps/v1/namespaces/mirrorstream/deployments/{DEPLOYMENT}"
 CONFIGURATIONS = "/api/v1/namespaces/mirrorstream/configmaps"
 VOLUME, CONFIGURATION = "configuration", "mirrorstream-config"
 """The volume with the configuration, and the ConfigMap that config/base puts there; OLM's users put another one."""
@@ -86,22 +88,33 @@ _decode_service_account = decoder(_ServiceAccount)
 _decode_review = decoder(_Review)
 
 
-def configuration(client: Client) -> tuple[str, str]:
-    """The text of the cluster's own configuration file, empty where its ConfigMap has none; and that ConfigMap, for errors."""
-    name = _configuration_name(client)
-    data = client.request("GET", f"{CONFIGURATIONS}/{name}", decode=_decode_config_map).data
-    return data.get("config.yaml", ""), f"ConfigMap {name}"
+@dataclass(frozen=True, slots=True)
+class Configuration:
+    """The cluster's own configuration file: where it stands, its text, and what the asking user should know of that."""
+
+    where: str
+    text: str
+    notes: list[str]
 
 
-def _configuration_name(client: Client) -> str:
-    """The ConfigMap that the controller reads; the usual one where its Deployment cannot be read."""
+def configuration(client: Client) -> Configuration | None:
+    """The configuration file that the controller reads, empty where its ConfigMap has none; None if that cannot be read."""
+    name, notes = CONFIGURATION, []
     try:
         volumes = client.request("GET", CONTROLLER, decode=_decode_deployment).spec.template.spec.volumes
+        name = next((volume.config_map.name for volume in volumes if volume.name == VOLUME), "") or name
     except ApiError as error:
         if error.status not in (403, 404):
             raise
-        return CONFIGURATION
-    return next((volume.config_map.name for volume in volumes if volume.name == VOLUME), "") or CONFIGURATION
+        if error.status == 403:
+            notes.append(f"you may not get Deployment {DEPLOYMENT}: the configuration is taken to be in ConfigMap {name}")
+    try:
+        data = client.request("GET", f"{CONFIGURATIONS}/{name}", decode=_decode_config_map).data
+    except ApiError as error:
+        if error.status not in (403, 404):
+            raise
+        return None
+    return Configuration(f"ConfigMap {name}", data.get("config.yaml", ""), notes)
 
 
 def is_hosted(client: Client) -> bool:

@@ -173,7 +173,7 @@ def test_explain_obeys_the_controllers_configuration(
 ) -> None:
     """Otherwise the answer would be that of another installation; where it cannot be read, that is said."""
     cover(client)
-    defaults = "Note: decided with the default configuration, since ConfigMap mirrorstream/mirrorstream-config cannot be read\n"
+    defaults = "Note: decided with the default configuration, since the ConfigMap of mirrorstream's configuration cannot be read\n"
     assert run("explain", subject) == 0
     out = capsys.readouterr().out
     assert "and records localhost:1/team/app@DIGEST" in out

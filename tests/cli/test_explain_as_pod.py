@@ -180,7 +180,7 @@ def test_it_decides_with_the_clusters_own_configuration(
     cluster(monkeypatch, **{CONFIG: 403})
     _, document, _ = asked(capsys)
     assert document["notes"] == [
-        "decided with the default configuration, since ConfigMap mirrorstream/mirrorstream-config cannot be read"
+        "decided with the default configuration, since the ConfigMap of mirrorstream's configuration cannot be read"
     ]
 
 
@@ -323,3 +323,7 @@ def test_the_configuration_is_the_one_that_the_controller_has(
     mine = {CONFIG.replace("mirrorstream-config", "mine"): {"data": {"config.yaml": "webhook: {serveFrom: [nowhere]}"}}}
     cluster(monkeypatch, **{CONTROLLER: deployment, **mine})
     assert "ConfigMap mine: webhook.serveFrom" in asked(capsys)[2]
+    cluster(monkeypatch, **{CONTROLLER: 403})
+    assert asked(capsys)[1]["notes"] == [
+        "you may not get Deployment mirrorstream-controller: the configuration is taken to be in ConfigMap mirrorstream-config"
+    ]

@@ -6,6 +6,7 @@ from typing import Any, cast
 import pytest
 from mirrorstream.kube.client import Client
 from mirrorstream_cli import single_objects
+from mirrorstream_cli.single_objects import Configuration
 
 
 class Answering:
@@ -23,7 +24,7 @@ class Answering:
 def test_what_is_unset(body: bytes) -> None:
     """Nothing, and nobody may do anything."""
     client = cast("Client", Answering(body))
-    assert single_objects.configuration(client) == ("", "ConfigMap mirrorstream-config")
+    assert single_objects.configuration(client) == Configuration("ConfigMap mirrorstream-config", "", [])
     assert single_objects.is_hosted(client) is False
     assert single_objects.namespace_labels(client, "team") == {}
     assert single_objects.pull_secrets(client, "team", "default") == []
@@ -37,4 +38,4 @@ def test_what_is_null_within() -> None:
     client = cast("Client", Answering(body))
     assert single_objects.namespace_labels(client, "team") == {"a": "b"}
     assert single_objects.is_hosted(client) is False
-    assert single_objects.configuration(client) == ("x", "ConfigMap mirrorstream-config")
+    assert single_objects.configuration(client) == Configuration("ConfigMap mirrorstream-config", "x", [])

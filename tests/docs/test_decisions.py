@@ -4,7 +4,10 @@ import re
 from collections.abc import Callable
 
 import pytest
+from mirrorstream.imagestream.eligibility import makes_room
 from mirrorstream.imagestream.failures import Bypass, FailureClass, may_be_bypassed
+from mirrorstream.rules.policy import MirrorPolicy
+from mirrorstream.rules.references import parse_reference
 
 from e2e.testbed.documents import PROJECT
 
@@ -31,6 +34,16 @@ def test_the_table_says_what_is_bypassed(kind: FailureClass, not_found: bool, de
     """Under every configuration."""
     bypass = Bypass(not_found=not_found, denied=denied)
     assert may_be_bypassed(kind, bypass) is ANSWERS[ROWS[kind]](bypass)
+
+
+def test_a_source_that_is_never_contacted_is_no_forbidden_one() -> None:
+    """The exception that stands below the table."""
+    assert "NeverContactSource for its whole host" in PAGE
+    entry = {"source": "src.io", "mirrors": ["m.io"], "mirrorSourcePolicy": "NeverContactSource"}
+    mirror_set = {"kind": "ImageDigestMirrorSet", "metadata": {"name": "m"}, "spec": {"imageDigestMirrors": [entry]}}
+    for objects, expected in ([mirror_set], True), ([], False):
+        found = MirrorPolicy.from_objects(objects).resolve(parse_reference("src.io/team/app:v1"))
+        assert makes_room(FailureClass.FORBIDDEN, found, Bypass()) is expected
 
 
 MESSAGES = re.findall(

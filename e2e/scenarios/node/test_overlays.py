@@ -1,5 +1,6 @@
 """What `kubectl apply -k config/overlays/…` installs: its pods run on a node, do their work, and go without a trace."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -77,4 +78,14 @@ def test_an_observer_runs_and_changes_nothing(bed: Bed, digest: str, user: Names
         (status,) = user.get("app")["status"]["tags"]
         assert not status.get("items")
         assert status["conditions"]
-        assert image_of(user.pod("app", source, dry_run=True)) == source
+
+        def observed() -> bool:
+            assert image_of(user.pod("app", source, dry_run=True)) == source
+            return (
+                re.search(
+                    r'^mirrorstream_webhook_images_total\{result="observed"\} [1-9]', product.metrics("webhook"), re.MULTILINE
+                )
+                is not None
+            )
+
+        wait_for("the webhook tells what it would do", observed)

@@ -29,7 +29,7 @@ REFUSED_WHOLE = "machine-config-operator refuses that, and nodes get no change o
 
 @dataclass(frozen=True, slots=True)
 class PolicyWarning:
-    """Something in an object that cannot be used: `object` is `Kind/name`, `field` its path in that object."""
+    """Something in an object that cannot be used, here or by machine-config-operator: `object` is `Kind/name`, `field` its path."""
 
     object: str
     field: str

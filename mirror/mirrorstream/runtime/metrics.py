@@ -77,7 +77,8 @@ class Metrics:
         self.events_dropped = Counter("mirrorstream_events_dropped_total", "Events that could not be written", registry=registry)
         self.policy_warnings = Gauge(
             "mirrorstream_mirror_rule_warnings",
-            "Invalid parts of mirror sets and of the Image config; the log names the object and field of each",
+            "Parts of mirror sets and of the Image config that are invalid, or that machine-config-operator refuses; the log names "
+            "the object and field of each",
             registry=registry,
         )
 

@@ -140,14 +140,11 @@ def _of_cluster(client: Client, args: argparse.Namespace) -> Known:
 
 def _configuration(client: Client, notes: list[str]) -> Settings:
     """The cluster's own configuration. Raises SettingsError."""
-    try:
-        text, where = configuration(client)
-    except ApiError as error:
-        if error.status not in (403, 404):
-            raise
+    if (found := configuration(client)) is None:
         notes.append(DEFAULTS_NOTE)
         return Settings()
-    return parse_settings(text, where)
+    notes += found.notes
+    return parse_settings(found.text, found.where)
 
 
 def _read(client: Client, resources: Iterable[tuple[str, str, str]], known: Known) -> Iterable[Object]:
