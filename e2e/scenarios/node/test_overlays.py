@@ -71,6 +71,7 @@ def test_an_observer_runs_and_changes_nothing(bed: Bed, digest: str, user: Names
     with Product(bed.kubectl, bed.plane.kubeconfig, folder, tmp_path) as product:
         product.install(ServiceCA(bed.client, tmp_path).issue)
         source = user.source("app:v1")
+        user.allow_pulls()
         user.put("good", "app:v1")
         user.digest_mirrors()
         user.create("app", tag("v1", source))
