@@ -2,7 +2,7 @@
 
 mmdebstrap makes the base's root file system from the machine's own Debian sources, buildah builds the Containerfile on it, and the
 result is an OCI archive. The same sources, commit and Debian packages give the same bytes. The root file system and the archive are
-kept in the user's cache by a digest of what goes in, so a second build takes a moment. How packages are reached (apt's sources and
+kept in the user's cache for a day, by a digest of what goes in, so a second build takes a moment. How packages are reached (apt's sources and
 settings, pip's index and certificates) is read from the machine, and nothing of it is in the image.
 
 Needs the standard library only. The environment variables are those of `config/image/build.sh`, and APT_SOURCES: a file of sources
@@ -84,7 +84,7 @@ def image_archive(labels: Labels | None = None) -> Path:
         sources = Path(given).read_text(encoding="utf-8") if given else machine_sources()
     except (SourcesError, OSError) as error:
         raise BuildError(str(error)) from error
-    base_key = _digest(suite, platform.machine(), sources, *base_command(suite, "SETTINGS", "SOURCES", "BASE"))
+    base_key = _digest(today(), suite, platform.machine(), sources, *base_command(suite, "SETTINGS", "SOURCES", "BASE"))
     base = _cache() / f"base-{base_key}.tar"
     archive = archive_of(base_key, labels)
     if _used(archive):
@@ -100,6 +100,11 @@ def image_archive(labels: Labels | None = None) -> Path:
             builder.build(builder.base_image(suite, base, labels), "python3", labels, archive)
         keep(archive, base)
     return archive
+
+
+def today() -> str:
+    """The date, which makes the base anew each day: Debian's security updates come under the same sources."""
+    return datetime.datetime.now(datetime.UTC).date().isoformat()
 
 
 def archive_of(base: str, labels: Labels) -> Path:
