@@ -2,8 +2,8 @@
 
 mmdebstrap makes the base's root file system from the machine's own Debian sources, buildah builds the Containerfile on it, and the
 result is an OCI archive. The same sources, commit and Debian packages give the same bytes. The root file system and the archive are
-kept in the user's cache for a day, by a digest of what goes in, so a second build takes a moment. How packages are reached (apt's sources and
-settings, pip's index and certificates) is read from the machine, and nothing of it is in the image.
+kept in the user's cache for a day, by a digest of what goes in, so a second build takes a moment. How packages are reached (apt's
+sources and settings, pip's index and certificates) is read from the machine, and nothing of it is in the image.
 
 Needs the standard library only. The environment variables are those of `config/image/build.sh`, and APT_SOURCES: a file of sources
 to take instead of the machine's.
