@@ -13,6 +13,7 @@ from mirrorstream.diagnose.tag_status import State, TagState
 from mirrorstream.imagestream.eligibility import evaluate, normalised
 from mirrorstream.imagestream.failures import classify
 from mirrorstream.imagestream.model import ImportPolicy
+from mirrorstream.rules.objects import REFUSED_WHOLE
 from mirrorstream.rules.policy import MirrorPolicy
 from mirrorstream.rules.references import (
     MAXIMUM_LENGTH,
@@ -246,7 +247,9 @@ def test_a_suggestion_takes_no_mirror_away(objects: list[Object], wanted: set[st
     ]
     found = suggestion(states, before, objects)
     after = MirrorPolicy.from_objects([*objects, *found.objects])
-    assert after.warnings == before.warnings
+    # Where machine-config-operator refuses the rules already, it refuses what has their mirrors as well.
+    refused = any(REFUSED_WHOLE in warning.message for warning in before.warnings)
+    assert refused or after.warnings == before.warnings
     for name in OTHERS:
         assert _pulled(after, f"{name}@{DIGEST}") == _pulled(before, f"{name}@{DIGEST}"), name
         assert _pulled(after, f"{name}:v1")[-1] == _pulled(before, f"{name}:v1")[-1], name
