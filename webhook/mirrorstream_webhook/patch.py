@@ -163,7 +163,8 @@ def rewrite(
             named = read_originals(text)
             examined = [Examined(e.slot, _kept(e.slot, named.get(e.slot.name, ""), stands_for) or e.decision) for e in examined]
     else:
-        before, changed = _images(old), new_slots(pod, old)
+        before = _images(old)
+        changed = _changed(pod, before)
         was, now = (read_originals(_written(old)), read_originals(_written(pod))) if changed else ({}, {})
         examined = [
             Examined(slot, _as_before(slot, before, was, now, stands_for) or _settle(slot, decide(slot))) for slot in changed
@@ -181,7 +182,10 @@ def rewrite(
 
 def new_slots(pod: Pod, old: Pod | None) -> list[Slot]:
     """The places whose image `old` (None for a new pod) does not have at the same place."""
-    before = _images(old) if old else {}
+    return _changed(pod, _images(old) if old else {})
+
+
+def _changed(pod: Pod, before: Mapping[str, str]) -> list[Slot]:
     return [slot for slot in slots(pod) if before.get(slot.name) != slot.image]
 
 

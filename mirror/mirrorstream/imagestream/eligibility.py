@@ -179,18 +179,15 @@ def recorded_name(
     can use it. By the name of a mirror without TLS in insecureRegistries the registry cannot pull, but nodes can, and pods get
     that digest at once. `insecure` as for `evaluate`. Raises ReferenceError if `source` does not parse.
     """
-    mirror = parse_reference(candidate.reference)
-    found = policy.resolve(mirror)
-    if (
-        recorded_reference == "auto"
-        and failure is not None
-        and failure.kind in OF_SLOW_SOURCES
-        and not policy.registry_problem(mirror, insecure=found.is_insecure_natively(insecure=insecure))
-        and policy.import_allowed(candidate.reference, insecure=insecure)
-        # A node looks up the name in the pod's spec: it may allow the source's and reject the mirror's.
-        and not found.refusal
-    ):
-        return written_name(candidate.reference)
+    if recorded_reference == "auto" and failure is not None and failure.kind in OF_SLOW_SOURCES:
+        found = policy.resolve(parse_reference(candidate.reference))
+        if (
+            not policy.registry_problem(found.reference, insecure=found.is_insecure_natively(insecure=insecure))
+            and policy.import_allowed(candidate.reference, insecure=insecure)
+            # A node looks up the name in the pod's spec: it may allow the source's and reject the mirror's.
+            and not found.refusal
+        ):
+            return written_name(candidate.reference)
     return policy.resolve(parse_reference(source)).recorded_name(source, candidate, recorded_reference)
 
 
