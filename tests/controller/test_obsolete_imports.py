@@ -19,28 +19,28 @@ def rules(*mirrors: str) -> MirrorPolicy:
 
 
 class Hanging(Platform):
-    """A platform whose first request takes so long that something happens meanwhile."""
+    """A platform that calls a function of the test during its first request."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.meanwhile: Callable[[], None] | None = None
+        self.during_request: Callable[[], None] | None = None
 
     def request(self, *args: Any, **more: Any) -> Any:
         """A dry run, or an Image."""
         if args[1].endswith("/images"):
             return {}
-        if self.meanwhile:
-            meanwhile, self.meanwhile = self.meanwhile, None
-            meanwhile()
+        if self.during_request:
+            during_request, self.during_request = self.during_request, None
+            during_request()
         return super().request(*args, **more)
 
 
-def mirror_goes(bed: Bed) -> None:
+def remove_mirror(bed: Bed) -> None:
     """The administrator takes the mirror that hangs out of the set."""
     bed.reconciler.on_policy(rules("b.io/x"))
 
 
-def source_fails_anew(bed: Bed) -> None:
+def fail_again(bed: Bed) -> None:
     """The same failure in other words, which is a new generation: the number of a port, say."""
     bed.see(
         KEY, imagestream_from(stream({"conditions": [failure(3, "dial tcp: connection refused on port 2")]}, {"generation": 3}))
@@ -50,10 +50,10 @@ def source_fails_anew(bed: Bed) -> None:
 @pytest.mark.parametrize(
     ("before", "change", "asked"),
     [
-        (("a.io/x", "b.io/x"), mirror_goes, ["a.io/x/team/app:v1", "b.io/x/team/app:v1"]),
-        (("m.io/x", "m.io/y"), source_fails_anew, ["m.io/x/team/app:v1", "m.io/x/team/app:v1", "m.io/y/team/app:v1"]),
+        (("a.io/x", "b.io/x"), remove_mirror, ["a.io/x/team/app:v1", "b.io/x/team/app:v1"]),
+        (("m.io/x", "m.io/y"), fail_again, ["m.io/x/team/app:v1", "m.io/x/team/app:v1", "m.io/y/team/app:v1"]),
     ],
-    ids=["a mirror goes", "the source fails anew"],
+    ids=["a mirror is removed", "the source fails again"],
 )
 def test_the_wanted_import_is_made(before: tuple[str, ...], change: Callable[[Bed], None], asked: list[str]) -> None:
     """The obsolete one's next candidate once took its place, and the tag was never tried again."""
@@ -63,12 +63,12 @@ def test_the_wanted_import_is_made(before: tuple[str, ...], change: Callable[[Be
     bed.see(KEY, FAILED)
     bed.work()
 
-    def meanwhile() -> None:
+    def during_request() -> None:
         change(bed)
         bed.time += 1
         bed.work()
 
-    platform.meanwhile = meanwhile
+    platform.during_request = during_request
     bed.pool.run()
     assert platform.asked == asked
     assert bed.reconciler._states[KEY]._tags["v1"].phase is Phase.BACKING_OFF
@@ -83,10 +83,14 @@ def test_an_item_that_is_dropped_leaves_no_time_behind(fetched: bool) -> None:
     bed.reconciler.on_policy(rules("a.io/x"))
     bed.see(KEY, FAILED)
     bed.work()
+
+    def succeed() -> None:
+        bed.see(KEY, WELL)
+        bed.work()
+
     if not fetched:
-        platform.meanwhile = lambda: (bed.see(KEY, WELL), bed.work())[0]
+        platform.during_request = succeed
     bed.pool.run()
-    bed.see(KEY, WELL)
-    bed.work()
+    succeed()
     assert platform.asked == ["a.io/x/team/app:v1"]
     assert not bed.reconciler._worker._times._created

@@ -188,15 +188,15 @@ def test_a_kubeconfigs_password_is_sent(script: Script, tmp_path: Path) -> None:
     assert seen == [f"Basic {base64.b64encode(b'user:password').decode()}"]
 
 
+def limited(rate: float) -> tuple[RateLimiter, list[float]]:
+    """A limiter whose clock goes on only while it sleeps, and how long it slept each time."""
+    slept: list[float] = []
+    return RateLimiter(rate, clock=lambda: sum(slept), sleep=slept.append), slept
+
+
 def test_the_rate_is_limited_after_a_burst() -> None:
     """Three seconds' worth at once, then at the rate; the rate can change."""
-    now, slept = [0.0], []
-
-    def sleep(seconds: float) -> None:
-        slept.append(seconds)
-        now[0] += seconds
-
-    limiter = RateLimiter(10, clock=lambda: now[0], sleep=sleep)
+    limiter, slept = limited(10)
     for _ in range(30):
         assert limiter.wait() == 0
     for _ in range(10):
@@ -209,13 +209,7 @@ def test_the_rate_is_limited_after_a_burst() -> None:
 
 def test_a_rate_below_one_in_three_seconds_lets_requests_through() -> None:
     """One after the other, however low it is: the bucket once held less than a request, and none was ever sent."""
-    now, slept = [0.0], []
-
-    def sleep(seconds: float) -> None:
-        slept.append(seconds)
-        now[0] += seconds
-
-    limiter = RateLimiter(0.1, clock=lambda: now[0], sleep=sleep)
+    limiter, slept = limited(0.1)
     for _ in range(3):
         limiter.wait()
     assert sum(slept) == pytest.approx(20, abs=0.01)

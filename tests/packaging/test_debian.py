@@ -200,10 +200,15 @@ def test_says_in_one_line_what_is_missing(
 
 
 @pytest.fixture(scope="module")
-def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The archive that a real build makes; skips where it cannot be made."""
+def buildable() -> None:
+    """Skips where no real image can be built."""
     if os.geteuid() or not all(map(shutil.which, debian.NEEDED)):
         pytest.skip(f"needs root, {' and '.join(debian.NEEDED)}")
+
+
+@pytest.fixture(scope="module")
+def built(buildable: None) -> Path:
+    """The archive that a real build makes."""
     return image_archive()
 
 
@@ -227,7 +232,7 @@ def test_a_real_image(built: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(not SOAK, reason="makes two images, which takes three minutes: `make soak`")
-@pytest.mark.usefixtures("built")
+@pytest.mark.usefixtures("buildable")
 def test_a_second_real_image_is_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     """Byte for byte, each from nothing that is cached, one in a folder that everybody can read.
 

@@ -48,7 +48,6 @@ def test_a_stranger_installs_it_from_a_release_alone(reader: Reader) -> None:
         pods = reader.client.get("/api/v1/namespaces/mirrorstream/pods")["items"]
         images = {container["image"].partition("@")[0] for pod in pods for container in pod["spec"]["containers"]}
         assert images == {reader.image}
-    print(f"the commands took {reader.seconds:.0f} s")
 
 
 @pytest.mark.timeout(600)

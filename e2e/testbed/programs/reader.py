@@ -58,15 +58,13 @@ class Reader:
         self._digest = digest
         self._repository = REPOSITORY
         """Where the mirror has, or gets, the product's image."""
-        self.seconds = 0.0
-        """How long the commands have taken."""
-        self._bin, self._given = folder / "given" / "bin", folder / "given" / "commands"
-        for place in (self._bin, self._given):
+        self._bin, self._commands = folder / "given" / "bin", folder / "given" / "commands"
+        for place in (self._bin, self._commands):
             place.mkdir(parents=True)
         for name in ("oc", "kubectl"):
             (self._bin / name).symlink_to(bed.kubectl)
         for name in ("mirrorstream", "kubectl-mirrorstream"):
-            (self._given / name).symlink_to(Path(sys.executable).parent / name)
+            (self._commands / name).symlink_to(Path(sys.executable).parent / name)
         self._add_skopeo()
         self.checkout = folder / "checkout"
         self._internal = "the internal registry"
@@ -140,12 +138,12 @@ class Reader:
     def stranger(self) -> Iterator[None]:
         """Somebody who has a release and nothing else: no checkout, no commands, and no image in the mirror."""
         shutil.rmtree(self.checkout / "config")
-        given, self._given = self._given, self.folder / "bin"
-        self._repository, self.seconds = "stranger/mirrorstream", 0.0
+        commands, self._commands = self._commands, self.folder / "bin"
+        self._repository = "stranger/mirrorstream"
         try:
             yield
         finally:
-            self._repository, self._given = REPOSITORY, given
+            self._repository, self._commands = REPOSITORY, commands
             self.new_checkout()
 
     def new_checkout(self) -> None:
@@ -176,12 +174,11 @@ class Reader:
 
     def _type(self, command: str, statuses: tuple[int, ...], where: str) -> str:
         environment = {
-            "PATH": f"{self._given}:{self._bin}:{os.environ['PATH']}",
+            "PATH": f"{self._commands}:{self._bin}:{os.environ['PATH']}",
             "HOME": str(self.folder),
             "KUBECONFIG": str(self.bed.plane.kubeconfig),
             "TERM": "dumb",
         }
-        began = time.monotonic()
         done = subprocess.run(
             ["bash", "-o", "pipefail", "-c", command],
             cwd=self.checkout,
@@ -191,7 +188,6 @@ class Reader:
             check=False,
             timeout=COMMAND_SECONDS,
         )
-        self.seconds += time.monotonic() - began
         with (self.folder / "transcript").open("a", encoding="utf-8") as transcript:
             transcript.write(f"[{where}] $ {command}\n{done.stdout}{done.stderr}\n")
         # Where grep may find nothing, kubectl's own errors have the same status.
