@@ -103,7 +103,7 @@ def image_archive(labels: Labels | None = None) -> Path:
 
 
 def today() -> str:
-    """The date, which makes the base anew each day: Debian's security updates come under the same sources."""
+    """Today's date in UTC. The base is built again each day, so that it gets Debian's security updates."""
     return datetime.datetime.now(datetime.UTC).date().isoformat()
 
 

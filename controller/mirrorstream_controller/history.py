@@ -76,7 +76,7 @@ class TagHistory:
         self.failing, self.well_since, self.failed_since = (since, generation), now, None
 
     def _fails_again(self, since: float) -> None:
-        """Begin a new outage if the tag was well for long; what is older than the record was seen before its watch event."""
+        """Begin a new outage if the tag was well for long; before the watch brings a record, an older failure is still there."""
         if self.well_since is None or since <= self.well_since:
             return
         if since - self.well_since > NEW_OUTAGE_SECONDS:

@@ -42,7 +42,7 @@ class ImportJob:
 
     @property
     def name(self) -> ImportName:
-        """Which of the tag's imports it is: one that is obsolete must not stand in for the one that is wanted."""
+        """The tag and its plan's fingerprint. By the tag alone an obsolete import would replace the wanted one."""
         return self.plan.tag, self.plan.fingerprint
 
     @property

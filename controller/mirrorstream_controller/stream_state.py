@@ -136,7 +136,7 @@ class TagState:
             self.enter(Phase.IDLE, ())
 
     def drop(self) -> tuple[TagResult, ...]:
-        """Drop an import that is not wanted any more; its results, if it had some."""
+        """Drop an import that is not wanted any more. Returns its results."""
         results = self.results
         if self.is_active:
             self.enter(Phase.IDLE, ())
@@ -192,7 +192,7 @@ class StreamState:
     def drop_obsolete(self, plans: Iterable[TagPlan], *, active: bool) -> list[TagResult]:
         """Drop imports that no plan asks for any more, and, unless `active`, their results: the rules or the tag changed.
 
-        What was dropped of results.
+        Returns the results that were dropped.
         """
         wanted = {plan.tag: plan for plan in plans}
         dropped: list[TagResult] = []

@@ -14,9 +14,9 @@ from mirrorstream.imagestream.eligibility import normalised
 from mirrorstream.imagestream.model import ImageStream, SpecTag, StatusTag
 
 UNKNOWN = ""
-"""In place of the `from` that an item is settled under: not known, it may have changed before this program saw the stream."""
+"""Stands for a `from` that is not known: it may have changed before this program saw the stream."""
 EARLIER = "earlier"
-"""The same, once `from` has changed: the item is of none that the tag has now."""
+"""Stands for a `from` that the tag does not have any more."""
 
 
 class TagItem(msgspec.Struct, frozen=True, gc=False):

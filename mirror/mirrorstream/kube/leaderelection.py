@@ -130,7 +130,7 @@ class Election:
             log.info("leading", lease=f"{self._namespace}/{self._name}", identity=self._identity)
             try:
                 self._on_started_leading()
-            except Exception:  # no thread can be started, say: who does not rejoin ends, and another replica leads
+            except Exception:  # for example, no thread can be started: a replica that does not rejoin ends, and another one leads
                 log.exception("failed to start leading")
                 self._lose("failed to start leading")
 

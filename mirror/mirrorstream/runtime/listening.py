@@ -1,4 +1,4 @@
-"""The sockets that programs serve on: where no address is named, on every one of the pod, whatever its families are."""
+"""Listening sockets of the programs. Without an address they listen on all addresses of the pod, IPv6 and IPv4."""
 
 import errno
 import socket
@@ -9,7 +9,7 @@ BACKLOG = 1024
 
 
 def listen(port: int, address: str = "", *, purpose: str = "") -> socket.socket:
-    """A listening socket; for every address, IPv6 and IPv4, where none is named. `purpose` is said in errors.
+    """A listening socket; without `address` it listens on all addresses, IPv6 and IPv4. Errors name the `purpose`.
 
     A kubelet probes the pod's first address, which is an IPv6 one in a cluster with IPv6 alone, or first. Raises
     ConfigurationError.
